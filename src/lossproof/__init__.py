@@ -1,0 +1,55 @@
+"""lossproof: write a loss, and know that it is right.
+
+This module is the public face. Nothing is defined here, and nothing heavy is imported until it is
+asked for: ``import lossproof`` costs a few milliseconds, ``lossproof.check`` loads torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0.dev0"
+
+if TYPE_CHECKING:
+    from lossproof.checks.report import Finding, Location, Outcome, Report, Severity
+    from lossproof.checks.run import check, compare
+    from lossproof.errors import FindingsError, LossproofError, UsageError
+
+_HOMES = {
+    "check": "lossproof.checks.run",
+    "compare": "lossproof.checks.run",
+    "Finding": "lossproof.checks.report",
+    "Location": "lossproof.checks.report",
+    "Outcome": "lossproof.checks.report",
+    "Report": "lossproof.checks.report",
+    "Severity": "lossproof.checks.report",
+    "FindingsError": "lossproof.errors",
+    "LossproofError": "lossproof.errors",
+    "UsageError": "lossproof.errors",
+}
+
+__all__ = [
+    "Finding",
+    "FindingsError",
+    "Location",
+    "LossproofError",
+    "Outcome",
+    "Report",
+    "Severity",
+    "UsageError",
+    "check",
+    "compare",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

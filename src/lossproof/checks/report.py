@@ -1,0 +1,208 @@
+"""What a check found out: plain data, no drawing and no torch.
+
+Everything here survives ``to_dict`` / ``from_dict`` unchanged, which is how a report leaves the
+isolated process in which the command line runs a check.
+"""
+
+from __future__ import annotations
+
+import enum
+import linecache
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Union
+
+from lossproof.errors import FindingsError
+
+Number = Union[int, float, str, bool, None]
+
+
+class Severity(str, enum.Enum):
+    """How much a finding matters: wrong, doubtful, or only slow."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    PERFORMANCE = "performance"
+
+
+class Status(str, enum.Enum):
+    """What a rule can say of a loss when it has no finding."""
+
+    PROVED = "proved"
+    UNPROVED = "unproved"
+    NOT_APPLICABLE = "not applicable"
+
+
+@dataclass(frozen=True)
+class Location:
+    """A span of source code. Lines and columns count from 1; ``end_column`` is exclusive."""
+
+    file: str
+    line: int
+    column: int | None = None
+    end_line: int | None = None
+    end_column: int | None = None
+    function: str | None = None
+    source: str | None = None
+    """The text of the first line, kept so that a report can be read where the file is not."""
+
+    @classmethod
+    def at(
+        cls,
+        file: str,
+        line: int,
+        column: int | None = None,
+        end_line: int | None = None,
+        end_column: int | None = None,
+        function: str | None = None,
+    ) -> Location:
+        """A location with its source line looked up (also for notebook cells)."""
+        text = linecache.getline(file, line).rstrip("\n") or None
+        return cls(file, line, column, end_line, end_column, function, text)
+
+    def __str__(self) -> str:
+        column = "" if self.column is None else f":{self.column}"
+        return f"{self.file}:{self.line}{column}"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fault: what is wrong, where, why, with which numbers, and how to mend it."""
+
+    code: str
+    name: str
+    severity: Severity
+    message: str
+    """One sentence fragment: lower case, no full stop, code in backticks, says *what* is wrong."""
+    location: Location | None = None
+    cause: str | None = None
+    """A fixed word for the cause where one was named, such as ``"missing-path"``."""
+    evidence: Mapping[str, Number] = field(default_factory=dict)
+    """The numbers that convict, by name."""
+    notes: tuple[str, ...] = ()
+    """What the evidence says in words, one line each."""
+    help: str | None = None
+    """The mend, as code where it could be derived. May span lines."""
+    related: tuple[tuple[str, Location], ...] = ()
+    """Other places that matter, each with a word on why."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a rule says where it has no finding; ``detail`` holds the limit, or why not."""
+
+    code: str
+    name: str
+    status: Status
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """The verdicts of one check.
+
+    ``bool(report)`` and ``report.ok`` are true when there is no finding of any severity.
+    ``report.unproved`` names what could not be decided, and why: an empty list of findings with
+    a long list there is not a proof.
+    """
+
+    subject: str
+    location: Location | None
+    inputs: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    outcomes: tuple[Outcome, ...]
+    seed: int
+    seconds: float
+    assumptions: tuple[str, ...] = ()
+    """What the check took for granted, such as which input is the prediction."""
+    reproduce: str | None = None
+    """A command line or Python line that runs the same check again."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was found."""
+        return not self.findings
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    @property
+    def proved(self) -> tuple[Outcome, ...]:
+        """What was shown to hold, each with the limit it was shown to."""
+        return self._with_status(Status.PROVED)
+
+    @property
+    def unproved(self) -> tuple[Outcome, ...]:
+        """What could not be decided, each with the reason."""
+        return self._with_status(Status.UNPROVED)
+
+    @property
+    def not_applicable(self) -> tuple[Outcome, ...]:
+        """What does not concern this loss, each with the reason."""
+        return self._with_status(Status.NOT_APPLICABLE)
+
+    def _with_status(self, status: Status) -> tuple[Outcome, ...]:
+        return tuple(outcome for outcome in self.outcomes if outcome.status is status)
+
+    def __iter__(self) -> Iterator[Finding]:
+        return iter(self.findings)
+
+    def count(self, severity: Severity) -> int:
+        """How many findings have this severity."""
+        return sum(finding.severity is severity for finding in self.findings)
+
+    def raise_for_findings(self) -> None:
+        """Raise :class:`~lossproof.errors.FindingsError` (an ``AssertionError``) on any finding."""
+        __tracebackhide__ = True
+        if self.findings:
+            raise FindingsError(f"\n{self}")
+
+    def __str__(self) -> str:
+        from lossproof.show.terminal import render
+
+        return render(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON-safe data; :meth:`from_dict` gives it back."""
+        data = asdict(self)
+        data["ok"] = self.ok
+        for finding, plain in zip(self.findings, data["findings"], strict=True):
+            plain["severity"] = finding.severity.value
+            plain["evidence"] = dict(finding.evidence)
+        for outcome, plain in zip(self.outcomes, data["outcomes"], strict=True):
+            plain["status"] = outcome.status.value
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Report:
+        """Rebuild a report from :meth:`to_dict`."""
+        plain = {key: value for key, value in data.items() if key != "ok"}
+        plain["location"] = _location(plain["location"])
+        plain["findings"] = tuple(_finding(item) for item in plain["findings"])
+        plain["outcomes"] = tuple(
+            Outcome(**{**item, "status": Status(item["status"])}) for item in plain["outcomes"]
+        )
+        plain["inputs"] = tuple(plain["inputs"])
+        plain["assumptions"] = tuple(plain["assumptions"])
+        return cls(**plain)
+
+    def replace(self, **changes: Any) -> Report:
+        """A copy with some fields changed."""
+        return replace(self, **changes)
+
+
+def _location(data: Mapping[str, Any] | None) -> Location | None:
+    return None if data is None else Location(**data)
+
+
+def _finding(data: Mapping[str, Any]) -> Finding:
+    related: Iterable[tuple[str, Mapping[str, Any]]] = data["related"]
+    return Finding(
+        **{
+            **data,
+            "severity": Severity(data["severity"]),
+            "location": _location(data["location"]),
+            "notes": tuple(data["notes"]),
+            "related": tuple((why, Location(**place)) for why, place in related),
+        }
+    )

@@ -1,0 +1,25 @@
+"""The errors lossproof raises, each documented by when it happens."""
+
+
+class LossproofError(Exception):
+    """Base of every error of this library."""
+
+
+class UsageError(LossproofError, ValueError):
+    """The request cannot be carried out as it was made.
+
+    Raised for a loss that cannot be imported, a specification with a typo, inputs that do not fit
+    the loss's signature, a device that is not there. It says nothing about the loss itself; the
+    command line turns it into exit code 2.
+    """
+
+
+class FindingsError(LossproofError, AssertionError):
+    """A check found something and the caller asked to be told by an exception.
+
+    Raised by :meth:`lossproof.checks.report.Report.raise_for_findings`.
+    """
+
+
+class TimeLimitError(LossproofError):
+    """The user's code was still running when its time limit ended."""
