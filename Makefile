@@ -1,0 +1,52 @@
+# Two commands need nothing but Python 3.10 to 3.13 and pip:
+#
+#   make demo    check a wrong loss and a right one, and show both reports
+#   make test    lint, types, tests, doctests
+#
+# Both make their own environment in .venv and renew it when its description changes.
+# Another interpreter: make test PYTHON=python3.12
+
+PYTHON = python3
+VENV = .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check
+DESCRIPTION = pyproject.toml constraints.txt Makefile
+SOURCES = src tests examples
+WORKERS = 2
+
+.PHONY: demo test lint types tests format clean
+
+demo: $(VENV)/installed
+	BIN=$(BIN) sh examples/demo.sh
+
+test: lint types tests
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+
+types: $(VENV)/installed-dev
+	$(BIN)/mypy
+
+tests: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+format: $(VENV)/installed-dev
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+clean:
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# torch goes first and alone, so that a machine which has a build of its own in mind (CPU only, a
+# CUDA version) can install it there before, and so that its long download shows its progress.
+$(VENV)/installed: $(DESCRIPTION)
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "lossproof needs Python 3.10 or newer, this is " + sys.version.split()[0] + "; name another with PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --constraint constraints.txt torch
+	$(PIP) install --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	touch $@

@@ -1,0 +1,24 @@
+"""Settings for the whole suite."""
+
+import os
+
+import pytest
+from hypothesis import settings
+
+# One thread per test process: tensors are tiny here, and tests run side by side. It is inherited by
+# the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+
+torch.set_num_threads(1)
+
+# The same commit gives the same verdict, on a machine of any speed.
+settings.register_profile("lossproof", deadline=None, derandomize=True)
+settings.load_profile("lossproof")
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """No test depends on the one before it."""
+    torch.manual_seed(0)

@@ -1,0 +1,83 @@
+"""The examples run, and tell what their pages promise."""
+
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+
+
+def run(*arguments, cwd):
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)], capture_output=True, text=True, cwd=cwd
+    )
+
+
+@pytest.fixture(scope="module")
+def regression():
+    return runpy.run_path(str(EXAMPLES / "linear_regression.py"))
+
+
+@pytest.fixture(scope="module")
+def reference_curve(regression):
+    return regression["train"](functional.mse_loss)
+
+
+def test_the_reference_curve(reference_curve):
+    # torch promises the same random numbers for a seed on one platform and release only.
+    assert len(reference_curve) == 25
+    assert reference_curve[0] == pytest.approx(953.65, rel=1e-3)
+    assert reference_curve[1] == pytest.approx(910.05, rel=1e-3)
+    assert reference_curve[-1] == pytest.approx(0.08352, rel=1e-2)
+
+
+@pytest.mark.parametrize("name", ["OwnMSE", "RightMSE"])
+def test_the_right_losses_train_alike(regression, reference_curve, name):
+    loss = regression[name]
+    if issubclass(loss, torch.nn.Module):
+        loss = loss()
+    curve = regression["train"](regression["as_function"](loss))
+    assert curve == pytest.approx(reference_curve, rel=1e-4)
+
+
+def test_the_wrong_loss_explodes(regression):
+    curve = torch.tensor(regression["train"](regression["as_function"](regression["WrongMSE"])))
+    assert curve[0].item() == pytest.approx(953.65, rel=1e-3)
+    assert curve[3] > 1e29
+    assert not curve[4:].isfinite().any()
+
+
+def test_linear_regression_tells_its_story(tmp_path):
+    pytest.importorskip("matplotlib")
+    result = run(EXAMPLES / "linear_regression.py", "--picture", "curves.png", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "error[LP202] wrong-backward" in result.stdout
+    assert "error[LP203] grad-output-ignored" in result.stdout
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_function_or_layer_tells_its_story(tmp_path):
+    path = EXAMPLES / "function_or_layer.py"
+    result = run(path, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    lines = path.read_text(encoding="utf-8").splitlines()
+    line = 1 + next(i for i, text in enumerate(lines) if "argmax" in text)
+    assert "error[LP201] graph-cut" in result.stdout
+    assert f"function_or_layer.py:{line}" in result.stdout
+    assert "does not require grad" in result.stdout
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the demo is a shell script")
+def test_the_demo_convicts_the_wrong_and_acquits_the_right():
+    environment = {**os.environ, "BIN": str(Path(sys.executable).parent)}
+    result = subprocess.run([EXAMPLES / "demo.sh"], capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "error[LP203]" in result.stdout
+    assert result.stdout.count("exit code") == 2
