@@ -1,0 +1,298 @@
+"""The inputs a loss is checked on: given tensors, or tensors made from a specification.
+
+A specification is text. ``"float[8,10], int[8]<10"`` is a float32 tensor of shape (8, 10) and a
+tensor of 8 integers from 0 to 9. Names may stand before the types (``"logits float[8,10]; target
+int[8]<10"``), items are separated by commas or semicolons, and a literal (``0.5``, ``True``,
+``'mean'``) stands for itself.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from lossproof.checks.subject import Subject
+from lossproof.errors import UsageError
+
+Tensor = torch.Tensor
+
+FLOATS = {
+    "float": torch.float32, "float32": torch.float32, "float64": torch.float64,
+    "double": torch.float64, "float16": torch.float16, "half": torch.float16,
+    "bfloat16": torch.bfloat16,
+}  # fmt: skip
+INTEGERS = {
+    "int": torch.int64, "int64": torch.int64, "long": torch.int64, "int32": torch.int32,
+    "int16": torch.int16, "int8": torch.int8, "uint8": torch.uint8,
+}  # fmt: skip
+DRAWS: dict[str, Callable[[tuple[int, ...], torch.Generator], Tensor]] = {
+    "prob": lambda s, g: torch.softmax(torch.randn(s, generator=g), -1),
+    "logprob": lambda s, g: torch.log_softmax(torch.randn(s, generator=g), -1),
+    "unit": lambda s, g: torch.rand(s, generator=g) * 0.9 + 0.05,
+    "positive": lambda s, g: torch.rand(s, generator=g) * 2 + 0.1,
+    "binary": lambda s, g: torch.randint(0, 2, s, generator=g).float(),
+    "sign": lambda s, g: torch.randint(0, 2, s, generator=g).float() * 2 - 1,
+    "bool": lambda s, g: torch.randint(0, 2, s, generator=g).bool(),
+}
+KINDS = (*FLOATS, *INTEGERS, *DRAWS)
+GRAMMAR = (
+    "a specification is a type with a shape, such as `float[8,10]`, `int[8]<10` or `prob[8,10]`; "
+    f"the types are {', '.join(KINDS)}"
+)
+_ITEM = re.compile(
+    r"^(?:(?P<name>[A-Za-z_]\w*)\s*[:=\s]\s*)?(?P<kind>[A-Za-z_]\w*)\s*"
+    r"\[(?P<shape>[^\]]*)\]\s*(?:<\s*(?P<bound>-?\w+))?$"
+)
+
+# What people call the argument that a gradient is wanted for, and the one it is compared with.
+PREDICTION = re.compile(
+    r"^(y_?pred\w*|y_?hat|yhat|y_?pr|pred\w*|inputs?|outputs?|logits?|scores?\w*|prob\w*|p|x|"
+    r"student\w*|hypothesis|estimate\w*|recon\w*|anchor|emb\w*|features?|mu|mean|log_?var|risk\w*|"
+    r"log_?prob\w*|z\w*|q\w*|a|u)$",
+    re.I,
+)
+TARGET = re.compile(
+    r"^(y|y_?true|y_?gt|target\w*|label\w*|gt\w*|truth|teacher\w*|reference|t|mask\w*|weight\w*|"
+    r"event\w*|time\w*|reward\w*|advantage\w*|return\w*|action\w*|index|idx|length\w*)$",
+    re.I,
+)
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One argument of the call."""
+
+    name: str
+    value: Any
+    differentiable: bool = False
+    """Whether a gradient is wanted for it."""
+
+    def __str__(self) -> str:
+        if not isinstance(self.value, Tensor):
+            return f"{self.name}: {self.value!r}"
+        dtype = str(self.value.dtype).removeprefix("torch.")
+        grad = ", requires grad" if self.differentiable else ""
+        return f"{self.name}: {dtype}{list(self.value.shape)}{grad}"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The arguments of the call, in order."""
+
+    arguments: tuple[Argument, ...]
+    assumptions: tuple[str, ...] = ()
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        """The bare values."""
+        return tuple(argument.value for argument in self.arguments)
+
+    @property
+    def differentiable(self) -> tuple[int, ...]:
+        """The positions of the arguments that a gradient is wanted for."""
+        return tuple(i for i, argument in enumerate(self.arguments) if argument.differentiable)
+
+    @property
+    def numel(self) -> int:
+        """How many elements all tensors have together."""
+        return sum(value.numel() for value in self.values if isinstance(value, Tensor))
+
+    def with_values(self, values: Sequence[Any]) -> Inputs:
+        """The same arguments with other values."""
+        arguments = tuple(
+            replace(argument, value=value)
+            for argument, value in zip(self.arguments, values, strict=True)
+        )
+        return replace(self, arguments=arguments)
+
+
+def inputs_for(subject: Subject, given: Sequence[Any], seed: int) -> Inputs:
+    """Make the arguments of a call from what the user gave.
+
+    Args:
+        subject: the loss.
+        given: tensors and other values, or specifications as text.
+        seed: seeds the tensors made from specifications.
+
+    Raises:
+        UsageError: nothing was given, a specification has a typo, or the number of arguments does
+            not fit the loss's signature.
+    """
+    if not given:
+        takes = ", ".join(subject.parameter_names) or "its inputs"
+        raise UsageError(
+            f"no inputs were given for `{subject.name}`, which takes ({takes}); give tensors, or "
+            f'specifications such as `--inputs "float[8,10], int[8]<10"`, or write a function '
+            f"`{_snake(subject.name)}_inputs()` beside the loss that returns them"
+        )
+    arguments = _read(subject, given, seed)
+    _check_count(subject, arguments)
+    return _with_roles(subject, arguments)
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.rpartition(".")[2]).lower()
+
+
+def _read(subject: Subject, given: Sequence[Any], seed: int) -> list[Argument]:
+    generator = torch.Generator().manual_seed(seed + 61_803)
+    arguments: list[Argument] = []
+    for value in given:
+        if isinstance(value, str) and "[" in value:
+            arguments += parse_specifications(value, generator)
+        else:
+            arguments.append(Argument("", value))
+    names = subject.parameter_names
+    named = []
+    for position, argument in enumerate(arguments):
+        default = names[position] if position < len(names) else f"input {position}"
+        named.append(replace(argument, name=argument.name or default))
+    return _ordered(subject, named)
+
+
+def _ordered(subject: Subject, arguments: list[Argument]) -> list[Argument]:
+    """Named specifications may come in any order; the loss's own order counts."""
+    names = subject.parameter_names
+    if len({a.name for a in arguments}) < len(arguments) or not all(
+        argument.name in names for argument in arguments
+    ):
+        return arguments
+    return sorted(arguments, key=lambda argument: names.index(argument.name))
+
+
+def parse_specifications(text: str, generator: torch.Generator) -> list[Argument]:
+    """Read a text of one or several specifications.
+
+    Raises:
+        UsageError: an item is no specification; the message names it and the nearest type.
+
+    Example:
+        >>> import torch
+        >>> [str(a) for a in parse_specifications("logits float[4,3]; int[4]<3",
+        ...                                       torch.Generator().manual_seed(0))]
+        ['logits: float32[4, 3]', ': int64[4]']
+    """
+    return [_parse_item(item, generator) for item in _split(text)]
+
+
+def _split(text: str) -> list[str]:
+    """Cut at commas and semicolons that stand outside brackets and quotes."""
+    items, depth, quote, start = [], 0, "", 0
+    for position, character in enumerate(text):
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        elif character in "[(":
+            depth += 1
+        elif character in "])":
+            depth -= 1
+        elif character in ",;" and depth == 0:
+            items.append(text[start:position])
+            start = position + 1
+    items.append(text[start:])
+    return [item.strip() for item in items if item.strip()]
+
+
+def _parse_item(item: str, generator: torch.Generator) -> Argument:
+    match = _ITEM.match(item)
+    if match is None:
+        try:
+            return Argument("", ast.literal_eval(item))
+        except (ValueError, SyntaxError):
+            raise UsageError(f"cannot read `{item}` in the inputs; {GRAMMAR}") from None
+    kind = match["kind"]
+    if kind not in KINDS:
+        near = difflib.get_close_matches(kind, KINDS, 1, 0.5)
+        hint = f"did you mean `{near[0]}`? " if near else ""
+        raise UsageError(f"`{kind}` in `{item}` is no type; {hint}{GRAMMAR}")
+    shape = _parse_shape(match["shape"], item)
+    bound = match["bound"]
+    if kind in INTEGERS:
+        return Argument(match["name"] or "", _integers(kind, shape, bound, item, generator))
+    if bound is not None:
+        raise UsageError(f"`<{bound}` in `{item}` is for integers only, such as `int[8]<10`")
+    if kind in FLOATS:
+        value = torch.randn(shape, generator=generator, dtype=torch.float64).to(FLOATS[kind])
+    else:
+        value = DRAWS[kind](shape, generator)
+    return Argument(match["name"] or "", value)
+
+
+def _parse_shape(text: str, item: str) -> tuple[int, ...]:
+    sizes = [size.strip() for size in text.split(",") if size.strip()]
+    if not all(size.isdigit() for size in sizes):
+        raise UsageError(f"the shape in `{item}` must hold whole numbers, got `[{text}]`")
+    return tuple(int(size) for size in sizes)
+
+
+def _integers(
+    kind: str, shape: tuple[int, ...], bound: str | None, item: str, generator: torch.Generator
+) -> Tensor:
+    if bound is None:
+        raise UsageError(
+            f"`{item}` needs a bound, such as `{kind}[{','.join(map(str, shape))}]<10` "
+            "for integers from 0 to 9"
+        )
+    if not bound.isdigit() or int(bound) < 1:
+        raise UsageError(f"the bound in `{item}` must be a whole number above 0, got `{bound}`")
+    return torch.randint(0, int(bound), shape, generator=generator).to(INTEGERS[kind])
+
+
+def _check_count(subject: Subject, arguments: Sequence[Argument]) -> None:
+    signature = subject.signature
+    if signature is None or any(p.kind is p.VAR_POSITIONAL for p in signature.parameters.values()):
+        return
+    least, most = subject.required, len(subject.parameter_names)
+    if not least <= len(arguments) <= most:
+        wants = f"{least}" if least == most else f"{least} to {most}"
+        raise UsageError(
+            f"`{subject.name}` takes {wants} inputs ({', '.join(subject.parameter_names)}), "
+            f"got {len(arguments)}"
+        )
+
+
+def _with_roles(subject: Subject, arguments: Sequence[Argument]) -> Inputs:
+    """Decide which inputs a gradient is wanted for: those that say so, else the prediction."""
+    wanting = [
+        isinstance(argument.value, Tensor) and argument.value.requires_grad
+        for argument in arguments
+    ]
+    assumptions: tuple[str, ...] = ()
+    if not any(wanting):
+        floating = [
+            i
+            for i, argument in enumerate(arguments)
+            if isinstance(argument.value, Tensor) and argument.value.is_floating_point()
+        ]
+        chosen = _prediction(arguments, floating)
+        if chosen is not None and not subject.state.parameters():
+            wanting = [i == chosen for i in range(len(arguments))]
+            assumptions = (
+                f"no input requires a gradient: `{arguments[chosen].name}` was taken "
+                "as the prediction",
+            )
+    return Inputs(
+        tuple(
+            replace(argument, differentiable=wants)
+            for argument, wants in zip(arguments, wanting, strict=True)
+        ),
+        assumptions,
+    )
+
+
+def _prediction(arguments: Sequence[Argument], floating: Sequence[int]) -> int | None:
+    """The likeliest prediction: by its name, else the first that is not called a target."""
+    for i in floating:
+        if PREDICTION.match(arguments[i].name) and not TARGET.match(arguments[i].name):
+            return i
+    for i in floating:
+        if not TARGET.match(arguments[i].name):
+            return i
+    return floating[0] if floating else None

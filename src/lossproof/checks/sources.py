@@ -1,0 +1,177 @@
+"""Whose code a stack frame belongs to, and where in its source it stands."""
+
+from __future__ import annotations
+
+import linecache
+import site
+import sys
+import sysconfig
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from types import CodeType, FrameType
+
+import torch
+
+from lossproof.checks.report import Location
+
+_TORCH = str(Path(torch.__file__).parent)
+_OURS = str(Path(__file__).parents[1])
+
+
+def _library_folders() -> tuple[str, ...]:
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    folders = {sysconfig.get_path(name) for name in names} | set(site.getsitepackages())
+    folders.add(site.getusersitepackages())
+    return tuple(sorted(folder for folder in folders if folder))
+
+
+_LIBRARIES = _library_folders()
+
+
+@lru_cache(maxsize=4096)
+def is_machinery(file: str) -> bool:
+    """Whether code of this file is torch's or ours, or has no file at all (frozen modules)."""
+    if file.startswith("<"):
+        # `<stdin>`, `<ipython-input-...>` and `<string>` may be the user's.
+        return file.startswith("<frozen") or not linecache.getline(file, 1)
+    return file.startswith((_TORCH, _OURS))
+
+
+@lru_cache(maxsize=4096)
+def is_library(file: str) -> bool:
+    """Whether this file is part of the standard library or of an installed package."""
+    return file.startswith(_LIBRARIES)
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where an operation was called from, cheap to take and turned into text only when asked.
+
+    ``inner`` is the innermost frame that is neither torch's nor ours; ``own`` the innermost one in
+    the user's own code. They are the same unless the operation happened inside a third-party
+    library that the user's loss calls.
+    """
+
+    inner: tuple[CodeType, int] | None
+    own: tuple[CodeType, int] | None
+
+    @property
+    def location(self) -> Location | None:
+        """The place in the user's own code, or in the library where there is none."""
+        place = self.own or self.inner
+        return None if place is None else locate(*place)
+
+    @property
+    def library_location(self) -> Location | None:
+        """The place in the third-party code, where the operation happened in some."""
+        if self.inner is None or self.inner == self.own or self.own is None:
+            return None
+        return locate(*self.inner)
+
+    @property
+    def text(self) -> str:
+        """The expression at the location, or its line."""
+        return excerpt(self.location)
+
+
+@lru_cache(maxsize=4096)
+def locate(code: CodeType, instruction: int) -> Location:
+    """The source span of an instruction; without columns before Python 3.11."""
+    name = getattr(code, "co_qualname", code.co_name)
+    if hasattr(code, "co_positions"):
+        span = next(islice(code.co_positions(), instruction // 2, None), None)
+        if span is not None and span[0] is not None:
+            line, end_line, column, end_column = span
+            first = linecache.getline(code.co_filename, line)
+            last = linecache.getline(code.co_filename, end_line or line)
+            return Location.at(
+                code.co_filename,
+                line,
+                _character(first, column),
+                end_line,
+                _character(last, end_column),
+                name,
+            )
+    return Location.at(code.co_filename, _line(code, instruction), function=name)
+
+
+def _character(text: str, byte: int | None) -> int | None:
+    """Python counts columns in bytes from 0; people count characters from 1."""
+    return None if byte is None else len(text.encode()[:byte].decode(errors="ignore")) + 1
+
+
+def _line(code: CodeType, instruction: int) -> int:
+    for start, end, line in code.co_lines():
+        if start <= instruction < end and line is not None:
+            return line
+    return code.co_firstlineno
+
+
+def excerpt(location: Location | None) -> str:
+    """The text of a location: the expression where the columns are known, else the line."""
+    if location is None:
+        return "?"
+    source = location.source or ""
+    if (
+        location.column is not None
+        and location.end_column is not None
+        and location.end_line in (None, location.line)
+    ):
+        return source[location.column - 1 : location.end_column - 1]
+    return source.strip()
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Tells the user's own files from everybody else's.
+
+    Args:
+        root: file or folder of the loss itself. It counts as the user's own even where it lies
+            among the installed packages, so that a library's loss can be checked, too.
+    """
+
+    root: str | None = None
+    _known: dict[str, bool] = field(default_factory=dict, compare=False, repr=False)
+
+    def owns(self, file: str) -> bool:
+        """Whether this file is the user's own."""
+        known = self._known.get(file)
+        if known is None:
+            inside = self.root is not None and file.startswith(self.root)
+            known = not is_machinery(file) and (inside or not is_library(file))
+            self._known[file] = known
+        return known
+
+    def site(self) -> Site:
+        """The site of the call in progress."""
+        frame: FrameType | None = sys._getframe(1)
+        inner = None
+        while frame is not None:
+            code = frame.f_code
+            if not is_machinery(code.co_filename):
+                place = (code, frame.f_lasti)
+                inner = inner or place
+                if self.owns(code.co_filename):
+                    return Site(inner, place)
+            frame = frame.f_back
+        return Site(inner, None)
+
+    def frame(self) -> FrameType | None:
+        """The innermost frame of the user's own code."""
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and not self.owns(frame.f_code.co_filename):
+            frame = frame.f_back
+        return frame
+
+    def of_exception(self, error: BaseException) -> Location | None:
+        """Where in the user's own code an exception came from."""
+        found = None
+        trace = error.__traceback__
+        while trace is not None:
+            code = trace.tb_frame.f_code
+            if self.owns(code.co_filename):
+                found = locate(code, trace.tb_lasti)
+            trace = trace.tb_next
+        return found

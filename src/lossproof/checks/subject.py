@@ -1,0 +1,217 @@
+"""What is being checked: the loss as something to call, with its source and its state."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from lossproof.checks.report import Location
+from lossproof.checks.sources import Sources, is_library, is_machinery
+from lossproof.checks.state import State
+from lossproof.errors import UsageError
+
+Kind = Literal["function", "module", "autograd.Function", "callable"]
+
+
+@dataclass(eq=False)
+class Subject:
+    """A loss, ready to be called again and again without leaving a trace.
+
+    Make one with :func:`subject_of`.
+    """
+
+    call: Callable[..., Any]
+    kind: Kind
+    name: str
+    origin: Any
+    """The object as it was given."""
+    location: Location | None
+    sources: Sources
+    state: State = field(repr=False)
+    signature: inspect.Signature | None = None
+
+    @property
+    def parameter_names(self) -> tuple[str, ...]:
+        """The names of the positional arguments."""
+        if self.signature is None:
+            return ()
+        kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        return tuple(p.name for p in self.signature.parameters.values() if p.kind in kinds)
+
+    @property
+    def required(self) -> int:
+        """How many positional arguments have no default."""
+        if self.signature is None:
+            return 0
+        return sum(
+            p.default is inspect.Parameter.empty
+            for name, p in self.signature.parameters.items()
+            if name in self.parameter_names
+        )
+
+    def option(self, name: str) -> Any:
+        """The value of an option: a module's attribute or a parameter's default; else ``None``."""
+        if isinstance(self.origin, functools.partial) and name in self.origin.keywords:
+            return self.origin.keywords[name]
+        target = getattr(self.call, "__self__", self.call)
+        if not inspect.isfunction(target) and hasattr(target, name):
+            return getattr(target, name)
+        if self.signature is not None and name in self.signature.parameters:
+            default = self.signature.parameters[name].default
+            return None if default is inspect.Parameter.empty else default
+        return None
+
+
+def subject_of(loss: Any) -> Subject:
+    """Wrap a loss.
+
+    A module is copied, so that the caller's own is never touched. A module class is made with no
+    arguments. An ``autograd.Function`` is called through ``apply``.
+
+    Raises:
+        UsageError: ``loss`` is not callable, or its class cannot be made without arguments.
+    """
+    if isinstance(loss, type) and issubclass(loss, torch.autograd.Function):
+        return _function_subject(loss)
+    if isinstance(loss, type):
+        return _instance_subject(_made(loss), loss)
+    if not callable(loss):
+        raise UsageError(
+            f"`loss` must be a function, an `nn.Module` or an `autograd.Function`, "
+            f"got {type(loss).__name__}"
+        )
+    if isinstance(loss, nn.Module):
+        return _instance_subject(loss, loss)
+    base: Any = loss
+    while isinstance(base, functools.partial):
+        base = base.func
+    if inspect.isroutine(base) or inspect.isfunction(inspect.unwrap(base)):
+        return _plain_subject(loss, base)
+    return _instance_subject(loss, loss)
+
+
+def _made(cls: type) -> Any:
+    try:
+        return cls()
+    except TypeError as error:
+        if not callable(getattr(cls, "__call__", None)) and not issubclass(cls, nn.Module):
+            raise
+        raise UsageError(
+            f"`{cls.__name__}` cannot be made without arguments ({error}); "
+            f"pass an instance, such as `{cls.__name__}(...)`"
+        ) from error
+
+
+def _function_subject(cls: type[torch.autograd.Function]) -> Subject:
+    location, sources = _source(cls)
+    try:
+        parameters = list(inspect.signature(cls.forward).parameters.values())
+    except (TypeError, ValueError):
+        parameters = []
+    if parameters and not separate_setup(cls):
+        parameters = parameters[1:]
+    signature = inspect.Signature(parameters) if parameters else None
+    return Subject(
+        cls.apply, "autograd.Function", cls.__name__, cls, location, sources,
+        State(cls, sources), signature,
+    )  # fmt: skip
+
+
+def separate_setup(cls: type[torch.autograd.Function]) -> bool:
+    """Whether ``forward`` takes no ``ctx`` because the class has a ``setup_context``."""
+    return bool(cls.setup_context is not torch.autograd.Function.setup_context)
+
+
+def _instance_subject(instance: Any, origin: Any) -> Subject:
+    cls = type(instance)
+    location, sources = _source(cls)
+    if isinstance(instance, nn.Module):
+        instance = _copied(instance)
+        target, kind = cls.forward, "module"
+    else:
+        target, kind = cls.__call__, "callable"
+    if not callable(instance):
+        raise UsageError(f"an instance of `{cls.__name__}` is not callable")
+    signature = _signature(target)
+    if signature is not None:
+        signature = signature.replace(parameters=list(signature.parameters.values())[1:])
+    return Subject(
+        instance, kind, cls.__name__, origin, location, sources,  # type: ignore[arg-type]
+        State(instance, sources), signature,
+    )  # fmt: skip
+
+
+def _plain_subject(loss: Callable[..., Any], base: Callable[..., Any]) -> Subject:
+    location, sources = _source(inspect.unwrap(base))
+    name = getattr(base, "__qualname__", repr(loss)).replace("<locals>.", "")
+    return Subject(
+        loss, "function", name, loss, location, sources, State(loss, sources), _signature(loss)
+    )
+
+
+def _signature(target: Callable[..., Any]) -> inspect.Signature | None:
+    try:
+        return inspect.signature(target)
+    except (TypeError, ValueError):
+        return None
+
+
+def _source(target: Any) -> tuple[Location | None, Sources]:
+    """Where an object is defined, and what counts as the user's own code around it."""
+    try:
+        file = inspect.getsourcefile(target) or inspect.getfile(target)
+        _, line = inspect.getsourcelines(target)
+    except (OSError, TypeError):
+        return None, Sources()
+    name = getattr(target, "__qualname__", None)
+    root = file
+    if is_library(file) and not is_machinery(file):
+        # A library's own loss: its whole package counts as the code under test.
+        package = str(getattr(target, "__module__", "")).partition(".")[0]
+        parts = Path(file).parts
+        if package in parts:
+            root = str(Path(*parts[: len(parts) - parts[::-1].index(package)]))
+    return Location.at(file, max(line, 1), function=name), Sources(root)
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    """A deep copy, also of a module that holds tensors with a history (which torch refuses)."""
+    memo: dict[int, Any] = {}
+    for value in _tensors_with_history(module, set()):
+        memo[id(value)] = value.detach().clone()
+    try:
+        return copy.deepcopy(module, memo)
+    except Exception as error:
+        raise UsageError(
+            f"`{type(module).__name__}` cannot be copied ({type(error).__name__}: {error}); "
+            "a check works on a copy so that your module stays as it is"
+        ) from error
+
+
+def _tensors_with_history(value: Any, seen: set[int]) -> Iterator[torch.Tensor]:
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    if isinstance(value, torch.Tensor):
+        if value.grad_fn is not None:
+            yield value
+        return
+    items: Any = ()
+    if isinstance(value, (list, tuple, set)):
+        items = value
+    elif isinstance(value, dict):
+        items = value.values()
+    elif hasattr(value, "__dict__") and not isinstance(value, type):
+        items = vars(value).values()
+    with contextlib.suppress(RuntimeError):  # a container that changes while it is read
+        for item in items:
+            yield from _tensors_with_history(item, seen)
