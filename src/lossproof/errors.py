@@ -22,4 +22,11 @@ class FindingsError(LossproofError, AssertionError):
 
 
 class TimeLimitError(LossproofError):
-    """The user's code was still running when its time limit ended."""
+    """The user's code was still running when its time limit ended.
+
+    ``location`` is the ``(file, line, function)`` that was running then.
+    """
+
+    def __init__(self, message: str, location: tuple[str, int, str] | None = None) -> None:
+        super().__init__(message)
+        self.location = location

@@ -9,12 +9,14 @@ guards against that by a process of its own (:mod:`lossproof.checks.process`).
 
 from __future__ import annotations
 
+import _thread
 import ctypes
 import math
 import os
 import sys
 import sysconfig
 import threading
+import weakref
 from types import FrameType, TracebackType
 
 from lossproof.errors import TimeLimitError
@@ -43,10 +45,12 @@ class time_limit:  # noqa: N801 - used as a statement: `with time_limit(1.0):`
 
     Example:
         >>> from lossproof.errors import TimeLimitError
+        >>> def endless():
+        ...     while True:
+        ...         pass
         >>> try:
         ...     with time_limit(0.01):
-        ...         while True:
-        ...             pass
+        ...         endless()
         ... except TimeLimitError as error:
         ...     print(error)
         still running after 0.01 s
@@ -58,9 +62,14 @@ class time_limit:  # noqa: N801 - used as a statement: `with time_limit(1.0):`
         self.seconds = None if seconds is None or math.isinf(seconds) else float(seconds)
 
     def __enter__(self) -> None:
-        if self.seconds is not None:
-            self._watch = _Watch(self.seconds, sys._getframe(1))
+        if self.seconds is None:
+            return
+        self._watch = _Watch(self, self.seconds, sys._getframe(1))
+        try:
             self._watch.start()
+        except _Interrupted as error:  # the time was up before the block began
+            self.__exit__(type(error), error, None)
+            raise
 
     def __exit__(
         self,
@@ -70,7 +79,12 @@ class time_limit:  # noqa: N801 - used as a statement: `with time_limit(1.0):`
     ) -> None:
         if self.seconds is None:
             return
-        location = self._watch.stop()
+        while True:  # an interruption may arrive while stopping: stop until nothing interferes
+            try:
+                location = self._watch.stop()
+                break
+            except _Interrupted:
+                continue
         if location is None or isinstance(error, KeyboardInterrupt):
             return
         if isinstance(error, _Interrupted) and not isinstance(error, self._watch.interrupted):
@@ -78,51 +92,55 @@ class time_limit:  # noqa: N801 - used as a statement: `with time_limit(1.0):`
         raise TimeLimitError(f"still running after {self.seconds:g} s", location) from error
 
 
-class _Watch(threading.Thread):
-    """Waits for the end of the time, then interrupts the thread that made it until stopped."""
+class _Watch:
+    """Waits for the end of the time, then interrupts the thread that made it until stopped.
 
-    def __init__(self, seconds: float, owner: FrameType) -> None:
-        super().__init__(name="lossproof time limit", daemon=True)
-        self.seconds = seconds
+    Plain locks, because an interruption that arrives inside the Python code of ``Condition`` or
+    ``Event`` can leave their inner lock taken for ever; acquiring a plain lock is one step.
+    """
+
+    def __init__(self, limit: time_limit, seconds: float, owner: FrameType) -> None:
+        self.limit = weakref.ref(limit)
+        self.seconds = min(seconds, threading.TIMEOUT_MAX)
         self.owner = owner
         self.watched = threading.get_ident()
         self.interrupted = type("Interrupted", (_Interrupted,), {})
         self.location: tuple[str, int, str] | None = None
         self.stopped = False
-        self.changed = threading.Condition(threading.Lock())
+        self.deciding = threading.Lock()
+        self.running = threading.Lock()
 
-    def run(self) -> None:
-        wait = self.seconds
-        with self.changed:
-            while not self.changed.wait_for(lambda: self.stopped, wait):
-                self._interrupt()
-                wait = REPEAT_SECONDS
-
-    def _interrupt(self) -> None:
-        frame = sys._current_frames().get(self.watched)
-        if frame is None or not _calls(self.owner, frame):
-            self.stopped = True  # the block was left without being closed, as by a dead thread
-            return
-        if self.location is None:
-            self.location = _user_location(frame, self.owner)
-        _raise_in(self.watched, self.interrupted)
+    def start(self) -> None:
+        self.running.acquire()
+        _thread.start_new_thread(self._watch, ())
 
     def stop(self) -> tuple[str, int, str] | None:
         """Interrupt no more, and tell where the code was if it was interrupted.
 
-        An interruption may arrive at any of these lines, so they run until they ran undisturbed.
-        One that was requested but has not arrived is withdrawn. Should it have been an enclosing
-        limit's, that one makes it again.
+        May be called again when interrupted itself. An interruption that was requested but has
+        not arrived is withdrawn; should it be an enclosing limit's, that one makes it again.
         """
-        while True:
-            try:
-                with self.changed:
-                    self.stopped = True
-                    self.changed.notify()
-                _raise_in(self.watched, None)
-                return self.location
-            except _Interrupted:
-                continue
+        with self.deciding:
+            self.stopped = True
+        _raise_in(self.watched, None)
+        if self.running.locked():
+            self.running.release()
+        return self.location
+
+    def _watch(self) -> None:
+        wait = self.seconds
+        while not self.running.acquire(timeout=wait):
+            with self.deciding:
+                if self.stopped or self.limit() is None:
+                    return
+                self._interrupt()
+            wait = REPEAT_SECONDS
+
+    def _interrupt(self) -> None:
+        frame = sys._current_frames().get(self.watched)
+        if frame is not None:
+            self.location = self.location or _user_place(frame, self.owner)
+            _raise_in(self.watched, self.interrupted)
 
 
 def _raise_in(thread: int, interruption: type[BaseException] | None) -> None:
@@ -131,32 +149,27 @@ def _raise_in(thread: int, interruption: type[BaseException] | None) -> None:
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), what)
 
 
-def _calls(caller: FrameType, frame: FrameType | None) -> bool:
-    """Whether ``frame`` is ``caller`` or was called from it, at any depth."""
-    while frame is not None and frame is not caller:
-        frame = frame.f_back
-    return frame is not None
-
-
-def _user_location(frame: FrameType, owner: FrameType) -> tuple[str, int, str]:
+def _user_place(frame: FrameType, owner: FrameType) -> tuple[str, int, str]:
     """Where the user's code is: the innermost frame of the block that is not a library's."""
-    libraries = _library_folders()
     place: FrameType | None = frame
     while place is not None and place is not owner:
-        if not place.f_code.co_filename.startswith(libraries):
+        if not _of_library(place.f_code.co_filename):
             return _place(place)
         place = place.f_back
-    return _place(frame)
+    return _place(frame if place is None else owner)
 
 
 def _place(frame: FrameType) -> tuple[str, int, str]:
     return frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name
 
 
-def _library_folders() -> tuple[str, ...]:
-    """The folders of lossproof, torch and the standard library, which are not the user's."""
-    folders = [os.path.dirname(os.path.dirname(__file__))]
-    if torch := sys.modules.get("torch"):
-        folders.append(os.path.dirname(str(torch.__file__)))
-    folders.append(sysconfig.get_paths()["stdlib"])
-    return tuple(folder + os.sep for folder in folders)
+def _of_library(file: str) -> bool:
+    """Whether the file belongs to lossproof, torch or the standard library: not the user's."""
+    ours = os.path.dirname(os.path.dirname(__file__))
+    standard = sysconfig.get_path("stdlib")
+    if file.startswith(standard + os.sep):
+        rest = file[len(standard) + 1 :]
+        return not rest.startswith("site-packages" + os.sep) or rest.split(os.sep)[1] == "torch"
+    torch = getattr(sys.modules.get("torch"), "__file__", None)
+    folders = [ours] if torch is None else [ours, os.path.dirname(torch)]
+    return file.startswith("<frozen") or file.startswith(tuple(f + os.sep for f in folders))
