@@ -11,7 +11,6 @@ VENV = .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 DESCRIPTION = pyproject.toml constraints.txt Makefile
-SOURCES = src tests examples
 WORKERS = 2
 
 .PHONY: demo test lint types tests format clean
@@ -22,8 +21,8 @@ demo: $(VENV)/installed
 test: lint types tests
 
 lint: $(VENV)/installed-dev
-	$(BIN)/ruff check $(SOURCES)
-	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
 
 types: $(VENV)/installed-dev
 	$(BIN)/mypy
@@ -32,8 +31,8 @@ tests: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n $(WORKERS)
 
 format: $(VENV)/installed-dev
-	$(BIN)/ruff check --fix $(SOURCES)
-	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
 
 clean:
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
