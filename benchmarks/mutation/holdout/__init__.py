@@ -1,0 +1,1 @@
+"""Right, hand-written backwards that were put aside by lot while the causes were named."""
