@@ -53,6 +53,8 @@ class Evaluation:
     """The arguments as the loss got them, after the call."""
     changes: list[Change] = field(default_factory=list)
     """What the call left different in the loss's state."""
+    settings: tuple[str, ...] = ()
+    """The process-wide settings that the call left different."""
 
     @property
     def failed(self) -> bool:
@@ -75,9 +77,14 @@ class Evaluation:
 
 
 def primary(output: Any) -> Tensor | None:
-    """The tensor of a loss's output that is the loss: itself, ``["loss"]``, or the first."""
+    """The tensor of a loss's output that is the loss: itself, ``["loss"]``, or the first.
+
+    A Python number counts as a tensor without a graph.
+    """
     if isinstance(output, Tensor):
         return output
+    if isinstance(output, (float, int, np.number)) and not isinstance(output, bool):
+        return torch.tensor(float(output), dtype=torch.float64)
     if isinstance(output, dict) and isinstance(output.get("loss"), Tensor):
         return output["loss"]  # type: ignore[no-any-return]
     return next(tensors_in(output), None)
@@ -104,6 +111,16 @@ def untouched_globals(seed: int) -> Iterator[None]:
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
         torch.set_grad_enabled(enabled)
+
+
+def _settings() -> dict[str, Any]:
+    """The process-wide settings that a loss has no business changing."""
+    return {
+        "torch.set_grad_enabled": torch.is_grad_enabled(),
+        "torch.set_default_dtype": torch.get_default_dtype(),
+        "torch.set_num_threads": torch.get_num_threads(),
+        "torch.use_deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+    }
 
 
 def weights_like(value: Tensor) -> Tensor:
@@ -215,9 +232,12 @@ class Examination:
             tensors = [a if isinstance(a, Tensor) else None for a in arguments]
             mode = Recorder(subject.sources, tensors, lift)
             found.trace = mode
+        settings = _settings()
         try:
             with mode:
                 found.output = subject.call(*arguments)
+            left = _settings()
+            found.settings = tuple(name for name in settings if settings[name] != left[name])
         except Exception as error:
             found.error = error
             return found
@@ -323,25 +343,28 @@ class Examination:
         The function takes the leaves (inputs that want a gradient, then parameters) and returns
         the value as one number with the branches that the call took.
         """
-        positions = self.inputs.differentiable
 
         def value(point: Point) -> tuple[float, list[Tensor]]:
-            values = list(self.inputs.values)
-            for position, tensor in zip(positions, point, strict=False):
-                values[position] = tensor
-            own = list(point[len(positions) :])
-            found = self.evaluate(
-                values,
-                dtype=torch.float64,
-                replay=stops,
-                backward=False,
-                parameters=own or None,
-            )
+            found = self.evaluate_at(point, replay=stops, backward=False)
             if found.error is not None:
                 raise found.error
             return found.scalar, self._branches if stops is not None else []
 
         return value
+
+    def evaluate_at(self, point: Point, **options: Any) -> Evaluation:
+        """Call the loss in float64 with its leaves at ``point``; options as for ``evaluate``."""
+        positions = self.inputs.differentiable
+        values = list(self.inputs.values)
+        for position, tensor in zip(positions, point, strict=False):
+            values[position] = tensor
+        own = list(point[len(positions) :])
+        return self.evaluate(values, dtype=torch.float64, parameters=own or None, **options)
+
+    @functools.cached_property
+    def point(self) -> tuple[Tensor, ...]:
+        """The leaves of the float64 twin, without their history."""
+        return tuple(leaf.detach() for leaf in self.twin.leaves)
 
     # ------------------------------------------------------------------ places
     def where(self, error: BaseException | None) -> Location | None:

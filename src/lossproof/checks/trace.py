@@ -103,6 +103,8 @@ class Operation:
     """The ``autograd.Function`` in whose ``forward`` it ran."""
     inputs: frozenset[int] = frozenset()
     """Which of the loss's inputs its operands come from."""
+    unreduced: bool = False
+    """Whether it was called with ``reduction="none"``."""
 
 
 @dataclass(eq=False)
@@ -340,6 +342,7 @@ class Recorder(_Interceptor):
             self.sources.site(),
             self.inside[-1] if self.inside else None,
             origin,
+            kwargs.get("reduction") == "none",
         )
         self.operations.append(operation)
         if name in RANDOM:

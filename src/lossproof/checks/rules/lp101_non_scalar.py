@@ -1,0 +1,113 @@
+"""The loss is not one number.
+
+## What it does
+Looks at what the loss returns for the given batch: it must be one tensor with one element.
+
+## Why it matters
+`backward()` starts from one number. On anything larger it raises *grad can be implicitly created
+only for scalar outputs*, and a loss that keeps the batch axis has one element only when the batch
+has one sample: it works in the first test and fails in training. A tuple or a dictionary fails in
+every training loop that calls `.backward()` on what the loss returns.
+
+## Example
+```python
+def margin_loss(scores, target, margin=0.1):
+    right = scores.gather(1, target[:, None])
+    return (scores - right + margin).clamp(min=0)      # shape [N, C]
+```
+
+## Use instead
+```python
+    return (scores - right + margin).clamp(min=0).mean()
+```
+To keep one value per item on purpose, give the loss a `reduction` option and return the values for
+`reduction="none"`. To send such a vector backward, say with which weights:
+`loss.backward(gradient=torch.ones_like(loss))`.
+
+## Not reported
+A loss whose `reduction` is `"none"`, also where the option sits in the torch function that makes
+the result; a result with one element and extra axes (shape `[1]`), which `backward()` accepts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lossproof.checks.report import Location
+from lossproof.checks.rules import RULES, Verdict
+
+if TYPE_CHECKING:
+    from lossproof.checks.examination import Examination
+
+RULE = RULES["LP101"]
+
+
+def examine(case: Examination) -> Iterable[Verdict]:
+    """Judge the type and the shape of what the loss returns."""
+    output = case.base.output
+    if output is None:
+        yield RULE.finding(
+            f"`{case.subject.name}` returns None",
+            location=case.subject.location,
+            cause="no-return",
+            help="return the loss: a `return` statement is missing, or is not reached",
+        )
+    elif isinstance(output, (tuple, list, dict)):
+        yield _container(case, output)
+    elif not isinstance(output, torch.Tensor):
+        yield RULE.not_applicable(f"the loss is a {type(output).__name__}, see LP201")
+    elif output.numel() == 1:
+        yield RULE.proved(f"one element, shape {list(output.shape)}")
+    elif _unreduced_on_purpose(case, output):
+        yield RULE.not_applicable('`reduction="none"`: one value per item on purpose')
+    else:
+        yield _vector(case, output)
+
+
+def _container(case: Examination, output: Any) -> Verdict:
+    kind = type(output).__name__
+    access = '["loss"]' if isinstance(output, dict) and "loss" in output else "[0]"
+    if isinstance(output, dict) and access == "[0]":
+        access = f"[{next(iter(output), None)!r}]"
+    return RULE.finding(
+        f"`{case.subject.name}` returns a {kind} of {len(output)}, not one tensor",
+        location=case.subject.location,
+        cause="container",
+        evidence={"type": kind, "length": len(output)},
+        notes=(f"the rest of this check looks at element `{access}`",),
+        help="return the scalar alone and keep the parts for logging elsewhere, or check the "
+        f"scalar: `lambda *inputs: loss(*inputs){access}`",
+    )
+
+
+def _unreduced_on_purpose(case: Examination, output: torch.Tensor) -> bool:
+    if case.subject.option("reduction") == "none":
+        return True
+    made = case.trace.results.get(id(output))
+    return made is not None and made[0].unreduced
+
+
+def _vector(case: Examination, output: torch.Tensor) -> Verdict:
+    made = case.trace.results.get(id(output))
+    location: Location | None = made[0].site.location if made else None
+    return RULE.finding(
+        f"`{case.subject.name}` returns shape {list(output.shape)}, and `backward()` needs one "
+        "number",
+        location=location or case.subject.location,
+        cause="not-reduced",
+        evidence={"shape": str(list(output.shape)), "elements": output.numel()},
+        notes=("with a batch of one sample the same code has one element and works",)
+        if output.dim() and output.shape[0] == _batch(case)
+        else (),
+        help="reduce it: `.mean()`, or take a `reduction` option and return this for "
+        '`reduction="none"`;\nto send a vector backward, call '
+        "`loss.backward(gradient=torch.ones_like(loss))`",
+    )
+
+
+def _batch(case: Examination) -> int | None:
+    shapes = [v.shape for v in case.inputs.values if isinstance(v, torch.Tensor) and v.dim()]
+    return shapes[0][0] if shapes else None

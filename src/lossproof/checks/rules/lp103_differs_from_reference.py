@@ -1,0 +1,179 @@
+"""The loss and its reference are not the same function.
+
+## What it does
+Evaluates both in float64 on the given inputs and on variations of them (other draws of the
+prediction, larger and smaller ones), and compares values and gradients. It says how they differ: by
+a constant factor, by a constant, in the gradient only, or only at some of the points.
+
+## Why it matters
+Equal values do not mean equal training: a gradient that is off by a factor is another learning
+rate, one that stops a path is another optimum.
+
+## Example
+```python
+lossproof.check(my_cross_entropy, logits, target, reference=torch.nn.functional.cross_entropy)
+```
+
+## Use instead
+The mend depends on the difference; the finding says which it is.
+
+## Not reported
+Differences below a relative 1e-5 in the value and 1e-4 in the gradient: another stabiliser, such as
+`eps=1e-8`, is no other loss. Points where the reference itself is not finite.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lossproof.checks.finite_differences import direction
+from lossproof.checks.rules import RULES, Verdict
+
+if TYPE_CHECKING:
+    from lossproof.checks.examination import Evaluation, Examination
+
+RULE = RULES["LP103"]
+VALUE_TOLERANCE = 1e-5
+GRADIENT_TOLERANCE = 1e-4
+
+
+def examine(case: Examination) -> Iterable[Verdict]:
+    """Compare with the reference at several points."""
+    if case.reference is None:
+        yield RULE.not_applicable("no reference was given")
+        return
+    pairs = list(_pairs(case))
+    if not pairs:
+        yield RULE.unproved(_why_not(case))
+        return
+    shapes = _shapes(pairs)
+    if shapes is not None:
+        yield _finding(case, f"returns shape {shapes[0]}, the reference {shapes[1]}", "shape")
+        return
+    wrong = [pair for pair in pairs if not _same_value(pair)]
+    if wrong:
+        yield _value_finding(case, pairs, wrong)
+        return
+    for leaf, name in enumerate(case.leaf_names[: len(case.inputs.differentiable)]):
+        off = [pair for pair in pairs if not _same_gradient(pair, leaf)]
+        if off:
+            yield _gradient_finding(case, off[0], leaf, name)
+            return
+    yield RULE.proved(
+        f"value to {VALUE_TOLERANCE:g} and gradient to {GRADIENT_TOLERANCE:g} at {len(pairs)} points"
+    )
+
+
+Pair = tuple["Evaluation", "Evaluation"]
+
+
+def variations(case: Examination) -> Iterator[tuple[Any, ...]]:
+    """The given inputs, then other draws of what a gradient is wanted for, of several sizes."""
+    yield case.inputs.values
+    for number, size in enumerate((0.1, 1.0, 3.0)):
+        values = list(case.inputs.values)
+        for position in case.inputs.differentiable:
+            value = values[position].detach()
+            shift = direction(value.double(), case.seed, position, 100 + number)
+            moved = value.double() + size * shift * value.double().std(unbiased=False)
+            low, high = value.min(), value.max()
+            # A prediction in [0, 1] or one that is never negative stays so.
+            if low >= 0:
+                moved = moved.clamp(0.01 * float(high), 0.99 if high <= 1 else math.inf)
+            values[position] = moved.to(value.dtype)
+        yield tuple(values)
+
+
+def _pairs(case: Examination) -> Iterator[Pair]:
+    for values in variations(case):
+        own = case.evaluate(values, dtype=torch.float64)
+        other = case.evaluate(values, dtype=torch.float64, subject=case.reference)
+        if other.failed or other.value is None or not bool(torch.isfinite(other.value).all()):
+            continue
+        if own.value is not None and own.error is None:
+            yield own, other
+
+
+def _why_not(case: Examination) -> str:
+    other = case.evaluate(dtype=torch.float64, subject=case.reference)
+    error = other.error or other.backward_error
+    if error is not None:
+        return f"the reference raised {type(error).__name__}: {error}"
+    return "the reference gave no finite value"
+
+
+def _shapes(pairs: list[Pair]) -> tuple[list[int], list[int]] | None:
+    for own, other in pairs:
+        assert own.value is not None and other.value is not None
+        if own.value.numel() != other.value.numel():
+            return list(own.value.shape), list(other.value.shape)
+    return None
+
+
+def _same_value(pair: Pair) -> bool:
+    own, other = pair[0].value, pair[1].value
+    assert own is not None and other is not None
+    size = max(float(other.detach().abs().max()), 1e-12)
+    gap = (own.detach().double().reshape(other.shape) - other.detach().double()).abs().max()
+    return float(gap) <= VALUE_TOLERANCE * size + 1e-9
+
+
+def _same_gradient(pair: Pair, leaf: int) -> bool:
+    own, other = pair[0].gradient(leaf), pair[1].gradient(leaf)
+    scale = max(float(own.norm()), float(other.norm()))
+    return float((own - other).norm()) <= GRADIENT_TOLERANCE * scale + 1e-12
+
+
+def _value_finding(case: Examination, pairs: list[Pair], wrong: list[Pair]) -> Verdict:
+    own, other = wrong[0][0].scalar, wrong[0][1].scalar
+    relation, cause = _relation([(p[0].scalar, p[1].scalar) for p in pairs])
+    return RULE.finding(
+        f"gives {own:.6g} where the reference gives {other:.6g}{relation}",
+        location=case.subject.location,
+        cause=cause,
+        evidence={"value": own, "reference": other, "points": len(pairs), "differ": len(wrong)},
+        notes=(f"{len(wrong)} of {len(pairs)} points differ",),
+    )
+
+
+def _relation(values: list[tuple[float, float]]) -> tuple[str, str | None]:
+    """Whether all points differ by one factor, or by one constant."""
+    ratios = [own / other for own, other in values if other]
+    if len(ratios) > 1 and _equal(ratios) and ratios[0] != 1:
+        return f": always {ratios[0]:.6g} times as much", "constant-factor"
+    gaps = [own - other for own, other in values]
+    if len(gaps) > 1 and _equal(gaps):
+        return f": always {gaps[0]:+.6g}", "constant-offset"
+    return "", None
+
+
+def _equal(numbers: list[float]) -> bool:
+    size = max(abs(number) for number in numbers)
+    return max(numbers) - min(numbers) <= 1e-6 * size
+
+
+def _gradient_finding(case: Examination, pair: Pair, leaf: int, name: str) -> Verdict:
+    own, other = pair[0].gradient(leaf), pair[1].gradient(leaf)
+    share = float((own - other).norm() / other.norm().clamp_min(1e-300))
+    return _finding(
+        case,
+        f"equals the reference in value, but its gradient for `{name}` differs by "
+        f"{share:.2g} of the reference's norm",
+        "gradient",
+        {"relative_difference": share},
+    )
+
+
+def _finding(
+    case: Examination, message: str, cause: str, evidence: dict[str, Any] | None = None
+) -> Verdict:
+    return RULE.finding(
+        f"`{case.subject.name}` {message}",
+        location=case.subject.location,
+        cause=cause,
+        evidence=evidence,
+    )

@@ -1,0 +1,117 @@
+"""The loss changes its inputs.
+
+## What it does
+Compares every input before and after one call, element by element, and finds the in-place
+operation that wrote into it: also through a view (`labels.view(-1)`), through a conversion that
+converts nothing (`target.float()` on a float tensor), under `no_grad`, and inside the `forward` of
+an `autograd.Function`.
+
+## Why it matters
+The caller's tensor is not the loss's. A target that was smoothed in place is smoothed again in the
+next epoch; labels that were masked in place are masked for the metric, too; a prediction that was
+changed in place may be the very value that a layer before the loss saved for its backward.
+
+## Example
+```python
+def smoothed_bce(input, target, eps=0.1):
+    target = target.float()               # the same tensor, if it is float already
+    target.mul_(1 - eps).add_(eps / 2)    # writes into the caller's labels
+    return F.binary_cross_entropy_with_logits(input, target)
+```
+
+## Use instead
+```python
+    target = target.float() * (1 - eps) + eps / 2
+```
+
+## Not reported
+Writes into tensors that the loss made itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lossproof.checks.rules import RULES, Verdict
+from lossproof.checks.trace import Write
+
+if TYPE_CHECKING:
+    from lossproof.checks.examination import Examination
+
+RULE = RULES["LP401"]
+
+
+def examine(case: Examination) -> Iterable[Verdict]:
+    """Compare each input with itself after the call."""
+    changed = [
+        position
+        for position, (before, after) in enumerate(
+            zip(case.inputs.values, case.base.passed, strict=False)
+        )
+        if _differs(before, after)
+    ]
+    for position in changed:
+        yield _finding(case, position)
+    if not changed:
+        yield RULE.proved("inputs equal bit for bit before and after a call")
+
+
+def _differs(before: Any, after: Any) -> bool:
+    if isinstance(before, torch.Tensor):
+        same = before.shape == after.shape and torch.equal(
+            torch.nan_to_num(before.detach()) if before.is_floating_point() else before,
+            torch.nan_to_num(after.detach()) if after.is_floating_point() else after,
+        )
+        return not same
+    return isinstance(before, (list, dict, set)) and before != after
+
+
+def _finding(case: Examination, position: int) -> Verdict:
+    name = case.inputs.arguments[position].name
+    write = _write(case, position)
+    before, after = case.inputs.values[position], case.base.passed[position]
+    notes = []
+    evidence: dict[str, Any] = {}
+    if isinstance(before, torch.Tensor) and before.shape == after.shape:
+        count = int((before.detach() != after.detach()).sum())
+        evidence = {"changed": count, "elements": before.numel()}
+        notes.append(f"{count} of {before.numel()} elements of `{name}` differ after the call")
+    elif isinstance(before, torch.Tensor):
+        notes.append(f"shape {list(before.shape)} became {list(after.shape)}")
+    if write is not None and write.operation.inside is not None:
+        notes.append(
+            "it happens inside an `autograd.Function` without `ctx.mark_dirty`, so autograd "
+            "does not know of it"
+        )
+    operation = f"`{write.operation.name}` writes into" if write else "the loss changes"
+    return RULE.finding(
+        f"{operation} the caller's `{name}`",
+        location=write.operation.site.location if write else case.subject.location,
+        cause="in-place",
+        evidence=evidence,
+        notes=notes,
+        help=_mend(write),
+    )
+
+
+def _write(case: Examination, position: int) -> Write | None:
+    writes = case.base.trace.writes if case.base.trace is not None else []
+    return next((write for write in writes if write.input == position), None)
+
+
+def _mend(write: Write | None) -> str:
+    if write is None:
+        return "work on a copy (`.clone()`)"
+    name = write.operation.name
+    twins = {"__iadd__": "+", "__isub__": "-", "__imul__": "*", "__itruediv__": "/"}
+    if name in twins:
+        sign = twins[name]
+        return f"write `x = x {sign} ...` instead of `x {sign}= ...`, which makes a new tensor"
+    if name == "__setitem__":
+        return "work on a copy: `x = x.clone()` before this line, or `torch.where`/`index_put`"
+    if name.endswith("_") and not name.endswith("__"):
+        return f"use `{name[:-1]}`, which makes a new tensor, instead of `{name}`"
+    return "work on a copy: `x = x.clone()` before this line"

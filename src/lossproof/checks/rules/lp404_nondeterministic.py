@@ -1,0 +1,136 @@
+"""The same inputs give another value each time.
+
+## What it does
+Calls the loss on the same inputs with two different seeds of the random number generators, and
+twice with the same seed. It reports a value that depends on the generators (with the operation that
+draws) and one that differs although nothing random was drawn (time, memory that was never written,
+the order of a set, threads).
+
+## Why it matters
+A loss that draws random numbers has noise of its own: the validation loss jumps although the model
+did not change, an exact resume is impossible, and a gradient can only be compared with itself after
+seeding.
+
+## Example
+```python
+def sampled_softmax(query, document):
+    negatives = torch.randint(0, len(document), (len(query), 4))
+```
+
+## Use instead
+```python
+def sampled_softmax(query, document, generator=None):
+    negatives = torch.randint(0, len(document), (len(query), 4), generator=generator)
+```
+or draw the negatives where the batch is made and pass them in.
+
+## Not reported
+A loss that takes or owns a `torch.Generator`; a module whose value is the same each time in `eval()`
+mode (dropout).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from lossproof.checks.report import Severity
+from lossproof.checks.rules import RULES, Verdict
+
+if TYPE_CHECKING:
+    from lossproof.checks.examination import Evaluation, Examination
+
+RULE = RULES["LP404"]
+
+
+def examine(case: Examination) -> Iterable[Verdict]:
+    """Compare values under equal and under different seeds."""
+    first, again = case.base, case.evaluate(backward=False)
+    if _differ(first, again):
+        yield RULE.finding(
+            "two calls on the same inputs with the same seed give different values",
+            location=case.subject.location,
+            cause="unseeded",
+            evidence=_numbers(first, again),
+            notes=("the generators of torch, numpy and Python were seeded alike before both",),
+            help="look for time, `torch.empty`, the order of a set, or threads",
+        )
+        return
+    other = case.evaluate(backward=False, seed=case.seed + 1)
+    if not _differ(first, other):
+        yield RULE.proved("equal values under two seeds")
+    elif _owns_generator(case):
+        yield RULE.not_applicable("random on purpose: it takes a generator")
+    elif _deterministic_in_eval(case):
+        yield RULE.not_applicable("random in training mode only")
+    else:
+        yield _finding(case, first, other)
+
+
+def _differ(one: Evaluation, other: Evaluation) -> bool:
+    if one.value is None or other.value is None:
+        return other.error is not None
+    if one.value.shape != other.value.shape:
+        return True
+    # Sums over threads may differ in the last bits; that is no nondeterminism worth a word.
+    return not torch.allclose(
+        one.value.detach().double(), other.value.detach().double(), rtol=1e-6, atol=1e-12,
+        equal_nan=True,
+    )  # fmt: skip
+
+
+def _numbers(one: Evaluation, other: Evaluation) -> dict[str, float | int | str | bool | None]:
+    if one.value is None or other.value is None:
+        return {}
+    return {"first": float(one.value.sum()), "second": float(other.value.sum())}
+
+
+def _owns_generator(case: Examination) -> bool:
+    if "generator" in case.subject.parameter_names:
+        return True
+    attributes = getattr(case.subject.call, "__dict__", {})
+    signature = case.subject.signature
+    named = signature is not None and "generator" in signature.parameters
+    return named or any(isinstance(value, torch.Generator) for value in attributes.values())
+
+
+def _deterministic_in_eval(case: Examination) -> bool:
+    module = case.subject.call
+    if not isinstance(module, nn.Module) or not module.training:
+        return False
+    module.eval()
+    try:
+        one = case.evaluate(backward=False)
+        other = case.evaluate(backward=False, seed=case.seed + 1)
+        return not _differ(one, other)
+    finally:
+        module.train()
+
+
+def _finding(case: Examination, first: Evaluation, other: Evaluation) -> Verdict:
+    drawn = case.trace.random[0] if case.trace.random else None
+    numbers = _numbers(first, other)
+    return RULE.finding(
+        f"the value changes from call to call: {_what(case)} draws from the global random "
+        "number generator",
+        severity=Severity.WARNING,
+        location=(drawn.site.location if drawn else None) or case.subject.location,
+        cause="random",
+        evidence=numbers,
+        notes=tuple(
+            f"{numbers['first']:.6g} under one seed, {numbers['second']:.6g} under another"
+            for _ in (1,)
+            if numbers
+        ),
+        help="take a `generator` argument, or draw outside and pass the numbers in",
+    )
+
+
+def _what(case: Examination) -> str:
+    if case.trace.random:
+        return f"`{case.trace.random[0].name}`"
+    return "numpy or Python" if inspect.isroutine(case.subject.call) else "the loss"

@@ -1,0 +1,189 @@
+"""``check``: run every rule over a loss and gather the verdicts."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from lossproof.checks.examination import Examination
+from lossproof.checks.inputs import Inputs, inputs_for
+from lossproof.checks.report import Finding, Location, Outcome, Report
+from lossproof.checks.rules import RULES, Rule, Verdict
+from lossproof.checks.subject import Subject, subject_of
+from lossproof.checks.time_limit import time_limit
+from lossproof.errors import TimeLimitError, UsageError
+
+CRASH = "LP408"
+AFTER_A_CRASH = ("LP207", "LP401", "LP402", CRASH)
+"""The rules that can say something of a loss whose forward raises."""
+AFTER_A_FAILED_BACKWARD = ("LP101", "LP102", "LP207", "LP401", "LP402", "LP403", CRASH)
+"""The rules that can say something of a loss whose backward raises."""
+NO_DEVICE = ("Torch not compiled with CUDA", "Found no NVIDIA driver", "No CUDA GPUs")
+
+
+def check(
+    loss: Any,
+    *inputs: Any,
+    reference: Any = None,
+    seed: int = 0,
+    time_limit: float | None = 60.0,
+) -> Report:
+    """Find out whether a loss is right, and if not, what is wrong with it.
+
+    The loss is called some hundred times on copies of the inputs and compared with what its own
+    mathematics says: its gradient with the gradient derived from its forward pass and with finite
+    differences, its values at special points with its values next to them, in float32 and in
+    float64. Nothing of the caller's is changed: not the inputs, not their ``.grad``, not a
+    module's state, not the random number generators.
+
+    Args:
+        loss: a function, an ``nn.Module`` (instance, or class that needs no arguments), or an
+            ``autograd.Function`` subclass.
+        inputs: what the loss is called with: tensors and other values, or specifications such as
+            ``"float[8,10]"``, ``"int[8]<10"``, ``"prob[8,10]"``. A gradient is wanted for the
+            tensors that require one; if none does, for the prediction (told by its name, else the
+            first floating tensor), and the report says so.
+        reference: a loss known to be right, to compare with (rule LP103).
+        seed: makes every random choice of the check reproducible.
+        time_limit: seconds after which a loss that is still running is a finding; ``None`` waits.
+
+    Returns:
+        The :class:`~lossproof.checks.report.Report`; ``bool(report)`` is true if nothing was found.
+
+    Raises:
+        UsageError: the request itself is wrong: nothing callable, inputs that do not fit the
+            signature, a specification with a typo, a device that is not there.
+
+    Example:
+        >>> import torch, lossproof
+        >>> def right(input, target):
+        ...     return ((input - target) ** 2).mean()
+        >>> bool(lossproof.check(right, "float[8,3]", "float[8,3]"))
+        True
+        >>> def wrong(input, target):
+        ...     return ((input - target).abs().mean().item()) ** 2
+        >>> report = lossproof.check(wrong, torch.randn(8, requires_grad=True), torch.randn(8))
+        >>> [finding.code for finding in report]
+        ['LP201']
+
+    References:
+        Ridders, "Accurate computation of F'(x) and F'(x)F''(x)", 1982 (finite differences).
+        Griewank and Walther, "Evaluating Derivatives", 2008 (the dot-product test).
+    """
+    start = time.perf_counter()
+    subject = subject_of(loss)
+    given = inputs_for(subject, inputs, seed)
+    other = None if reference is None else subject_of(reference)
+    case = Examination(subject, given, seed, other)
+    verdicts = _run_rules(case, time_limit)
+    return _report(case, verdicts, seed, time.perf_counter() - start)
+
+
+def _run_rules(case: Examination, limit: float | None) -> list[Verdict]:
+    verdicts: list[Verdict] = []
+    try:
+        with time_limit(limit):
+            _refuse_missing_device(case)
+            for rule in RULES.values():
+                verdicts += _run_rule(rule, case)
+    except TimeLimitError as error:
+        done = {verdict.code for verdict in verdicts}
+        verdicts.append(_still_running(case, error, limit))
+        verdicts += [
+            rule.unproved("the time limit ended the check before")
+            for rule in RULES.values()
+            if rule.code not in done and rule.code != CRASH
+        ]
+    return _explained(verdicts)
+
+
+def _run_rule(rule: Rule, case: Examination) -> list[Verdict]:
+    base = case.base
+    if base.error is not None and rule.code not in AFTER_A_CRASH:
+        return [rule.unproved("the loss raised an exception")]
+    if base.backward_error is not None and rule.code not in AFTER_A_FAILED_BACKWARD:
+        return [rule.unproved("the backward pass raised an exception")]
+    return rule.examine(case)
+
+
+def _refuse_missing_device(case: Examination) -> None:
+    error = case.base.error
+    if error is not None and any(text in str(error) for text in NO_DEVICE):
+        raise UsageError(
+            f"`{case.subject.name}` needs a CUDA device and there is none here; let it follow the "
+            "device of its inputs (`input.device`) or check it where the device is"
+        )
+
+
+def _still_running(case: Examination, error: TimeLimitError, limit: float | None) -> Finding:
+    place = getattr(error, "location", None)
+    location = Location.at(*place[:2], function=place[2]) if place else case.subject.location
+    return RULES[CRASH].finding(
+        f"`{case.subject.name}` was still running after {limit:g} s",
+        location=location,
+        cause="time-limit",
+        evidence={"time_limit": limit},
+        help="look for an endless loop at this line; if the loss is only slow, give smaller inputs "
+        "or a longer time limit",
+    )
+
+
+def _explained(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """Drop a crash that another finding explains: one fault, one finding."""
+    listed = list(verdicts)
+    explained = any(
+        isinstance(verdict, Finding) and verdict.code in AFTER_A_FAILED_BACKWARD
+        and verdict.code not in (CRASH, "LP101", "LP102")
+        for verdict in listed
+    )  # fmt: skip
+    if not explained:
+        return listed
+    return [
+        verdict
+        for verdict in listed
+        if not (
+            isinstance(verdict, Finding)
+            and verdict.code == CRASH
+            and verdict.cause == "backward-raised"
+        )
+    ]
+
+
+def _report(case: Examination, verdicts: Iterable[Verdict], seed: int, seconds: float) -> Report:
+    listed = list(verdicts)
+    return Report(
+        subject=case.subject.name,
+        location=case.subject.location,
+        inputs=tuple(str(argument) for argument in case.inputs.arguments),
+        findings=tuple(verdict for verdict in listed if isinstance(verdict, Finding)),
+        outcomes=tuple(verdict for verdict in listed if isinstance(verdict, Outcome)),
+        seed=seed,
+        seconds=seconds,
+        assumptions=case.inputs.assumptions,
+        reproduce=_reproduction(case.subject, case.inputs, seed),
+    )
+
+
+def _reproduction(subject: Subject, inputs: Inputs, seed: int) -> str | None:
+    """The command that runs the check again, where the loss can be named on a command line."""
+    name = getattr(subject.origin, "__qualname__", "")
+    if subject.location is None or not name.isidentifier():
+        return None
+    file = os.path.relpath(subject.location.file)
+    file = subject.location.file if file.startswith("..") else file
+    specifications = ", ".join(_specification(value) for value in inputs.values)
+    return f'lossproof check {file}:{name} --inputs "{specifications}" --seed {seed}'
+
+
+def _specification(value: Any) -> str:
+    """The nearest specification of an input (its shape and type, not its numbers)."""
+    if not hasattr(value, "dtype"):
+        return repr(value)
+    shape = f"[{','.join(map(str, value.shape))}]"
+    kind = str(value.dtype).removeprefix("torch.")
+    if value.dtype.is_floating_point or kind == "bool":
+        return f"{kind.replace('float32', 'float')}{shape}"
+    bound = int(value.max()) + 1 if value.numel() else 1
+    return f"{kind.replace('int64', 'int')}{shape}<{max(bound, 1)}"
