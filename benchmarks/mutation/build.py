@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.mutation.catalogue import Loaded, Subject, load, subjects
+from benchmarks.mutation.catalogue import Loaded, Subject, load
 from benchmarks.mutation.mutants import Mutant, mutants, sample
 from benchmarks.mutation.truth import REAL, Truth, classify
 
@@ -46,12 +46,10 @@ def cases_of(subject: Subject) -> list[Case]:
     return [Case(mutant, classify(load_mutant(mutant), right)) for mutant in mutants(subject)]
 
 
-def all_cases(
-    split: str = "all", done: Callable[[Subject], None] = lambda subject: None
-) -> list[Case]:
-    """Every mutant of a split, classified; ``done`` is told of each backward that is finished."""
+def all_cases(wanted: Iterable[Subject], done: Callable[[Subject], None]) -> list[Case]:
+    """Every mutant of these backwards, classified; ``done`` is told of each that is finished."""
     found = []
-    for subject in subjects(split):
+    for subject in wanted:
         found += cases_of(subject)
         done(subject)
     return found

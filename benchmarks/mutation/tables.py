@@ -1,0 +1,155 @@
+"""The figures of the mutation study: counted from the records, drawn as markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from statistics import median
+from typing import Any
+
+from benchmarks.results import setting, share, table
+
+Record = dict[str, Any]
+
+SPLITS = ("design", "holdout")
+HEADER = [
+    "", "mutants", "found", "cause named", "cause agrees", "cause contradicted", "line given",
+    "the mutated line", "gradcheck slow", "gradcheck fast",
+]  # fmt: skip
+
+
+def count(records: Sequence[Record]) -> dict[str, Any]:
+    """The figures of a group of real mutants."""
+    implied = [r for r in records if r["implied"]]
+    return {
+        "mutants": len(records),
+        "found": _sum(records, "found"),
+        "named": _sum(records, "named"),
+        "implied": len(implied),
+        "agrees": _sum(implied, "agrees"),
+        "contradicted": sum(bool(r["contradicted"]) for r in records),
+        "line_given": _sum(records, "line_given"),
+        "line_exact": _sum(records, "line_exact"),
+        "gradcheck_slow": _sum(records, "gradcheck_slow"),
+        "gradcheck_fast": _sum(records, "gradcheck_fast"),
+    }
+
+
+def _sum(records: Iterable[Record], key: str) -> int:
+    return sum(bool(r[key]) for r in records)
+
+
+def groups(records: Sequence[Record], by: Callable[[Record], str]) -> dict[str, dict[str, Any]]:
+    """The figures by group, in the order of the names."""
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        found.setdefault(by(record), []).append(record)
+    return {name: count(found[name]) for name in sorted(found)}
+
+
+def figures(records: Sequence[Record], labels: dict[str, int]) -> dict[str, Any]:
+    """Everything that the page shows."""
+    real = [r for r in records if r["label"] == "real"]
+    seconds = [r["seconds"] for r in records if "seconds" in r]
+    return {
+        "labels": labels,
+        "total": count(real),
+        "by_split": groups(real, lambda r: r["split"]),
+        "by_kind": groups(real, lambda r: r["kind"]),
+        "by_subject": groups(real, lambda r: f"{r['subject']} ({r['split']})"),
+        "codes": _codes(real),
+        "false_alarms": {
+            label: _alarms([r for r in records if r["label"] == label])
+            for label in ("unchanged", "equivalent")
+        },
+        "second_order": _alarms([r for r in records if r["label"] == "second-order"]),
+        "errors": sum("error" in r for r in records),
+        "median_seconds": round(median(seconds), 4) if seconds else None,
+    }
+
+
+def _codes(records: Sequence[Record]) -> dict[str, int]:
+    codes = [code for r in records for code in r["codes"]]
+    return {code: codes.count(code) for code in sorted(set(codes))}
+
+
+def _alarms(records: Sequence[Record]) -> dict[str, Any]:
+    """How many of these have a finding in the gradient's rules, and how many in any rule."""
+
+    def reported(record: Record, prefix: str) -> bool:
+        return any(f["code"].startswith(prefix) for f in record["findings"])
+
+    codes = [f["code"] for r in records for f in r["findings"]]
+    return {
+        "checked": len(records),
+        "gradient": sum(reported(r, "LP2") for r in records),
+        "any": sum(reported(r, "LP") for r in records),
+        "codes": {code: codes.count(code) for code in sorted(set(codes))},
+        "gradcheck_slow": sum(bool(r.get("gradcheck_slow")) for r in records),
+        "gradcheck_fast": sum(bool(r.get("gradcheck_fast")) for r in records),
+    }
+
+
+def page(data: dict[str, Any]) -> list[str]:
+    """The study as blocks of markdown."""
+    f = data["figures"]
+    labels = f["labels"]
+    return [
+        "# Mutation study",
+        "Which wrong backwards does `lossproof.check` find, and does it say why? "
+        f"{sum(labels.values())} automatic mutants of {data['backwards']} right, hand-written "
+        f"backwards were made: {labels['real']} are real bugs, {labels['equivalent']} change "
+        f"nothing, {labels['loud']} raise an error by themselves, and {labels['second-order']} "
+        "are wrong only in the derivative of the gradient. Which is which was decided without "
+        "lossproof, by torch's automatic derivative of the same mathematics written another way. "
+        f"{f['total']['mutants']} of the real ones, "
+        f"{data['per_subject'] or 'all'} of each backward, drawn by lot, were checked. "
+        "A third of the backwards (*holdout*) was put aside by lot, and nobody looked at them "
+        "while the naming of causes was written.",
+        setting(data) + " Again: `python -m benchmarks.mutation.run`.",
+        table(HEADER, [*_rows(f["by_split"]), row("**all**", f["total"])]),
+        "*Found*: a finding that the unchanged backward does not have. *Cause agrees*: of the "
+        "mutants whose gradient is, at all inputs, a constant times the right one, zero, missing, "
+        "that of another input, right only for a `grad_output` of one, or its own mean repeated, "
+        "those whose named cause says so. *Cause contradicted*: the named cause says one of these "
+        "things, and it is not so. *The mutated line*: it is among the places that the report "
+        "shows. *gradcheck*: torch's own, on the same inputs in float64; it names no cause and no "
+        "line.",
+        "## On right backwards",
+        table(
+            ["", "checks", "with a finding on the gradient", "with any finding",
+             "gradcheck slow", "gradcheck fast"],
+            [_alarm_row(label, f["false_alarms"][label]) for label in f["false_alarms"]],
+        ),
+        "## Wrong only in the second derivative",
+        table(
+            ["", "checks", "found", "with any finding", "gradcheck slow", "gradcheck fast"],
+            [_alarm_row("second-order", f["second_order"])],
+        ),
+        "## By kind of slip",
+        table(HEADER, _rows(f["by_kind"])),
+        "## By loss",
+        table(HEADER, _rows(f["by_subject"])),
+        f"A check took {f['median_seconds']} s in the median; {f['errors']} checks failed with an "
+        "error of their own.",
+    ]  # fmt: skip
+
+
+def _rows(by_name: dict[str, dict[str, Any]]) -> list[list[Any]]:
+    return [row(name, group) for name, group in by_name.items()]
+
+
+def row(name: str, g: dict[str, Any]) -> list[Any]:
+    whole = g["mutants"]
+    return [
+        name, whole, share(g["found"], whole), share(g["named"], whole),
+        share(g["agrees"], g["implied"]), g["contradicted"], share(g["line_given"], whole),
+        share(g["line_exact"], whole), share(g["gradcheck_slow"], whole),
+        share(g["gradcheck_fast"], whole),
+    ]  # fmt: skip
+
+
+def _alarm_row(name: str, group: dict[str, Any]) -> list[Any]:
+    return [
+        name, group["checked"], group["gradient"], group["any"],
+        group["gradcheck_slow"], group["gradcheck_fast"],
+    ]  # fmt: skip

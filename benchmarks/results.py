@@ -1,0 +1,109 @@
+"""Where a study's figures go: a JSON file with the machine it ran on, and a page made from it."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import platform
+from collections.abc import Iterable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+PAGES = ROOT / "docs" / "benchmarks"
+
+
+def machine() -> dict[str, str | int]:
+    """What the figures depend on besides the code: processor, versions, date."""
+    import torch
+
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "processor": _processor(),
+        "cores": len(_usable_cores()),
+        "threads": torch.get_num_threads(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": metadata.version("numpy"),
+        "lossproof": metadata.version("lossproof"),
+        "source": source_digest(),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _usable_cores() -> Iterable[int]:
+    import os
+
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return range(os.cpu_count() or 1)
+
+
+def source_digest() -> str:
+    """A name for the state of the library's source: figures of two states do not mix."""
+    digest = hashlib.sha256()
+    for path in sorted((ROOT / "src" / "lossproof").rglob("*.py")):
+        digest.update(str(path.relative_to(ROOT)).encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def save(name: str, data: dict[str, Any]) -> Path:
+    """Write ``benchmarks/results/<name>.json``."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def read(name: str) -> dict[str, Any]:
+    """Read what :func:`save` wrote."""
+    data: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return data
+
+
+def save_page(name: str, blocks: Iterable[str]) -> Path:
+    """Write ``docs/benchmarks/<name>.md`` from blocks of markdown."""
+    PAGES.mkdir(parents=True, exist_ok=True)
+    path = PAGES / f"{name}.md"
+    path.write_text("\n\n".join(block.strip() for block in blocks) + "\n", encoding="utf-8")
+    return path
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A markdown table; the first column is text, the others are figures."""
+    lines = [
+        "| " + " | ".join(header) + " |",
+        "|" + "|".join(["---"] + ["---:"] * (len(header) - 1)) + "|",
+    ]
+    lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def share(part: int, whole: int) -> str:
+    """``part`` of ``whole``, and as a percentage."""
+    if whole == 0:
+        return "-"
+    return f"{part}/{whole} ({100 * part / whole:.1f} %)"
+
+
+def setting(data: dict[str, Any]) -> str:
+    """One line on where the figures come from."""
+    m = data["machine"]
+    return (
+        f"Measured on {m['date']}: {m['processor']}, {m['cores']} cores, {m['threads']} thread, "
+        f"{m['system']}, Python {m['python']}, torch {m['torch']}, lossproof {m['lossproof']} "
+        f"(source {m['source']})."
+    )
