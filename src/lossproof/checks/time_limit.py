@@ -109,9 +109,11 @@ class _Watch:
         self.stopped = False
         self.deciding = threading.Lock()
         self.running = threading.Lock()
+        self.watching = threading.Lock()
 
     def start(self) -> None:
         self.running.acquire()
+        self.watching.acquire()
         _thread.start_new_thread(self._watch, ())
 
     def stop(self) -> tuple[str, int, str] | None:
@@ -125,16 +127,23 @@ class _Watch:
         _raise_in(self.watched, None)
         if self.running.locked():
             self.running.release()
-        return self.location
+        # Wait for the thread's end: one that the interpreter meets at its own end, while it frees
+        # the frame with the block's tensors, takes the process down with it.
+        with self.watching:
+            return self.location
 
     def _watch(self) -> None:
         wait = self.seconds
-        while not self.running.acquire(timeout=wait):
-            with self.deciding:
-                if self.stopped or self.limit() is None:
-                    return
-                self._interrupt()
-            wait = REPEAT_SECONDS
+        try:
+            while not self.running.acquire(timeout=wait):
+                with self.deciding:
+                    if self.stopped or self.limit() is None:
+                        return
+                    self._interrupt()
+                wait = REPEAT_SECONDS
+        finally:
+            del self.owner
+            self.watching.release()
 
     def _interrupt(self) -> None:
         frame = sys._current_frames().get(self.watched)
