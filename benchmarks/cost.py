@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
@@ -104,7 +106,7 @@ def large_check(runs: int) -> dict[str, Any]:
 
 def command_line(runs: int) -> dict[str, Any]:
     """Seconds from the start of ``lossproof --help`` to its end; and of an empty interpreter."""
-    command = [sys.executable, "-m", "lossproof", "--help"]
+    command = [str(Path(sysconfig.get_path("scripts")) / "lossproof"), "--help"]
     empty = [sys.executable, "-c", "pass"]
     return {
         "help": spread([timed(lambda: _run(command)) for _ in range(runs)]),

@@ -16,8 +16,6 @@ from unittest import mock
 
 import torch
 import typer
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
@@ -309,20 +307,25 @@ def main(
         "figures": figures(answers),
         "seconds": {a["task"]: a["seconds"] for a in answers if a["large"]},
     }
-    Console().print(_summary(data["figures"]))
+    print(_summary(data["figures"]))
     if seeds >= 20 and large:
         print(results.save("false_alarms", data))
         print(results.save_page("false_alarms", page(data)))
 
 
-def _summary(f: dict[str, Any]) -> Table:
-    table = Table("", "checks", "result", "", "gradcheck fast")
-    for name, g in f["right"].items():
-        row = [name, g["checks"], f"{g['with_false_alarm']} with false alarm", g["false_alarms"]]
-        table.add_row(*map(str, [*row, g["gradcheck_fast"]]))
-    for name, g in f["planted"].items():
-        table.add_row(*map(str, [name, g["checks"], g["found"], g["missed"], g["gradcheck_fast"]]))
-    return table
+def _summary(f: dict[str, Any]) -> str:
+    """The figures in a few lines."""
+    lines = [
+        f"right, {size}: {g['checks']} checks, {g['with_false_alarm']} with a false alarm "
+        f"{g['false_alarms']}, defects {g['real_defects']}, gradcheck fast {g['gradcheck_fast']}"
+        for size, g in f["right"].items()
+    ]
+    lines += [
+        f"{fault}: found {g['found']}/{g['checks']}, missed {g['missed']}, of them inconclusive "
+        f"{g['inconclusive']}, gradcheck fast {g['gradcheck_fast']}"
+        for fault, g in f["planted"].items()
+    ]
+    return "\n".join([*lines, f"errors of the check: {f['errors']}"])
 
 
 if __name__ == "__main__":

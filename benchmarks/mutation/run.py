@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import collections
 import enum
+import random
 from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from benchmarks import results
 from benchmarks.journal import Journal, progress, work_through
@@ -42,6 +41,7 @@ def main(
     fresh: Annotated[bool, typer.Option(help="Forget what an earlier run has done.")] = False,
     peers: Annotated[bool, typer.Option(help="Run torch's gradcheck too.")] = True,
     show: Annotated[bool, typer.Option(help="List what was not found or not named.")] = False,
+    spot: Annotated[int, typer.Option(help="Show so many named causes, drawn by lot.")] = 0,
 ) -> None:
     """Check the mutants; a run over everything writes the results and their page."""
     prepare()
@@ -57,9 +57,10 @@ def main(
         tasks, examine, journal, workers=workers, prepare=prepare, description="checking"
     )
     data = _study(wanted, cases, answers, per, peers)
-    Console().print(_summary(data["figures"]))
+    print(_summary(data["figures"]))
     if show:
         _show(data["records"])
+    _spot_check(data["records"], spot)
     if len(wanted) == len(subjects()) and peers:
         data["records"] = [_published(record) for record in data["records"]]
         print(results.save("mutation", data))
@@ -127,15 +128,25 @@ def _published(record: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _summary(figures: dict[str, Any]) -> Table:
-    table = Table(title=f"real mutants of {figures['labels']}")
-    for column in tables.HEADER:
-        table.add_column(column)
-    for name, group in [*figures["by_split"].items(), ("all", figures["total"])]:
-        table.add_row(*map(str, tables.row(name, group)))
-    for label, group in [*figures["false_alarms"].items(), ("second", figures["second_order"])]:
-        table.add_row(label, str(group["checked"]), f"{group['gradient']}", str(group["codes"]))
-    return table
+def _summary(figures: dict[str, Any]) -> str:
+    """The figures in a few lines."""
+    lines = [f"mutants made: {figures['labels']}"]
+    for name, g in [*figures["by_split"].items(), ("all", figures["total"])]:
+        shares = {
+            "found": g["found"] / g["mutants"],
+            "cause named": g["named"] / g["mutants"],
+            "cause agrees": g["agrees"] / g["implied"] if g["implied"] else float("nan"),
+            "line": g["line_given"] / g["mutants"],
+            "mutated line": g["line_exact"] / g["mutants"],
+            "gradcheck slow": g["gradcheck_slow"] / g["mutants"],
+            "fast": g["gradcheck_fast"] / g["mutants"],
+        }
+        told = ", ".join(f"{word} {100 * part:.1f} %" for word, part in shares.items())
+        lines.append(f"{name}: {g['mutants']} real; {told}; contradicted {g['contradicted']}")
+    for name, g in [*figures["false_alarms"].items(), ("second-order", figures["second_order"])]:
+        lines.append(f"{name}: {g['checked']}; on the gradient {g['gradient']}; {g['codes']}")
+    lines.append(f"median {figures['median_seconds']} s; errors of the check {figures['errors']}")
+    return "\n".join(lines)
 
 
 def _show(records: list[dict[str, Any]]) -> None:
@@ -147,6 +158,16 @@ def _show(records: list[dict[str, Any]]) -> None:
         change = f"{record.get('before', '')}  ->  {record.get('after', '')}"
         for problem in _problems(record):
             print(f"{problem}: {where}: {change}")
+
+
+def _spot_check(records: list[dict[str, Any]], count: int) -> None:
+    """What was said of some mutants of the design set, for a reader to judge."""
+    named = [r for r in records if r["label"] == REAL and r["split"] == "design" and r["named"]]
+    for record in random.Random(0).sample(named, min(count, len(named))):
+        print(f"\n{record['subject']}:{record['line']} ({record['kind']})")
+        print(f"   was {record['before']}\n   is  {record['after']}")
+        for finding in record["findings"]:
+            print(f"   {finding['code']} {finding['cause']}: {finding['message']}")
 
 
 def _problems(record: dict[str, Any]) -> list[str]:

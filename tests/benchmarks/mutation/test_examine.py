@@ -62,6 +62,7 @@ def test_the_page_shows_the_counts() -> None:
         {**missed, **judge(missed, set())},
         quiet,
         {**quiet, "label": "unchanged", "findings": [finding()]},
+        {**quiet, "label": "unchanged", "findings": [finding("LP101")]},
         {**quiet, "label": "second-order", "findings": [finding("LP205")]},
     ]
     figures = tables.figures(records, {"real": 2, "equivalent": 1, "loud": 0, "second-order": 1})
@@ -70,7 +71,9 @@ def test_the_page_shows_the_counts() -> None:
     assert figures["total"]["named"] == 1
     assert figures["by_kind"]["return-none"]["found"] == 0
     assert figures["false_alarms"]["unchanged"]["gradient"] == 1
-    assert figures["false_alarms"]["equivalent"]["any"] == 0
+    assert figures["false_alarms"]["unchanged"]["other"] == 0
+    assert figures["causes_by_kind"]["sign-flipped"] == {"missing-path": 1}
+    assert figures["causes_by_kind"]["return-none"] == {"not found": 1}
     assert figures["second_order"]["codes"] == {"LP205": 1}
     machine = dict.fromkeys(
         [
