@@ -83,6 +83,14 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
             yield from tensors_in(item)
 
 
+def _integers(value: Any) -> Iterator[int]:
+    if isinstance(value, int):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _integers(item)
+
+
 def operation_name(func: Callable[..., Any]) -> str:
     """The name a user knows an operation by; ``x.data`` and ``x.T`` are called ``data``, ``T``."""
     name = getattr(func, "__name__", str(func))
@@ -136,6 +144,16 @@ class Broadcast:
     right_inputs: frozenset[int]
     intended: bool
     """Whether an operand was given its axes of size 1 explicitly (``[:, None]``, ``keepdim``)."""
+
+
+@dataclass(eq=False)
+class Alignment:
+    """A constant vector spread over one of several axes that all have its length."""
+
+    operation: Operation
+    length: int
+    shape: tuple[int, ...]
+    """The shape that it was spread over."""
 
 
 @dataclass(eq=False)
@@ -294,6 +312,7 @@ class Recorder(_Interceptor):
         self.operations: list[Operation] = []
         self.stops: list[Stop] = []
         self.broadcasts: list[Broadcast] = []
+        self.alignments: list[Alignment] = []
         self.writes: list[Write] = []
         self.random: list[Operation] = []
         self.casts: list[Operation] = []
@@ -407,6 +426,7 @@ class Recorder(_Interceptor):
         except RuntimeError:
             return
         if math.prod(shape) <= max(left.numel(), right.numel()):
+            self._note_alignment(operation, left, right)
             return
         self.broadcasts.append(
             Broadcast(
@@ -419,6 +439,13 @@ class Recorder(_Interceptor):
                 not losses and (id(left) in self._singleton or id(right) in self._singleton),
             )
         )
+
+    def _note_alignment(self, operation: Operation, left: Tensor, right: Tensor) -> None:
+        small, large = (left, right) if left.numel() < right.numel() else (right, left)
+        constant = not self._origin.get(id(small))
+        if small.dim() == 1 and constant and 1 < small.numel() == large.shape[-1]:
+            if sum(size == small.numel() for size in large.shape) > 1:
+                self.alignments.append(Alignment(operation, small.numel(), tuple(large.shape)))
 
     def _note_singleton(
         self, operation: Operation, operands: list[Tensor], args: tuple[Any, ...], result: Tensor
@@ -435,7 +462,9 @@ class Recorder(_Interceptor):
         else:
             before = max((sum(s == 1 for s in operand.shape) for operand in operands), default=0)
             inherited = any(id(operand) in self._singleton for operand in operands)
-            made = ones > before or operation.name in SINGLETON_MAKERS or inherited
+            # `view(n, -1, 1)` says so itself, also where another axis of size 1 went away.
+            asked = operation.name in ("view", "reshape") and 1 in _integers(args)
+            made = ones > before or operation.name in SINGLETON_MAKERS or inherited or asked
         if made:
             self._singleton.add(id(result))
 

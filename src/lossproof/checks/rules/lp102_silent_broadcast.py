@@ -4,7 +4,9 @@
 Looks at every two-operand operation of one recorded call: `pred - target`, `F.mse_loss(pred,
 target)` and the like. It reports those whose operands come from different inputs of the loss and
 whose result has more elements than either, unless an operand was given its axes of size 1 on
-purpose.
+purpose. It also reports a constant vector (a buffer) that was spread over the last axis of a pairwise
+result `[B, N, N]` where it only fits because both axes have one length: given a target of another
+length, the operation fails, and given a prediction of another length, it does not.
 
 ## Why it matters
 A prediction of shape `[N, 1]` minus a target of shape `[N]` is an `[N, N]` matrix of all
@@ -37,9 +39,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+import torch
+
+from lossproof.checks.report import Severity
 from lossproof.checks.rules import RULES, Verdict
 from lossproof.checks.sources import excerpt
-from lossproof.checks.trace import Broadcast
+from lossproof.checks.trace import Alignment, Broadcast
 
 if TYPE_CHECKING:
     from lossproof.checks.examination import Examination
@@ -58,6 +63,12 @@ def examine(case: Examination) -> Iterable[Verdict]:
             continue
         seen.add(location)
         yield _finding(case, broadcast)
+    for alignment in case.trace.alignments:
+        target = _wrong_axis(case, alignment)
+        if target is not None:
+            seen.add(alignment.operation.site.location)
+            yield _alignment_finding(case, alignment, target)
+            break
     if not seen:
         yield RULE.proved(f"none in {len(case.trace.operations)} operations")
 
@@ -66,6 +77,69 @@ def is_silent(broadcast: Broadcast) -> bool:
     """Whether two different inputs were spread over each other without being told to."""
     left, right = broadcast.left_inputs, broadcast.right_inputs
     return bool(left and right and left != right and not broadcast.intended)
+
+
+def _wrong_axis(case: Examination, alignment: Alignment) -> str | None:
+    """The target whose axis the vector lies along, if lengthening it breaks just this operation.
+
+    The vector belongs to the prediction's axis if it is not free either; then lengthening the
+    prediction fails, too, and nothing is reported.
+    """
+    wanted = case.inputs.differentiable
+    made_from = _pair_behind(case, alignment)
+    targets = [i for i in made_from if i not in wanted]
+    predictions = [i for i in made_from if i in wanted]
+    if len(targets) != 1 or len(predictions) != 1:
+        return None
+    longer = _with_longer_axis(case, targets[0], alignment.length)
+    other = _with_longer_axis(case, predictions[0], alignment.length)
+    if longer is None or other is None or case.evaluate(other, backward=False).error is not None:
+        return None
+    failed = case.evaluate(longer, backward=False)
+    where = case.subject.sources.of_exception(failed.error) if failed.error else None
+    place = alignment.operation.site.location
+    if where is None or place is None or (where.file, where.line) != (place.file, place.line):
+        return None
+    return case.inputs.arguments[targets[0]].name
+
+
+def _pair_behind(case: Examination, alignment: Alignment) -> list[int]:
+    """The inputs whose pairwise combination has the shape that the vector was spread over."""
+    for broadcast in case.trace.broadcasts:
+        if broadcast.result == alignment.shape and broadcast.intended:
+            return sorted(broadcast.left_inputs | broadcast.right_inputs)
+    return []
+
+
+def _with_longer_axis(
+    case: Examination, position: int, length: int
+) -> tuple[torch.Tensor, ...] | None:
+    """The inputs with one entry more on the last axis of one of them."""
+    values = list(case.inputs.values)
+    value = values[position]
+    if not isinstance(value, torch.Tensor) or value.dim() < 2 or value.shape[-1] != length:
+        return None
+    values[position] = torch.cat((value, value[..., -1:]), -1)
+    return tuple(values)
+
+
+def _alignment_finding(case: Examination, alignment: Alignment, target: str) -> Verdict:
+    location = alignment.operation.site.location
+    return RULE.finding(
+        f"a vector of {alignment.length} lies along the axis of `{target}`, and fits only because "
+        "both axes have one length",
+        severity=Severity.WARNING,
+        location=location,
+        cause="ambiguous-axis",
+        evidence={"length": alignment.length, "shape": str(list(alignment.shape))},
+        notes=(
+            f"it is spread over the last axis of {list(alignment.shape)}",
+            f"with one entry more in `{target}` this line fails; with one more in the prediction "
+            "it does not",
+        ),
+        help="say which axis is meant: `weights[None, :, None]` for the prediction's, "
+        "`weights[None, None, :]` for the other",
+    )
 
 
 def _finding(case: Examination, broadcast: Broadcast) -> Verdict:
