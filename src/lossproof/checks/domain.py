@@ -33,8 +33,10 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Domain:
-    """The set that a tensor's values come from. Borders belong to it: p = 0 and p = 1 are
-    probabilities, because a float32 sigmoid gives exactly 1 from about 17 on.
+    """The set that a tensor's values come from.
+
+    Borders belong to it: p = 0 and p = 1 are probabilities, because a float32 sigmoid gives
+    exactly 1 from about 17 on.
     """
 
     kind: Kind
