@@ -12,13 +12,12 @@ from __future__ import annotations
 import _thread
 import ctypes
 import math
-import os
 import sys
-import sysconfig
 import threading
 import weakref
 from types import FrameType, TracebackType
 
+from lossproof.checks.sources import is_library, is_machinery
 from lossproof.errors import TimeLimitError
 
 REPEAT_SECONDS = 0.05
@@ -160,25 +159,12 @@ def _raise_in(thread: int, interruption: type[BaseException] | None) -> None:
 
 def _user_place(frame: FrameType, owner: FrameType) -> tuple[str, int, str]:
     """Where the user's code is: the innermost frame of the block that is not a library's."""
+    inside: list[FrameType] = []
     place: FrameType | None = frame
     while place is not None and place is not owner:
-        if not _of_library(place.f_code.co_filename):
-            return _place(place)
+        inside.append(place)
         place = place.f_back
-    return _place(frame if place is None else owner)
-
-
-def _place(frame: FrameType) -> tuple[str, int, str]:
-    return frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name
-
-
-def _of_library(file: str) -> bool:
-    """Whether the file belongs to lossproof, torch or the standard library: not the user's."""
-    ours = os.path.dirname(os.path.dirname(__file__))
-    standard = sysconfig.get_path("stdlib")
-    if file.startswith(standard + os.sep):
-        rest = file[len(standard) + 1 :]
-        return not rest.startswith("site-packages" + os.sep) or rest.split(os.sep)[1] == "torch"
-    torch = getattr(sys.modules.get("torch"), "__file__", None)
-    folders = [ours] if torch is None else [ours, os.path.dirname(torch)]
-    return file.startswith("<frozen") or file.startswith(tuple(f + os.sep for f in folders))
+    others = [f for f in inside or [owner] if not is_machinery(f.f_code.co_filename)]
+    own = [f for f in others if not is_library(f.f_code.co_filename)]
+    found = (own or others or [frame])[0]
+    return found.f_code.co_filename, found.f_lineno, found.f_code.co_name

@@ -1,0 +1,138 @@
+"""The process in which the command line runs a check: ``python -m lossproof.checks.worker``.
+
+It reads a :class:`~lossproof.checks.process.Job` from standard input, writes its answer to the file
+named first, and keeps in the file named second how far it is, and where it was should it die. The
+user's code runs here and may do what it likes to the standard streams and to the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import json
+import math
+import os
+import sys
+import traceback
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NoReturn, TextIO
+
+from lossproof.checks.process import Job
+from lossproof.errors import UsageError
+
+
+def main() -> NoReturn:
+    """Answer one job."""
+    answer, trace = sys.argv[1:]
+    job = Job(**json.load(sys.stdin))
+    _detach_standard_input()
+    with open(trace, "w", encoding="utf-8") as file:
+        _answer_to(Path(answer), _Supervised(job, file).answer())
+        _leave()
+
+
+def _detach_standard_input() -> None:
+    """A loss that asks for input gets none, instead of waiting for ever."""
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+
+
+def _answer_to(path: Path, answer: dict[str, Any]) -> None:
+    """Write the answer whole or not at all."""
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(answer), encoding="utf-8")
+    part.replace(path)
+
+
+def _leave() -> NoReturn:
+    """End at once, past whatever threads and exit handlers the user's code has left behind."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    _end_process(0)
+
+
+_end_process = os._exit
+
+
+class _Supervised:
+    """The job, and the file that tells its story if the process dies in the middle."""
+
+    def __init__(self, job: Job, trace: TextIO) -> None:
+        self.job = job
+        self.trace = trace
+        self.loading = True
+        self.owner = os.getpid()
+        faulthandler.enable(trace)
+        os._exit = self._exit
+
+    def answer(self) -> dict[str, Any]:
+        """The answer as JSON-safe data, under a key that says of which kind it is."""
+        try:
+            return {"report": self._report()}
+        except UsageError as error:
+            return {"usage": str(error)}
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}"
+            return {"internal": text, "traceback": traceback.format_exc()}
+        except BaseException as error:
+            return {"ended": self._ended(error)}
+
+    def _report(self) -> dict[str, Any]:
+        import torch
+
+        import lossproof
+        from lossproof.checks.loading import load, neighbour_inputs
+
+        job = self.job
+        self._limit(job.loading_time)
+        torch.manual_seed(job.seed)
+        loss, module = load(job.target)
+        reference = None if job.reference is None else load(job.reference)[0]
+        inputs: tuple[Any, ...] = () if job.inputs is None else (job.inputs,)
+        if job.inputs is None:
+            inputs = neighbour_inputs(module, job.target.rpartition(":")[2]) or ()
+        self._limit(job.time_limit + job.grace)
+        self._mark_checking()
+        report = lossproof.check(
+            loss, *inputs, reference=reference, seed=job.seed, time_limit=job.time_limit
+        )
+        return report.to_dict()
+
+    def _mark_checking(self) -> None:
+        self.loading = False
+        self.trace.write("checking\n")
+        self.trace.flush()
+
+    def _limit(self, seconds: float) -> None:
+        """Leave a traceback and end the process after this time, also in the middle of C code."""
+        if math.isfinite(seconds):
+            faulthandler.dump_traceback_later(seconds, exit=True, file=self.trace)
+        else:
+            faulthandler.cancel_dump_traceback_later()
+
+    def _exit(self, status: int) -> NoReturn:
+        """``os._exit``, which leaves no word of where it was called, with one."""
+        if os.getpid() == self.owner:
+            faulthandler.dump_traceback(self.trace, all_threads=False)
+        _end_process(status)
+
+    def _ended(self, error: BaseException) -> dict[str, Any]:
+        from lossproof.checks.sources import Sources
+
+        place = Sources(self.job.target.partition(":")[0]).of_exception(error)
+        return {
+            "exception": _written(error),
+            "loading": self.loading,
+            "place": None if place is None else asdict(place),
+        }
+
+
+def _written(error: BaseException) -> str:
+    return f"{type(error).__name__}({', '.join(map(repr, error.args))})"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""A report as JSON, for programs."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from lossproof.checks.report import Report
+
+
+def render(report: Report) -> str:
+    """The report's :meth:`~lossproof.checks.report.Report.to_dict` as JSON text.
+
+    JSON has no numbers for infinity and NaN; they are written as the strings ``"inf"``, ``"-inf"``
+    and ``"nan"``, which ``float`` reads back.
+    """
+    return json.dumps(_finite(report.to_dict()), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
