@@ -122,9 +122,24 @@ def judge(
 
 
 def derivative(
-    value: Value, point: Point, block: int, along: Tensor, tolerance: float = 1e-6
+    value: Value,
+    point: Point,
+    block: int,
+    along: Tensor,
+    tolerance: float = 1e-6,
+    scale: float = 0.0,
 ) -> float | None:
-    """A directional derivative, or ``None`` where no step gives a trustworthy one."""
+    """A directional derivative, or ``None`` where no step gives a trustworthy one.
+
+    Args:
+        value: the scalar function.
+        point: where the derivative is taken, float64.
+        block: which of the point's tensors moves.
+        along: the direction it moves in.
+        tolerance: relative to the derivative, or to ``scale`` where that is larger.
+        scale: a derivative to compare with. Without it a derivative of zero can never be told
+            from rounding.
+    """
     noise = _guarded(lambda: measured_noise(value, point, block, along)) or 0.0
     best: tuple[float, float] | None = None
     for step, levels in LADDER:
@@ -132,11 +147,13 @@ def derivative(
         if estimate is None:
             continue
         number, error, _ = estimate
-        if error <= tolerance * max(abs(number), 1e-300) or error < 1e-12:
+        if error <= tolerance * max(abs(number), scale, 1e-300) or error < 1e-12:
             return number
         if best is None or error < best[1]:
             best = (number, error)
-    return best[0] if best is not None and best[1] <= SPEAKS * abs(best[0]) else None
+    if best is not None and best[1] <= SPEAKS * max(abs(best[0]), scale):
+        return best[0]
+    return None
 
 
 def _guarded(compute: Callable[[], float]) -> float | None:
@@ -201,9 +218,10 @@ def _estimate(
     size = step * _reach(point[block])
     try:
         if mask:
-            along = _without_kinks(value, point, block, along, size)
-            if along is None:
+            smooth = _without_kinks(value, point, block, along, size)
+            if smooth is None:
                 return None
+            along = smooth
         quotients = []
         for level in range(levels):
             half = size / 2**level

@@ -158,7 +158,7 @@ def _culprits(
     best: tuple[float, tuple[Stop, ...]] | None = None
     for group in candidates:
         held = [stop if stop in group else None for stop in trace.stops]
-        rest = derivative(case.value_at(held), point, leaf, along)
+        rest = derivative(case.value_at(held), point, leaf, along, scale=abs(slope))
         if rest is None:
             continue
         if best is None or abs(rest) < best[0]:
@@ -188,7 +188,7 @@ def _unchanged(value: object, point: Point, leaf: int, shift: Tensor) -> bool:
         here, there = value(point)[0], value(moved(point, leaf, shift))[0]  # type: ignore[operator]
     except Exception:  # the user's code may refuse the point
         return False
-    return abs(there - here) <= NOTHING * max(abs(here), 1e-3)
+    return bool(abs(there - here) <= NOTHING * max(abs(here), 1e-3))
 
 
 def _flat_operation(case: Examination) -> Operation | None:
@@ -266,8 +266,10 @@ def _lost_term(case: Examination, stop: Stop) -> LostTerm | None:
     for leaf, name in enumerate(case.leaf_names):
         along = direction(case.point[leaf], case.seed, leaf, 72)
         moving = derivative(case.value_at(others), case.point, leaf, along)
-        held = derivative(case.value_at(trace.stops), case.point, leaf, along)
-        if moving is None or held is None:
+        if moving is None:
+            continue
+        held = derivative(case.value_at(trace.stops), case.point, leaf, along, scale=abs(moving))
+        if held is None:
             continue
         lost = moving - held
         if abs(lost) > 1e-5 * max(abs(moving), abs(held)):

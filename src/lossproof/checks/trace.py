@@ -181,10 +181,18 @@ class FunctionCall:
     output: Any = field(default=None, repr=False)
 
 
-def _is_stop(out: Any, operands: Sequence[Tensor], name: str) -> bool:
+def _carrying(operands: Sequence[Tensor]) -> bool:
+    """Whether a derivative goes in. Asked before the operation: ``detach_`` takes it away."""
+    return any(operand.requires_grad for operand in operands)
+
+
+def _result(name: str, args: tuple[Any, ...], out: Any) -> Any:
+    """What an operation made; an assignment to elements returns nothing."""
+    return args[0] if name == "__setitem__" else out
+
+
+def _is_stop(out: Any, operands: Sequence[Tensor]) -> bool:
     """Whether nothing of what carries a derivative comes out again."""
-    if not any(operand.requires_grad for operand in operands):
-        return False
     results = list(tensors_in(out))
     if not results:
         return isinstance(out, PYTHON_VALUES) or type(out).__module__ == "numpy"
@@ -323,7 +331,6 @@ class Recorder(_Interceptor):
         """id of a result -> the operation that made it and the result itself, kept alive."""
         self._origin: dict[int, frozenset[int]] = {}
         self._singleton: set[int] = set()
-        self._inputs = [tensor for tensor in inputs]
         self._memory = {
             tensor.untyped_storage().data_ptr(): position
             for position, tensor in enumerate(inputs)
@@ -338,9 +345,13 @@ class Recorder(_Interceptor):
     ) -> Any:
         operands = [*tensors_in(args), *tensors_in(kwargs)]
         versions = [operand._version for operand in operands] if operands else []
+        carrying = _carrying(operands)
         out = func(*args, **kwargs)
         with torch._C.DisableTorchFunction():
-            self._record(name, args, kwargs, operands, versions, out)
+            operation = self._record(name, args, kwargs, operands, versions, out)
+            made = _result(name, args, out)
+            if carrying and not self.inside and _is_stop(made, operands):
+                self._note_stop(operation, made)
         return out
 
     def _record(
@@ -351,7 +362,7 @@ class Recorder(_Interceptor):
         operands: list[Tensor],
         versions: list[int],
         out: Any,
-    ) -> None:
+    ) -> Operation:
         origin: frozenset[int] = frozenset().union(
             *(self._origin.get(id(operand), frozenset()) for operand in operands)
         )
@@ -370,8 +381,6 @@ class Recorder(_Interceptor):
             if operand._version != version:
                 self._note_write(operation, operand)
                 self._origin[id(operand)] = origin
-        if not self.inside and _is_stop(out, operands, name):
-            self._note_stop(operation, out)
         self._note_broadcast(operation, args, kwargs, operands, out)
         for result in tensors_in(out):
             self._origin[id(result)] = origin
@@ -383,6 +392,7 @@ class Recorder(_Interceptor):
                     self.casts.append(operation)
             if result.grad_fn is not None:
                 self._note_nodes(result.grad_fn, operation)
+        return operation
 
     def _note_nodes(self, node: Any, operation: Operation) -> None:
         """One Python-level function may make several nodes; all the new ones are its own."""
@@ -520,18 +530,28 @@ class Replay(_Interceptor):
     def operate(
         self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
+        operands = [*tensors_in(args), *tensors_in(kwargs)]
+        carrying = _carrying(operands)
         out = func(*args, **kwargs)
         with torch._C.DisableTorchFunction(), torch.no_grad():
             branch = branch_taken(name, args, kwargs, out)
         if branch is not None:
             self.branches.append(branch)
-        if self.inside:
+        if self.inside or not carrying:
             return out
         with torch._C.DisableTorchFunction():
-            operands = [*tensors_in(args), *tensors_in(kwargs)]
-            if not _is_stop(out, operands, name):
+            made = _result(name, args, out)
+            if not _is_stop(made, operands):
                 return out
-            return self._held(name, out)
+            held = self._held(name, made)
+            written = isinstance(made, Tensor) and any(made is operand for operand in operands)
+            if not written:
+                return held
+            # An operation in place: the loss goes on with the tensor, not with what is returned.
+            if held is not made:
+                with torch.no_grad():
+                    made.copy_(held)
+            return out
 
     def _held(self, name: str, out: Any) -> Any:
         if self.position >= len(self.stops):
