@@ -69,6 +69,8 @@ ELEMENTWISE = BINARY | frozenset(
 SINGLETON_MAKERS = frozenset({"unsqueeze", "expand", "expand_as", "broadcast_to", "diag_embed"})
 PYTHON_VALUES = (int, float, bool, complex, list)
 HALVES = (torch.float32, torch.float16, torch.bfloat16)
+# `x.type("torch.FloatTensor")` and `x.type(torch.FloatTensor)`, on any device.
+LEGACY_HALVES = (".FloatTensor", ".HalfTensor", ".BFloat16Tensor")
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
@@ -215,6 +217,8 @@ def _lift(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str
     """Turn a request for a narrower floating type into one for float64."""
     if name in ("float", "half", "bfloat16"):
         return "double", args[:1], {}
+    if name == "type" and len(args) > 1 and str(args[1]).rstrip("'>").endswith(LEGACY_HALVES):
+        return "double", args[:1], {}
     if any(value in HALVES for value in args[1:] if isinstance(value, torch.dtype)):
         args = tuple(
             torch.float64 if isinstance(value, torch.dtype) and value in HALVES else value
@@ -267,10 +271,10 @@ class _Interceptor(TorchFunctionMode):
     def __enter__(self) -> Any:
         self._hook = intercept_functions(self.call_function)
         self._hook.__enter__()
-        return super().__enter__()
+        return super().__enter__()  # type: ignore[no-untyped-call]
 
     def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
         self._hook.__exit__(*error)
 
 
@@ -432,7 +436,7 @@ class Recorder(_Interceptor):
             return
         left, right = operands[0], operands[1]
         try:
-            shape = torch.broadcast_shapes(left.shape, right.shape)
+            shape = torch.broadcast_shapes(left.shape, right.shape)  # type: ignore[no-untyped-call]
         except RuntimeError:
             return
         if math.prod(shape) <= max(left.numel(), right.numel()):

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from lossproof.checks.examination import Examination
 
 RULE = RULES["LP401"]
+SIGNS = {"add_": "+", "sub_": "-", "mul_": "*", "div_": "/", "pow_": "**"}
 
 
 def examine(case: Examination) -> Iterable[Verdict]:
@@ -86,7 +87,7 @@ def _finding(case: Examination, position: int) -> Verdict:
             "it happens inside an `autograd.Function` without `ctx.mark_dirty`, so autograd "
             "does not know of it"
         )
-    operation = f"`{write.operation.name}` writes into" if write else "the loss changes"
+    operation = f"`{_shown(write)}` writes into" if write else "the loss changes"
     return RULE.finding(
         f"{operation} the caller's `{name}`",
         location=write.operation.site.location if write else case.subject.location,
@@ -102,13 +103,24 @@ def _write(case: Examination, position: int) -> Write | None:
     return next((write for write in writes if write.input == position), None)
 
 
+def _augmented(write: Write) -> str | None:
+    """The sign of `+=` and the like, which torch calls `add_` just as the method."""
+    sign = SIGNS.get(write.operation.name)
+    return sign if sign is not None and f"{sign}=" in write.operation.site.text else None
+
+
+def _shown(write: Write) -> str:
+    sign = _augmented(write)
+    if sign is not None:
+        return f"{sign}="
+    return "[...] =" if write.operation.name == "__setitem__" else write.operation.name
+
+
 def _mend(write: Write | None) -> str:
     if write is None:
         return "work on a copy (`.clone()`)"
-    name = write.operation.name
-    twins = {"__iadd__": "+", "__isub__": "-", "__imul__": "*", "__itruediv__": "/"}
-    if name in twins:
-        sign = twins[name]
+    name, sign = write.operation.name, _augmented(write)
+    if sign is not None:
         return f"write `x = x {sign} ...` instead of `x {sign}= ...`, which makes a new tensor"
     if name == "__setitem__":
         return "work on a copy: `x = x.clone()` before this line, or `torch.where`/`index_put`"
