@@ -1,27 +1,34 @@
 """Everything a loss remembers between two calls, so that no call can leave a trace.
 
-A loss keeps state in its module's parameters, buffers and attributes, in an object it belongs to,
-in the variables it closes over, and in the globals it reads. :class:`State` finds those places
-once, can tell what a call changed there, can put everything back as it was (the very same
-objects), and can lend the loss float64 versions of its tensors for the time of one call.
+A loss keeps state in its module's parameters, buffers and attributes, in an object or a class it
+belongs to, in the variables it closes over, in its default arguments and in the globals it reads;
+and in whatever lists, dictionaries, tensors, arrays and random generators hang there.
+:class:`State` finds those places once, can tell what a call changed there, can put everything back
+as it was (the very same objects, bit for bit), and can lend the loss float64 versions of its
+tensors for the time of one call.
 """
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import inspect
-from collections.abc import Iterator
+import random
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from lossproof.checks.sources import Sources
 
 Tensor = torch.Tensor
-NARROW = (torch.float16, torch.bfloat16, torch.float32)
+DEPTH = 8
+"""How far to follow objects that hold objects."""
 
 
 @dataclass(frozen=True)
@@ -30,92 +37,259 @@ class Change:
 
     path: str
     kind: str
-    """``new``, ``rebound``, ``written`` (in place), ``grown`` (a container)."""
+    """``new``, ``rebound`` (or removed), ``written`` (in place), ``grown`` (a container)."""
     before: Any
     after: Any
 
 
-class _Cell:
-    """A closure cell with the face of a mapping."""
+class _Bindings:
+    """Names bound to values: a ``__dict__``, some globals, a class's attributes, a closure cell."""
 
-    def __init__(self, cell: CellType) -> None:
-        self.cell = cell
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self.kept = dict(self.current())
 
-    def get(self, key: str) -> Any:
-        return self.cell.cell_contents
+    def current(self) -> Mapping[str, Any]:
+        raise NotImplementedError
 
-    def __setitem__(self, key: str, value: Any) -> None:
-        self.cell.cell_contents = value
+    def assign(self, name: str, value: Any) -> None:
+        raise NotImplementedError
 
+    def remove(self, name: str) -> None:
+        raise NotImplementedError
 
-@dataclass(eq=False)
-class _Slot:
-    """A place where a value hangs: a key of a ``__dict__``, of a module's buffers, a cell."""
-
-    path: str
-    container: Any
-    key: str
-    value: Any
-    copy: Any
-    version: int
-    twin: Any = None
-
-    def current(self) -> Any:
-        return self.container.get(self.key)
-
-    def change(self) -> Change | None:
+    def changes(self) -> Iterator[Change]:
         now = self.current()
-        if now is not self.value:
-            return Change(self.path, "rebound", self.copy, now)
-        if isinstance(now, Tensor) and now._version != self.version:
-            # Many writes put back what was there (`clamp_` of a buffer); those change nothing.
-            if not _equal(now, self.copy):
-                return Change(self.path, "written", self.copy, now.detach().clone())
-        elif isinstance(now, (list, dict, set)) and not _same_items(now, self.copy):
-            return Change(self.path, "grown", self.copy, _shallow(now))
-        return None
+        for name, value in self.kept.items():
+            if name not in now or now[name] is not value:
+                yield Change(f"{self.prefix}{name}", "rebound", value, now.get(name))
+        for name in now:
+            if name not in self.kept:
+                yield Change(f"{self.prefix}{name}", "new", None, now[name])
 
     def restore(self) -> None:
-        if self.current() is not self.value:
-            self.container[self.key] = self.value
-        if isinstance(self.value, Tensor):
-            if self.value._version != self.version:
-                with torch.no_grad():
-                    self.value.copy_(self.copy)
-                self.version = self.value._version
-        elif isinstance(self.value, (list, dict, set)) and not _same_items(self.value, self.copy):
-            _refill(self.value, self.copy)
+        now = self.current()
+        for name in [name for name in now if name not in self.kept]:
+            self.remove(name)
+        for name, value in self.kept.items():
+            if name not in now or now[name] is not value:
+                self.assign(name, value)
 
 
-def _equal(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and bool(torch.equal(one.detach(), other))
+class _Dictionary(_Bindings):
+    """All names of a dictionary: of an instance, of a module's buffers, of a function."""
+
+    def __init__(self, prefix: str, dictionary: dict[str, Any]) -> None:
+        self.dictionary = dictionary
+        super().__init__(prefix)
+
+    def current(self) -> Mapping[str, Any]:
+        return self.dictionary
+
+    def assign(self, name: str, value: Any) -> None:
+        self.dictionary[name] = value
+
+    def remove(self, name: str) -> None:
+        del self.dictionary[name]
+
+    def restore(self) -> None:
+        super().restore()
+        if list(self.current()) != list(self.kept):
+            # The order of a module's children is the order in which they are called.
+            for name in self.kept:
+                self.dictionary[name] = self.dictionary.pop(name)
 
 
-def _shallow(value: Any) -> Any:
-    return value.copy() if isinstance(value, (list, dict, set)) else value
+class _Globals(_Dictionary):
+    """The globals that a function names, those included that it has yet to make."""
+
+    def __init__(self, prefix: str, dictionary: dict[str, Any], names: set[str]) -> None:
+        self.names = sorted(n for n in names if n in dictionary or not hasattr(builtins, n))
+        super().__init__(prefix, dictionary)
+
+    def current(self) -> Mapping[str, Any]:
+        return {name: self.dictionary[name] for name in self.names if name in self.dictionary}
+
+
+class _Class(_Bindings):
+    """The data among a class's attributes."""
+
+    def __init__(self, prefix: str, cls: type) -> None:
+        self.cls = cls
+        super().__init__(prefix)
+
+    def current(self) -> Mapping[str, Any]:
+        return {
+            name: value
+            for name, value in vars(self.cls).items()
+            if not (name.startswith("__") or isinstance(value, type) or hasattr(value, "__get__"))
+        }
+
+    def assign(self, name: str, value: Any) -> None:
+        setattr(self.cls, name, value)
+
+    def remove(self, name: str) -> None:
+        delattr(self.cls, name)
+
+
+class _Cell(_Bindings):
+    """A variable that a function closes over."""
+
+    def __init__(self, name: str, cell: CellType) -> None:
+        self.name = name
+        self.cell = cell
+        super().__init__("")
+
+    def current(self) -> Mapping[str, Any]:
+        try:
+            return {self.name: self.cell.cell_contents}
+        except ValueError:  # a cell that is not filled yet
+            return {}
+
+    def assign(self, name: str, value: Any) -> None:
+        self.cell.cell_contents = value
+
+    def remove(self, name: str) -> None:
+        del self.cell.cell_contents
+
+
+class _Container:
+    """A list, dictionary, set or deque, and what is in it."""
+
+    def __init__(self, path: str, value: Any) -> None:
+        self.path = path
+        self.value = value
+        self.kept = value.copy()
+
+    def changes(self) -> Iterator[Change]:
+        if not _same_items(self.value, self.kept):
+            yield Change(self.path, "grown", _listed(self.kept), _listed(self.value.copy()))
+
+    def restore(self) -> None:
+        if _same_items(self.value, self.kept):
+            return
+        self.value.clear()
+        fill = self.value.extend if isinstance(self.value, (list, deque)) else self.value.update
+        fill(self.kept)
+
+    def assign(self, name: Any, value: Any) -> None:
+        self.value[name] = value
 
 
 def _same_items(one: Any, other: Any) -> bool:
     if len(one) != len(other):
         return False
     if isinstance(one, dict):
-        return all(key in other and other[key] is item for key, item in one.items())
+        return all(a is b and one[a] is other[b] for a, b in zip(one, other, strict=True))
     if isinstance(one, set):
         return bool(one == other)
     return all(a is b for a, b in zip(one, other, strict=True))
 
 
-def _refill(target: Any, content: Any) -> None:
-    if isinstance(target, list):
-        target[:] = content
-        return
-    target.clear()
-    target.update(content)
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, (set, deque)) else value
+
+
+class _Memory:
+    """A tensor: its numbers, and whether and with which gradient it was left."""
+
+    def __init__(self, path: str, tensor: Tensor) -> None:
+        self.path = path
+        self.tensor = tensor
+        self.storage = tensor.detach()
+        self.kept = self.storage.clone()
+        self.requires_grad = tensor.requires_grad
+        self.grad = tensor.grad if tensor.is_leaf else None
+        self.kept_grad = None if self.grad is None else self.grad.detach().clone()
+
+    def changes(self) -> Iterator[Change]:
+        # Many writes put back what was there (`clamp_` of a buffer); those change nothing.
+        if not _equal(self.tensor, self.kept):
+            yield Change(self.path, "written", self.kept, self.tensor.detach().clone())
+
+    def restore(self) -> None:
+        # Through `.data`: graphs of earlier calls that are still read must not see a new version.
+        if self.tensor.data_ptr() != self.storage.data_ptr():
+            self.tensor.data = self.storage
+        if not _equal(self.tensor, self.kept):
+            self.tensor.data.copy_(self.kept)
+        if not self.tensor.is_leaf:
+            return
+        if self.tensor.requires_grad != self.requires_grad:
+            self.tensor.requires_grad_(self.requires_grad)
+        if self.tensor.grad is not self.grad:
+            self.tensor.grad = self.grad
+        if self.grad is not None and self.kept_grad is not None:
+            self.grad.data.copy_(self.kept_grad)
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors hold the same, counting NaN as equal to itself."""
+    one = one.detach()
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    if torch.equal(one, other):
+        return True
+    if not (one.is_floating_point() or one.is_complex()):
+        return False
+    return bool(((one == other) | (one.isnan() & other.isnan())).all())
+
+
+class _Array:
+    """A numpy array and its numbers."""
+
+    def __init__(self, path: str, array: np.ndarray[Any, Any]) -> None:
+        self.path = path
+        self.array = array
+        self.kept = array.copy()
+
+    def changes(self) -> Iterator[Change]:
+        if not np.array_equal(self.array, self.kept, equal_nan=self.kept.dtype.kind in "fc"):
+            yield Change(self.path, "written", self.kept, self.array.copy())
+
+    def restore(self) -> None:
+        if self.array.flags.writeable:
+            self.array[...] = self.kept
+
+
+class _Generator:
+    """A random number generator of the loss's own: each call draws from where it was found."""
+
+    def __init__(self, read: Callable[[], Any], write: Callable[[Any], Any]) -> None:
+        self.write = write
+        self.kept = read()
+
+    def changes(self) -> Iterator[Change]:
+        return iter(())  # drawing numbers is what a generator is for
+
+    def restore(self) -> None:
+        self.write(self.kept)
+
+
+def _generator(value: Any) -> _Generator | None:
+    if isinstance(value, torch.Generator):
+        return _Generator(value.get_state, value.set_state)
+    if isinstance(value, random.Random):
+        return _Generator(value.getstate, value.setstate)
+    if isinstance(value, np.random.RandomState):
+        return _Generator(value.get_state, value.set_state)
+    if isinstance(value, np.random.Generator):
+        bits: Any = value.bit_generator
+        return _Generator(lambda: bits.state, lambda state: setattr(bits, "state", state))
+    return None
+
+
+def _record(path: str, value: Any) -> _Memory | _Array | _Generator | None:
+    """What to keep of a value that holds numbers of its own."""
+    if isinstance(value, Tensor):
+        # Sparse tensors are not written in place.
+        return _Memory(path, value) if value.layout is torch.strided else None
+    return _Array(path, value) if isinstance(value, np.ndarray) else _generator(value)
 
 
 def _is_object(value: Any) -> bool:
     """Whether this is an instance whose attributes may hold a loss's state."""
-    if isinstance(value, (type, ModuleType, FunctionType, Tensor, torch.Generator)):
+    if isinstance(value, (type, ModuleType, FunctionType, MethodType)):
         return False
     module = type(value).__module__
     return hasattr(value, "__dict__") and (
@@ -127,158 +301,190 @@ class State:
     """What a loss remembers.
 
     Args:
-        owner: the loss itself: a module, a callable object, or a function.
+        owner: the loss itself: a module, a callable object, a class, or a function.
         sources: tells the user's own functions, whose globals count, from everybody else's.
     """
 
     def __init__(self, owner: Any, sources: Sources) -> None:
         self._sources = sources
-        self._slots: list[_Slot] = []
-        self._dictionaries: list[tuple[str, dict[str, Any], frozenset[str]]] = []
-        self._seen: set[int] = set()
-        self._visit("", owner)
+        self._records: list[_Bindings | _Container | _Memory | _Array | _Generator] = []
+        self._places: list[tuple[str, _Bindings | _Container, Any, Any]] = []
+        """Path, holder, key and value of everything that is or contains a tensor."""
+        self._seen: dict[int, Any] = {}
+        """What was visited, kept alive so that no id is used twice."""
+        self._visit("", owner, 0)
 
-    def _visit(self, path: str, value: Any, depth: int = 0) -> None:
-        if id(value) in self._seen or depth > 6:
+    # ------------------------------------------------------------------ finding the places
+    def _visit(self, path: str, value: Any, depth: int) -> None:
+        if depth > DEPTH or id(value) in self._seen or isinstance(value, (int, float, str, bytes)):
             return
-        self._seen.add(id(value))
-        if isinstance(value, MethodType):
+        self._seen[id(value)] = value
+        record = _record(path, value)
+        if record is not None:
+            self._records.append(record)
+        elif isinstance(value, (list, dict, set, deque)):
+            self._visit_container(path, value, depth)
+        elif isinstance(value, tuple):
+            for position, item in enumerate(value):
+                self._visit(f"{path}[{position}]", item, depth + 1)
+        elif isinstance(value, MethodType):
             self._visit(path, value.__self__, depth)
-            self._visit_function(path, value.__func__, depth)
+            self._visit(path, value.__func__, depth)
         elif isinstance(value, FunctionType):
-            self._visit_function(path, value, depth)
+            self._visit_function(value, depth)
         elif isinstance(value, type):
-            self._visit_methods(path, value, depth)
-        elif hasattr(value, "func") and hasattr(value, "keywords"):
-            self._visit(path, value.func, depth)
+            self._visit_class(path, value, depth)
         elif _is_object(value):
             self._visit_object(path, value, depth)
+        elif hasattr(value, "func") and hasattr(value, "keywords"):  # functools.partial
+            for part in (value.func, value.args, value.keywords):
+                self._visit(path or "an argument of the partial", part, depth)
 
     def _visit_object(self, path: str, value: Any, depth: int) -> None:
         prefix = f"{path}." if path else "self."
-        self._add_dictionary(prefix, vars(value), depth)
         if isinstance(value, nn.Module):
-            for group in (value._parameters, value._buffers):
-                self._add_dictionary(prefix, group, depth)
-            for name, child in value._modules.items():
-                self._visit(f"{prefix}{name}", child, depth + 1)
-        self._visit_methods(path, type(value), depth)
+            for group in (value._parameters, value._buffers, value._modules):
+                self._add(_Dictionary(prefix, group), depth)
+        self._add(_Dictionary(prefix, vars(value)), depth)
+        if hasattr(value, "func") and hasattr(value, "keywords"):
+            for part in (value.func, value.args, value.keywords):
+                self._visit(path, part, depth)
+        self._visit(path, type(value), depth)
 
-    def _visit_methods(self, path: str, cls: type, depth: int) -> None:
-        """A method's globals count as a function's do."""
+    def _visit_class(self, path: str, cls: type, depth: int) -> None:
+        """A class's own data, and what its methods read."""
+        prefix = f"{path}." if path else "self."
         for base in cls.__mro__:
-            for member in vars(base).values():
-                function = getattr(member, "__func__", member)
-                if isinstance(function, FunctionType):
-                    self._visit_function(path, function, depth)
+            functions = [
+                function
+                for member in vars(base).values()
+                for function in [getattr(member, "__func__", getattr(member, "fget", member))]
+                if isinstance(function, FunctionType)
+            ]
+            if any(self._sources.owns(function.__code__.co_filename) for function in functions):
+                self._add(_Class(prefix, base), depth)
+            for function in functions:
+                self._visit(path, function, depth)
 
-    def _add_dictionary(self, prefix: str, dictionary: dict[str, Any], depth: int) -> None:
-        self._dictionaries.append((prefix, dictionary, frozenset(dictionary)))
-        for name, value in list(dictionary.items()):
-            if name in ("_parameters", "_buffers", "_modules") or name.endswith("_hooks"):
-                continue
-            self._add_slot(f"{prefix}{name}", dictionary, name, value, depth)
-
-    def _add_slot(self, path: str, container: Any, key: str, value: Any, depth: int) -> None:
-        if isinstance(value, Tensor):
-            copy: Any = value.detach().clone()
-            version = value._version
-        else:
-            copy, version = _shallow(value), 0
-        self._slots.append(_Slot(path, container, key, value, copy, version))
-        if isinstance(value, (list, tuple)):
-            for position, item in enumerate(value[:64]):
-                self._visit(f"{path}[{position}]", item, depth + 1)
-        elif isinstance(value, dict):
-            for name, item in list(value.items())[:64]:
-                self._visit(f"{path}[{name!r}]", item, depth + 1)
-        else:
-            self._visit(path, value, depth + 1)
-
-    def _visit_function(self, path: str, function: FunctionType, depth: int) -> None:
-        if (
-            id(function) in self._seen
-            and depth
-            or not self._sources.owns(function.__code__.co_filename)
-        ):
+    def _visit_function(self, function: FunctionType, depth: int) -> None:
+        if not self._sources.owns(function.__code__.co_filename):
             return
-        self._seen.add(id(function))
         for name, cell in zip(
             function.__code__.co_freevars, function.__closure__ or (), strict=True
         ):
-            with contextlib.suppress(ValueError):  # a cell that is not filled yet
-                self._add_slot(name, _Cell(cell), name, cell.cell_contents, depth + 1)
-        for name in sorted(_global_names(function)):
-            value = function.__globals__[name]
-            if isinstance(value, (FunctionType, type)):
-                self._visit(name, value, depth + 1)
-            elif not isinstance(value, ModuleType) and not callable(value) or _is_object(value):
-                self._add_slot(name, function.__globals__, name, value, depth + 1)
-        for default in (function.__defaults__ or (), (function.__kwdefaults__ or {}).values()):
-            for value in default:
-                if isinstance(value, (list, dict, set)):
-                    self._add_slot("a default argument", {"value": value}, "value", value, depth)
+            self._add(_Cell(name, cell), depth)
+        names = _names(function)
+        self._add(_Globals("", function.__globals__, names), depth)
+        for name in names:
+            module = function.__globals__.get(name)
+            file = getattr(module, "__file__", None) if isinstance(module, ModuleType) else None
+            if file is not None and self._sources.owns(file):
+                self._add(_Globals(f"{name}.", vars(module), names), depth)
+        self._add(_Dictionary(f"{function.__name__}.", vars(function)), depth)
+        for default in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
+            self._visit("a default argument", default, depth + 1)
 
+    def _add(self, bindings: _Bindings, depth: int) -> None:
+        self._records.append(bindings)
+        for name, value in bindings.kept.items():
+            if name in ("_parameters", "_buffers", "_modules"):
+                continue
+            self._note_place(f"{bindings.prefix}{name}", bindings, name, value)
+            self._visit(f"{bindings.prefix}{name}", value, depth + 1)
+
+    def _visit_container(self, path: str, value: Any, depth: int) -> None:
+        container = _Container(path, value)
+        self._records.append(container)
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        for name, item in list(pairs):
+            if isinstance(item, (int, float, str, bytes)):
+                continue
+            inner = f"{path}[{name!r}]"
+            if not isinstance(value, set):
+                self._note_place(inner, container, name, item)
+            self._visit(inner, item, depth + 1)
+
+    def _note_place(self, path: str, holder: _Bindings | _Container, name: Any, value: Any) -> None:
+        if isinstance(value, (Tensor, tuple)):
+            self._places.append((path, holder, name, value))
+
+    # ------------------------------------------------------------------ telling and restoring
     def changes(self) -> list[Change]:
         """What is different now from when this was made or last restored."""
-        found = [change for change in (slot.change() for slot in self._slots) if change]
-        for prefix, dictionary, names in self._dictionaries:
-            found += [
-                Change(f"{prefix}{name}", "new", None, dictionary[name])
-                for name in dictionary
-                if name not in names
-            ]
-        return found
+        return [change for record in self._records for change in record.changes()]
 
     def restore(self) -> None:
         """Put everything back as it was found."""
-        for slot in self._slots:
-            slot.restore()
-        for _, dictionary, names in self._dictionaries:
-            for name in [name for name in dictionary if name not in names]:
-                del dictionary[name]
+        for record in self._records:
+            record.restore()
 
+    # ------------------------------------------------------------------ lending
     @contextlib.contextmanager
     def lent(self, dtype: torch.dtype | None) -> Iterator[None]:
         """Give the loss its tensors in ``dtype`` for the time of the block, then restore."""
         try:
             if dtype is not None:
-                for slot in self._slots:
-                    self._lend(slot, dtype)
+                self._lend(dtype)
             yield
         finally:
             self.restore()
 
-    def _lend(self, slot: _Slot, dtype: torch.dtype) -> None:
-        value = slot.value
-        if not isinstance(value, Tensor) or not value.is_floating_point() or value.dtype == dtype:
-            return
-        twin = slot.copy.to(dtype).clone()
-        if isinstance(value, nn.Parameter):
-            twin = nn.Parameter(twin, requires_grad=value.requires_grad)
-        elif value.requires_grad:
-            twin.requires_grad_()
-        slot.container[slot.key] = twin
+    def _lend(self, dtype: torch.dtype) -> None:
+        twins: dict[int, Any] = {}
+        for _, holder, name, value in self._places:
+            twin = _twin(value, dtype, twins)
+            if twin is not value:
+                holder.assign(name, twin)
 
     def parameters(self) -> dict[str, Tensor]:
         """The leaves that require a gradient, as they hang at this moment, by path."""
         found: dict[str, Tensor] = {}
         known: set[int] = set()
-        for slot in self._slots:
-            value = slot.current()
+        for path, holder, name, _ in self._places:
+            value = _now(holder, name)
             if isinstance(value, Tensor) and value.is_leaf and value.requires_grad:
                 if id(value) not in known:
                     known.add(id(value))
-                    found[slot.path] = value
+                    found[path] = value
         return found
 
 
-def _global_names(function: FunctionType) -> set[str]:
-    """The globals a function reads, and those of the functions and lambdas within it."""
+def _now(holder: _Bindings | _Container, name: Any) -> Any:
+    if isinstance(holder, _Bindings):
+        return holder.current().get(name)
+    try:
+        return holder.value[name]
+    except (KeyError, IndexError):
+        return None
+
+
+def _twin(value: Any, dtype: torch.dtype, twins: dict[int, Any]) -> Any:
+    """A tensor, or a tuple with tensors, in another floating type; itself where nothing changes."""
+    if id(value) in twins:
+        return twins[id(value)]
+    twin = value
+    if isinstance(value, Tensor):
+        if value.is_floating_point() and value.dtype != dtype:
+            twin = value.detach().to(dtype)
+            if isinstance(value, nn.Parameter):
+                twin = nn.Parameter(twin, requires_grad=value.requires_grad)
+            elif value.requires_grad:
+                twin.requires_grad_()
+    elif isinstance(value, tuple):
+        items = [_twin(item, dtype, twins) for item in value]
+        if any(new is not old for new, old in zip(items, value, strict=True)):
+            # A named tuple takes its items one by one.
+            twin = type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    twins[id(value)] = twin
+    return twin
+
+
+def _names(function: FunctionType) -> set[str]:
+    """The names a function reads, and those of the functions and lambdas within it."""
     names: set[str] = set()
     waiting = [function.__code__]
     while waiting:
         code = waiting.pop()
         names |= set(code.co_names)
         waiting += [constant for constant in code.co_consts if inspect.iscode(constant)]
-    return {name for name in names if name in function.__globals__}
+    return names
