@@ -1,0 +1,147 @@
+"""The right numbers in the wrong places: swapped, transposed, reordered, wrongly summed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+
+from lossproof.checks.causes.cause import Cause, Kind
+from lossproof.checks.causes.study import Study
+from lossproof.checks.witness import filled
+
+Tensor = torch.Tensor
+
+
+def swapped(study: Study) -> dict[int, Cause]:
+    """Pairs of arguments with each other's gradient."""
+    found: dict[int, Cause] = {}
+    wrong = study.still_wrong()
+    for i in wrong:
+        for j in wrong:
+            if i < j and _are_swapped(study, i, j):
+                cause = Cause(
+                    Kind.SWAPPED,
+                    f"the gradients of `{study.name(i)}` and `{study.name(j)}` are returned in "
+                    "each other's place",
+                    help=f"return the gradient of `{study.name(i)}` first",
+                )
+                found[i] = found[j] = cause
+    return found
+
+
+def _are_swapped(study: Study, i: int, j: int) -> bool:
+    return (
+        study.truth[0][i].shape == study.truth[0][j].shape
+        and study.explains(i, lambda s: study.truth[s][j])
+        and study.explains(j, lambda s: study.truth[s][i])
+    )
+
+
+def transposed(study: Study, k: int) -> Cause | None:
+    """The transposed matrix, or the right numbers read in another order."""
+    name = study.name(k)
+    if study.truth[0][k].dim() < 2:
+        return None
+    if study.explains(k, lambda s: study.truth[s][k].transpose(-1, -2)):
+        return Cause(
+            Kind.TRANSPOSED, f"the gradient of `{name}` is transposed",
+            help="transpose it back with `.T`",
+        )  # fmt: skip
+    for first in range(study.truth[0][k].dim()):
+        for second in range(first + 1, study.truth[0][k].dim()):
+            if study.explains(k, lambda s, a=first, b=second: _reread(study.truth[s][k], a, b)):
+                return Cause(
+                    Kind.REORDERED,
+                    f"the gradient of `{name}` has the right numbers in the wrong order: "
+                    "`view` or `reshape` where axes must be swapped",
+                    help=f"use `.transpose({first}, {second})` instead of `view` or `reshape`",
+                )
+    return None
+
+
+def _reread(truth: Tensor, first: int, second: int) -> Tensor:
+    return truth.transpose(first, second).reshape(truth.shape)
+
+
+def broadcast_sum(study: Study, k: int) -> Cause | None:
+    """The gradient of an input that ``forward`` broadcasts must be summed over the copies."""
+    if not study.derived:
+        return None
+    shape = study.scenes[0].point[k].shape
+    for larger in _larger_shapes(study, shape):
+        whole = _gradients_of_copies(study, k, larger)
+        if whole is None:
+            continue
+        axes = tuple(
+            axis
+            for axis, size in enumerate(larger)
+            if axis < len(larger) - len(shape) or shape[axis - (len(larger) - len(shape))] != size
+        )
+        for words, mend, form in _reductions(axes, shape):
+            if study.explains(k, lambda s, f=form: f(whole[s])):
+                return Cause(
+                    Kind.BROADCAST_SUM,
+                    f"the gradient of `{study.name(k)}`, which `forward` broadcasts from "
+                    f"{tuple(shape)} to {tuple(larger)}, {words}",
+                    help=mend,
+                )
+    return None
+
+
+def _larger_shapes(study: Study, shape: torch.Size) -> Iterator[torch.Size]:
+    seen = set()
+    for value in study.scenes[0].args:
+        if not isinstance(value, Tensor) or value.shape in seen or value.numel() == 0:
+            continue
+        seen.add(value.shape)
+        try:
+            larger = torch.broadcast_shapes(value.shape, shape)
+        except RuntimeError:
+            continue
+        if larger == value.shape and value.shape.numel() > shape.numel():
+            yield value.shape
+
+
+def _gradients_of_copies(study: Study, k: int, larger: torch.Size) -> list[Tensor] | None:
+    """The gradient of each copy that broadcasting makes of the argument, at each point."""
+    function, found = study.function, []
+    for s, scene in enumerate(study.scenes):
+        point = list(scene.point)
+        point[k] = point[k].expand(larger)
+        try:
+            derivation = function.derive(function.at(point))
+            found.append(filled(derivation.gradient(study.upstream[s][k]), point)[k])
+        except Exception:  # `forward` may not take the larger shape
+            return None
+    return found
+
+
+def _reductions(
+    axes: tuple[int, ...], shape: torch.Size
+) -> list[tuple[str, str, Callable[[Tensor], Tensor | None]]]:
+    along = f"axis {axes[0]}" if len(axes) == 1 else f"axes {axes}"
+    mend = f"sum it: `.sum({axes[0] if len(axes) == 1 else axes}, keepdim=True)`"
+    return [
+        (
+            f"is that of the first copy only: the sum over {along} is missing",
+            mend,
+            lambda g: _first(g, axes).reshape(shape),
+        ),
+        (
+            f"is averaged over {along} where it must be summed",
+            mend,
+            lambda g: g.mean(axes).reshape(shape),
+        ),
+        (
+            f"is summed over all axes where it must be summed over {along} only",
+            mend,
+            lambda g: g.sum().expand(shape),
+        ),
+    ]
+
+
+def _first(gradient: Tensor, axes: tuple[int, ...]) -> Tensor:
+    for axis in axes:
+        gradient = gradient.narrow(axis, 0, 1)
+    return gradient

@@ -1,0 +1,365 @@
+"""Which cause to name: the hypotheses in the order of how much they mean to a reader."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from lossproof.checks.causes.arrangement import broadcast_sum, swapped, transposed
+from lossproof.checks.causes.cause import Cause, Kind
+from lossproof.checks.causes.factors import constant_factor, mean_repeated
+from lossproof.checks.causes.paths import Paths, two_wrong_paths, wrong_path
+from lossproof.checks.causes.regions import wrong_region
+from lossproof.checks.causes.repair import Repair, find_repair
+from lossproof.checks.causes.source import FunctionSource, backward_of, source_of
+from lossproof.checks.causes.study import Study
+from lossproof.checks.causes.upstream import reduced, take_out, usage
+from lossproof.checks.causes.values import chain_rule, factor_or_term, quantities
+from lossproof.checks.examination import Examination, primary
+from lossproof.checks.report import Location
+from lossproof.checks.trace import FunctionCall
+from lossproof.checks.witness import FunctionVerdict, double_precision, judge_function
+
+Tensor = torch.Tensor
+
+CALLS = 4
+"""So many different calls of one Function are judged."""
+PATH_KINDS = (Kind.MISSING_PATH, Kind.PATH_SIGN, Kind.PATH_WEIGHT)
+
+
+@dataclass(eq=False)
+class Fault:
+    """One fault of a backward: the rule it belongs to, its cause, the arguments it concerns."""
+
+    rule: str
+    cause: Cause | None
+    arguments: tuple[int, ...]
+    """Which of the arguments that want a gradient."""
+    repair: Repair | None = None
+
+
+@dataclass(eq=False)
+class Diagnosis:
+    """What was found out about one hand-written backward."""
+
+    call: FunctionCall
+    verdict: FunctionVerdict
+    source: FunctionSource | None
+    faults: list[Fault] = field(default_factory=list)
+    linear: bool | None = None
+    """Whether its gradient grows with ``grad_output`` as it must; ``None``: could not be tried."""
+
+    @property
+    def name(self) -> str:
+        """The Function's name."""
+        return self.call.cls.__name__
+
+    def definition(self, case: Examination) -> Location | None:
+        """Where its backward is defined, else where it is called."""
+        if self.source is not None:
+            return self.source.definition
+        return self.call.site.location or case.subject.location
+
+
+def examine_functions(case: Examination) -> list[Diagnosis]:
+    """Judge every hand-written backward that the loss goes through, and explain the wrong ones."""
+    known = case.notes.get("functions")
+    if known is None:
+        known = case.notes["functions"] = [
+            _diagnosed(probe, call, used) for probe, call, used in _calls(case)
+        ]
+    return known  # type: ignore[no-any-return]
+
+
+def probe_of(case: Examination) -> Examination:
+    """The same check at fewer rows, where the inputs are large: wrong is wrong at any size."""
+    probe = case.notes.get("probe")
+    if probe is None:
+        probe = case
+        if case.small is not case.inputs:
+            probe = Examination(case.subject, case.small, case.seed)
+        case.notes["probe"] = probe
+    return probe  # type: ignore[no-any-return]
+
+
+def _calls(case: Examination) -> Iterator[tuple[Examination, FunctionCall, tuple[int, ...]]]:
+    """Each different call of a user's Function, with the outputs that the loss is made from."""
+    probe = probe_of(case)
+    seen: dict[object, int] = {}
+    reached = _reached(primary(probe.twin.output))
+    for call in probe.calls:
+        if call.inside is not None or not any(call.needs):
+            continue
+        signature = (call.cls, tuple(_kind_of(value) for value in call.args), call.needs)
+        if signature in seen or seen.get(call.cls, 0) >= CALLS:
+            continue
+        seen[signature] = 1
+        seen[call.cls] = seen.get(call.cls, 0) + 1
+        outputs = call.output if isinstance(call.output, (tuple, list)) else (call.output,)
+        used = tuple(
+            i
+            for i, out in enumerate(outputs)
+            if isinstance(out, Tensor) and (out.grad_fn, out.output_nr) in reached
+        )
+        yield probe, call, used
+
+
+def _kind_of(value: object) -> object:
+    if isinstance(value, Tensor):
+        return tuple(value.shape), value.dtype
+    return repr(value)
+
+
+def _reached(value: Tensor | None) -> set[tuple[object, int]]:
+    """Every output of a node that the loss is made from."""
+    if value is None or value.grad_fn is None:
+        return set()
+    found = {(value.grad_fn, value.output_nr)}
+    waiting, seen = [value.grad_fn], {value.grad_fn}
+    while waiting:
+        for node, output in waiting.pop().next_functions:
+            if node is not None:
+                found.add((node, output))
+                if node not in seen:
+                    seen.add(node)
+                    waiting.append(node)
+    return found
+
+
+def _diagnosed(case: Examination, call: FunctionCall, used: tuple[int, ...]) -> Diagnosis:
+    verdict = judge_function(case, call, used)
+    found = Diagnosis(call, verdict, source_of(backward_of(call.cls)))
+    if verdict.status in ("unused", "raises"):
+        return found
+    with double_precision(case):
+        kinds = _usage(verdict)
+        if kinds is not None:
+            found.linear = not any(kinds)
+        if verdict.status == "wrong" and verdict.scene is not None:
+            found.faults = _explained(verdict, found.source, kinds)
+        elif kinds is not None and any(kinds) and verdict.status != "surrogate":
+            # Right for one `grad_output`, or undecided, but no linear function of it.
+            found.faults = [
+                Fault("LP203", _upstream_cause(verdict, kind, None, ks), ks)
+                for kind, ks in _grouped(kinds)
+            ]
+    return found
+
+
+def _usage(verdict: FunctionVerdict) -> list[Kind | None] | None:
+    function = verdict.function
+    try:
+        outputs = function.differentiable_outputs()
+        values, _ = function.run()
+        upstream = (
+            verdict.scene.upstream
+            if verdict.scene is not None
+            else {i: torch.rand_like(values[i]) + 0.5 for i in outputs}
+        )
+        return usage(function, function.args, upstream)
+    except Exception:  # the user's code may refuse another `grad_output`
+        return None
+
+
+def _grouped(kinds: Sequence[Kind | None]) -> list[tuple[Kind, tuple[int, ...]]]:
+    found: dict[Kind, list[int]] = {}
+    for k, kind in enumerate(kinds):
+        if kind is not None:
+            found.setdefault(kind, []).append(k)
+    return [(kind, tuple(ks)) for kind, ks in found.items()]
+
+
+# ---------------------------------------------------------------------- explaining
+def _explained(
+    verdict: FunctionVerdict, source: FunctionSource | None, kinds: Sequence[Kind | None] | None
+) -> list[Fault]:
+    assert verdict.scene is not None
+    study = Study(verdict.scene, verdict.wrong)
+    repair = find_repair(study, source, study.still_wrong())
+    faults = list(_upstream_faults(study, verdict, kinds))
+    explained = {k for fault in faults for k in fault.arguments}
+    rest = tuple(k for k in study.still_wrong() if k in verdict.wrong)
+    if not rest:
+        return [_with_repair(fault, repair) for fault in faults]
+    if repair is not None and faults:
+        # One change mends it all: one fault, which is the use of `grad_output`.
+        return [_with_repair(faults[0], repair)]
+    second = repair or find_repair(study, source, rest)
+    causes = _causes(study, rest, source, second)
+    found = _one_per_cause(causes, second)
+    if second is not None and set(rest) <= set(second.arguments):
+        found = [_merged(found, rest, second)]
+    if explained and not any(fault.cause for fault in found):
+        named = [fault for fault in found if fault.cause is None]
+        nonlinear = any(f.cause and f.cause.kind is Kind.GRAD_OUTPUT_NONLINEAR for f in faults)
+        if named and nonlinear:
+            return faults
+    return [*faults, *found]
+
+
+def _upstream_faults(
+    study: Study, verdict: FunctionVerdict, kinds: Sequence[Kind | None] | None
+) -> Iterator[Fault]:
+    """Faults in the use of ``grad_output``; what they explain is taken out of the study."""
+    for kind, ks in _grouped(kinds or ()):
+        for k in ks:
+            take_out(study, k, kind)
+        yield Fault("LP203", _upstream_cause(verdict, kind, None, ks), ks)
+    by_reduction: dict[str, list[int]] = {}
+    for k in verdict.wrong:
+        if kinds is None or kinds[k] is None:
+            how = reduced(study, k)
+            if how is not None:
+                take_out(study, k, Kind.GRAD_OUTPUT_REDUCED, how)
+                by_reduction.setdefault(how, []).append(k)
+    for how, found in by_reduction.items():
+        cause = _upstream_cause(verdict, Kind.GRAD_OUTPUT_REDUCED, how, found)
+        yield Fault("LP203", cause, tuple(found))
+
+
+def _upstream_cause(
+    verdict: FunctionVerdict, kind: Kind, how: str | None, ks: Sequence[int]
+) -> Cause:
+    function = verdict.function
+    everything = len(ks) == len(function.wanted)
+    names = ", ".join(f"`{function.name_of(function.wanted[k])}`" for k in ks)
+    of = "" if everything else f" in the gradient of {names}"
+    clause = {
+        Kind.GRAD_OUTPUT_IGNORED: f"backward ignores `grad_output`{of}",
+        Kind.GRAD_OUTPUT_TWICE: f"backward multiplies by `grad_output` twice{of}",
+        Kind.GRAD_OUTPUT_INVERTED: f"backward divides by `grad_output`{of}",
+        Kind.GRAD_OUTPUT_PARTLY: f"backward multiplies only a part by `grad_output`{of}",
+        Kind.GRAD_OUTPUT_NONLINEAR: f"backward is no linear function of `grad_output`{of}",
+        Kind.GRAD_OUTPUT_REDUCED: (
+            f"backward uses only the {how} of `grad_output`, not one value per element{of}"
+        ),
+    }[kind]
+    return Cause(kind, clause)
+
+
+def _with_repair(fault: Fault, repair: Repair | None) -> Fault:
+    if repair is not None and set(fault.arguments) & set(repair.arguments):
+        fault.repair = repair
+    return fault
+
+
+def _causes(
+    study: Study, wrong: Sequence[int], source: FunctionSource | None, repair: Repair | None
+) -> dict[int, Cause | None]:
+    """The most telling cause for each argument that is still wrong."""
+    found: dict[int, Cause | None] = dict(swapped(study))
+    pool = None
+    for k in wrong:
+        if k in found:
+            continue
+        found[k] = _plain_cause(study, k)
+        if found[k] is None and repair is not None and k in repair.arguments:
+            found[k] = _path_cause(study, k) or repair.cause
+        if found[k] is None and not (repair is not None and k in repair.arguments):
+            pool = pool if pool is not None else quantities(study)
+            found[k] = (
+                _path_cause(study, k)
+                or _first(study, k, (chain_rule,))
+                or factor_or_term(study, k, pool)
+                or _last_resort(study, k)
+            )
+    return found
+
+
+def _plain_cause(study: Study, k: int) -> Cause | None:
+    zero = _zero(study, k)
+    if zero is not None:
+        return zero
+    return _first(
+        study, k, (_not_finite, constant_factor, mean_repeated, transposed, broadcast_sum)
+    )
+
+
+def _path_cause(study: Study, k: int) -> Cause | None:
+    if not study.derived:
+        return None
+    paths = Paths(study, k)
+    return wrong_path(study, k, paths) or two_wrong_paths(study, k, paths)
+
+
+def _last_resort(study: Study, k: int) -> Cause | None:
+    found = wrong_region(study, k)
+    if found is None and study.derived:
+        found = wrong_path(study, k, Paths(study, k), plain=False)
+    return found
+
+
+def _first(
+    study: Study, k: int, hypotheses: Sequence[Callable[[Study, int], Cause | None]]
+) -> Cause | None:
+    for hypothesis in hypotheses:
+        found = hypothesis(study, k)
+        if found is not None:
+            return found
+    return None
+
+
+def _zero(study: Study, k: int) -> Cause | None:
+    if any(bool((claim[k] != 0).any()) for claim in study.claim):
+        return None
+    name, scene = study.name(k), study.scenes[0]
+    raw = study.function.apply(scene.args, scene.upstream)[0].gradients[k]
+    if raw is None:
+        return Cause(
+            Kind.NONE_RETURNED,
+            f"backward returns `None` for `{name}`, which the loss depends on",
+            help=f"return the gradient of `{name}`; `None` is for inputs that need no gradient",
+        )
+    return Cause(
+        Kind.ZERO,
+        f"backward returns zeros for `{name}`, which the loss depends on",
+        help=f"return the gradient of `{name}`",
+    )
+
+
+def _not_finite(study: Study, k: int) -> Cause | None:
+    bad = ~torch.isfinite(study.claim[0][k]) & torch.isfinite(study.truth[0][k])
+    if not bool(bad.any()):
+        return None
+    return Cause(
+        Kind.NOT_FINITE,
+        f"backward gives `nan` or `inf` in the gradient of `{study.name(k)}` where the derivative "
+        "is finite",
+        evidence={"not finite": int(bad.sum()), "elements": bad.numel()},
+    )
+
+
+# ---------------------------------------------------------------------- one fault, one finding
+def _one_per_cause(causes: dict[int, Cause | None], repair: Repair | None) -> list[Fault]:
+    """Arguments that are wrong for the same reason share a fault."""
+    groups: dict[object, list[int]] = {}
+    for k, cause in causes.items():
+        key = None if cause is None else (cause.kind, cause.location if _is_path(cause) else None)
+        groups.setdefault(key, []).append(k)
+    found = []
+    for ks in groups.values():
+        cause = causes[ks[0]]
+        own = repair if repair is not None and set(ks) & set(repair.arguments) else None
+        found.append(Fault(_rule(cause), cause, tuple(ks), own))
+    return found
+
+
+def _merged(faults: Sequence[Fault], wrong: tuple[int, ...], repair: Repair) -> Fault:
+    """One change mends all of them: one fault, called by its most telling cause."""
+    best = min(faults, key=lambda fault: _meaning(fault.cause))
+    return Fault(best.rule, best.cause, wrong, repair)
+
+
+def _meaning(cause: Cause | None) -> int:
+    order = list(Kind)
+    return len(order) if cause is None else order.index(cause.kind)
+
+
+def _is_path(cause: Cause) -> bool:
+    return cause.kind in PATH_KINDS
+
+
+def _rule(cause: Cause | None) -> str:
+    return "LP206" if cause is not None and _is_path(cause) else "LP202"

@@ -1,0 +1,108 @@
+"""A wrong gradient at two points, so that no cause is named by coincidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from lossproof.checks.witness import (
+    CustomFunction,
+    Scene,
+    filled,
+    random_upstream,
+    relative_error,
+)
+
+Tensor = torch.Tensor
+
+AGREES = 1e-8
+"""A hypothesis holds if it predicts the wrong gradient to this relative error."""
+AGREES_NARROW = 1e-4
+"""The same for a backward that computes in float32."""
+
+
+class Study:
+    """The truth and the claim for each argument, at the inputs and at a second point.
+
+    ``truth[s][k]`` and ``claim[s][k]`` belong to scene ``s`` and the ``k``-th argument that wants
+    a gradient. They are what is to be explained: a fault in the use of ``grad_output`` that has
+    been named already is taken out of them (:mod:`~lossproof.checks.causes.upstream`).
+    """
+
+    def __init__(self, scene: Scene, wrong: Sequence[int], narrow: bool = False) -> None:
+        self.function = scene.function
+        self.wrong = tuple(wrong)
+        self.tolerance = AGREES_NARROW if narrow else AGREES
+        second = _second_scene(scene)
+        self.scenes: tuple[Scene, ...] = (scene,) if second is None else (scene, second)
+        self.upstream = [[s.upstream] * len(s.truth) for s in self.scenes]
+        """The gradient sent backward that each argument's claim is to be compared under."""
+        self.truth = [list(s.truth) for s in self.scenes]
+        self.claim = [list(s.claim) for s in self.scenes]
+
+    @property
+    def derived(self) -> bool:
+        """Whether the graph of ``forward`` is there at every point."""
+        return all(scene.derivation is not None for scene in self.scenes)
+
+    def same(self, found: Tensor | None, s: int, k: int) -> bool:
+        """Whether a prediction is the claim."""
+        if found is None or found.shape != self.claim[s][k].shape:
+            return False
+        return relative_error(self.claim[s][k], found, self.scenes[s].floor) <= self.tolerance
+
+    def explains(self, k: int, predict: Callable[[int], Tensor | None]) -> bool:
+        """Whether a prediction of the claim holds at every point."""
+        return all(self.same(predict(s), s, k) for s in range(len(self.scenes)))
+
+    def still_wrong(self) -> tuple[int, ...]:
+        """The arguments whose claim differs from the truth it is compared with."""
+        return tuple(
+            k
+            for k in range(len(self.truth[0]))
+            if not all(self.same(self.truth[s][k], s, k) for s in range(len(self.scenes)))
+        )
+
+    def name(self, k: int) -> str:
+        """The name of the argument in ``forward``."""
+        return self.function.name_of(self.function.wanted[k])
+
+    def position(self, k: int) -> int:
+        """The position of the argument in ``forward``."""
+        return self.function.wanted[k]
+
+
+def _second_scene(scene: Scene) -> Scene | None:
+    """The same Function at arguments a little away, under another gradient sent backward."""
+    function = scene.function
+    for size in (0.2, 0.01):
+        args = function.at([_shifted(tensor, size, i) for i, tensor in enumerate(scene.point)])
+        try:
+            found = _scene_at(function, args, tuple(scene.upstream), scene)
+        except Exception:  # the user's code may refuse the point
+            continue
+        if all(bool(torch.isfinite(g).all()) for g in found.truth):
+            return found
+    return None
+
+
+def _scene_at(
+    function: CustomFunction, args: tuple[object, ...], outputs: tuple[int, ...], first: Scene
+) -> Scene | None:
+    values, _ = function.run(args)
+    upstream = random_upstream({i: values[i] for i in outputs}, function.seed + 1)
+    if first.derivation is None:
+        raise ValueError("the truth at a second point needs the re-derivation")
+    derivation = function.derive(args)
+    point = function.point(args)
+    truth = filled(derivation.gradient(upstream), point)
+    claim = function.gradient(args, upstream)
+    return Scene(function, args, upstream, truth, claim, derivation)
+
+
+def _shifted(tensor: Tensor, size: float, tag: int) -> Tensor:
+    """Elements moved by up to a share of themselves: signs, zeros and domains stay as they are."""
+    generator = torch.Generator().manual_seed(4_256_233 + tag)
+    noise = torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype) * 2 - 1
+    return tensor.detach() * (1 + size * noise)

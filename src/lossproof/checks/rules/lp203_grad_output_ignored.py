@@ -1,0 +1,132 @@
+"""A hand-written backward does not use `grad_output` as the chain rule says.
+
+## What it does
+Calls the `backward` of every `autograd.Function` in the loss with several values of `grad_output`.
+The gradient must be proportional to it: three times the `grad_output` gives three times the
+gradient, and the gradients of a sum add up. It also calls the loss as a whole with a scaled
+gradient.
+
+## Why it matters
+The chain rule multiplies what comes from above. A backward that leaves `grad_output` out is right
+as long as the loss is the last thing computed, and wrong as soon as it is multiplied by a weight,
+added to another loss with a factor, divided for gradient accumulation, or scaled for mixed
+precision: the factor changes nothing, and nothing says so.
+
+## Example
+```python
+@staticmethod
+def backward(ctx, grad_output):
+    input, target = ctx.saved_tensors
+    return 2 * (input - target) / input.numel(), None
+```
+
+## Use instead
+```python
+@staticmethod
+def backward(ctx, grad_output):
+    input, target = ctx.saved_tensors
+    return grad_output * 2 * (input - target) / input.numel(), None
+```
+
+## Not reported
+A Function whose `forward` returns its input unchanged or clamped (gradient reversal, scaling,
+clipping): its backward is meant to treat `grad_output` in its own way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from lossproof.checks.causes import Diagnosis, Fault, Kind, examine_functions
+from lossproof.checks.examination import Examination
+from lossproof.checks.report import Finding
+from lossproof.checks.rules import RULES, Verdict
+from lossproof.checks.rules._gradients import related_places, words_on
+from lossproof.checks.witness import relative_error
+
+RULE = RULES["LP203"]
+LIMIT = 1e-6
+
+
+def examine(case: Examination) -> Iterable[Verdict]:
+    """Findings for every Function that misuses `grad_output`, else a proof for the whole loss."""
+    found = [
+        _finding(case, diagnosis, fault)
+        for diagnosis in examine_functions(case)
+        for fault in diagnosis.faults
+        if fault.rule == RULE.code
+    ]
+    if found:
+        yield from found
+        return
+    yield _whole_loss(case)
+
+
+def _finding(case: Examination, diagnosis: Diagnosis, fault: Fault) -> Finding:
+    assert fault.cause is not None
+    source = diagnosis.source
+    positions = [diagnosis.verdict.function.wanted[k] for k in fault.arguments]
+    location = diagnosis.definition(case)
+    if source is not None:
+        location = source.return_location(positions)
+    if fault.repair is not None:
+        location = fault.repair.location
+    notes = [_seen(fault.cause.kind)]
+    if fault.cause.kind is Kind.GRAD_OUTPUT_IGNORED:
+        notes.append("a factor in front of the loss changes nothing")
+    return RULE.finding(
+        f"{fault.cause.message} in `{diagnosis.name}`",
+        location=location,
+        cause=fault.cause.kind.value,
+        evidence=dict(fault.cause.evidence),
+        notes=notes,
+        help=fault.repair.help if fault.repair is not None else _mend(diagnosis, positions),
+        related=related_places(diagnosis, fault),
+    )
+
+
+def _seen(kind: Kind) -> str:
+    return {
+        Kind.GRAD_OUTPUT_IGNORED: "3 times the `grad_output` gives the same gradient",
+        Kind.GRAD_OUTPUT_TWICE: "3 times the `grad_output` gives 9 times the gradient",
+        Kind.GRAD_OUTPUT_INVERTED: "3 times the `grad_output` gives a third of the gradient",
+        Kind.GRAD_OUTPUT_PARTLY: "a `grad_output` of zero gives a gradient that is not zero",
+        Kind.GRAD_OUTPUT_NONLINEAR: "3 times the `grad_output` does not give 3 times the gradient",
+        Kind.GRAD_OUTPUT_REDUCED: (
+            "a `grad_output` with other elements but the same mean gives the same gradient"
+        ),
+    }[kind]
+
+
+def _mend(diagnosis: Diagnosis, positions: list[int]) -> str:
+    source = diagnosis.source
+    name = "grad_output"
+    if source is not None and len(source.tree.args.args) > 1:
+        name = source.tree.args.args[1].arg
+    if source is not None and len(positions) == 1:
+        text = words_on(source, positions[0])
+        if text is not None:
+            return f"return `{name} * {text}`"
+    return f"multiply each gradient that backward returns by `{name}`"
+
+
+def _whole_loss(case: Examination) -> Verdict:
+    """Whether a factor in front of the loss is a factor of every gradient."""
+    undecided = [d for d in examine_functions(case) if d.linear is None]
+    if any(d.verdict.status == "raises" for d in undecided):
+        return RULE.unproved(f"`{undecided[0].name}` cannot be run by itself")
+    once, triple = case.twin, None
+    if not once.failed and once.value is not None and once.value.requires_grad:
+        triple = case.evaluate(
+            dtype=case.twin.value.dtype,  # type: ignore[union-attr]
+            upstream=lambda value: 3 * once.upstream,  # type: ignore[operator]
+        )
+    if triple is None or triple.failed:
+        return RULE.not_applicable("the loss has no gradient")
+    for leaf, name in enumerate(case.leaf_names):
+        if relative_error(triple.gradient(leaf), 3 * once.gradient(leaf)) > LIMIT:
+            return RULE.unproved(
+                f"3 times the loss does not have 3 times the gradient for `{name}`, but no "
+                "Function alone explains it"
+            )
+    return RULE.proved(f"3 times the loss has 3 times the gradient, to {LIMIT:.0e}")
