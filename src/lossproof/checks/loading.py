@@ -88,8 +88,8 @@ def _put_on_path(folder: str) -> None:
 
 def _from_file(path: Path) -> ModuleType:
     if not path.is_file():
-        what = "is a folder, not a file" if path.is_dir() else "is not there"
-        raise UsageError(f"the file `{path}` {what}{_similar_files(path)}")
+        what = "is a folder" if path.is_dir() else f"is not there{_similar_files(path)}"
+        raise UsageError(f"the file `{path}` {what}")
     path = path.resolve()
     root, name = _package(path)
     _put_on_path(str(root))
@@ -144,10 +144,8 @@ def _from_module(name: str) -> ModuleType:
 
 
 def _longer_module(name: str) -> str:
-    """A hint for ``package.module.loss``, where the colon was forgotten, and for files."""
+    """A hint for ``package.module.loss``, where the colon was forgotten."""
     parent, _, last = name.rpartition(".")
-    if Path(f"{name.replace('.', os.sep)}.py").is_file():
-        return f"; did you mean the file `{name.replace('.', os.sep)}.py`?"
     module = sys.modules.get(parent)
     if module is not None and hasattr(module, last):
         return f"; did you mean `{parent}:{last}`?"

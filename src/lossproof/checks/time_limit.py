@@ -34,6 +34,10 @@ class time_limit:  # noqa: N801 - used as a statement: `with time_limit(1.0):`
     Limits nest; the one that ends first raises. A block that was interrupted raises the error
     however it ended, also where it swallowed the interruption and went on.
 
+    The interpreter looks for interruptions at calls and at the end of each turn of a loop. Where
+    the last thing in the block is a long operator of torch (``a @ b``), it would find one only
+    after the block, as a foreign ``BaseException``: let the block end with a call or a loop.
+
     Args:
         seconds: positive wall-clock time; ``None`` or ``inf`` for no limit.
 
