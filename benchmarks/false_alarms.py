@@ -294,11 +294,13 @@ def main(
     for name, defect in DEFECTS.items():
         if not defect.shows():
             raise SystemExit(f"the defect of {name} is not there any more: {defect.what}")
-    journal = Journal(JOURNAL, results.source_digest(), fresh=fresh)
+    digest = results.source_digest()
+    journal = Journal(JOURNAL, digest, fresh=fresh)
     answers = work_through(
         tasks(seeds, large=large), answer, journal,
         workers=workers, prepare=prepare, description="checking",
     )  # fmt: skip
+    results.refuse_if_changed(digest)
     data = {
         "machine": results.machine(),
         "losses": len(LOSSES),

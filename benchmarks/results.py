@@ -68,10 +68,18 @@ def save(name: str, data: dict[str, Any]) -> Path:
     return path
 
 
-def read(name: str) -> dict[str, Any]:
-    """Read what :func:`save` wrote."""
-    data: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-    return data
+def save_records(name: str, records: Iterable[dict[str, Any]]) -> Path:
+    """Write ``benchmarks/results/<name>.jsonl``: what the figures were counted from, one a line."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{name}.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return path
+
+
+def refuse_if_changed(digest: str) -> None:
+    """Stop if the library's source is no longer what it was when the run began."""
+    if source_digest() != digest:
+        raise SystemExit("the source of lossproof changed during the run: run it again")
 
 
 def save_page(name: str, blocks: Iterable[str]) -> Path:

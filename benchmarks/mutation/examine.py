@@ -95,10 +95,11 @@ def judge(record: dict[str, Any], usual: set[str]) -> dict[str, Any]:
         for finding in record["findings"]
         if finding["code"] not in usual and finding["code"].startswith(CONVICTS)
     ]
-    causes = [finding["cause"] for finding in new if finding["cause"] not in UNNAMED]
+    # Where a rule of the gradient convicts, it has to name the cause itself.
+    on_gradient = [finding for finding in new if finding["code"].startswith("LP2")]
+    causes = [f["cause"] for f in on_gradient or new if f["cause"] not in UNNAMED]
     lines = [line for finding in new for line in finding["lines"]]
-    truths = [relation and relation["word"] for relation in record.get("relations", [])]
-    implied = truths[0] if len(set(truths)) == 1 else None
+    relations = record["relations"]
     return {
         "found": bool(new),
         "codes": sorted({finding["code"] for finding in new}),
@@ -107,7 +108,7 @@ def judge(record: dict[str, Any], usual: set[str]) -> dict[str, Any]:
         "line_given": bool(lines),
         "line_exact": record.get("line") in lines,
         "help_given": any(finding["has_help"] for finding in new),
-        "implied": implied,
-        "agrees": words.agrees(implied, causes) if implied else None,
-        "contradicted": words.contradicted(truths, causes) if truths else [],
+        "agrees": words.agrees(record["kind"], relations, causes),
+        "implied": words.says_the_implied(relations, causes),
+        "contradicted": words.contradicted(relations, causes),
     }

@@ -16,7 +16,7 @@ from benchmarks.mutation import tables
 from benchmarks.mutation.build import PER_SUBJECT, Case, all_cases, chosen, write
 from benchmarks.mutation.catalogue import Subject, subjects
 from benchmarks.mutation.examine import Task, examine, judge, prepare
-from benchmarks.mutation.truth import EQUIVALENT, REAL, SECOND_ORDER
+from benchmarks.mutation.truth import EQUIVALENT, REAL, SECOND_ORDER, SPECIAL_POINT
 
 UNCHANGED = "unchanged"
 SEEDS_UNCHANGED = range(10)
@@ -52,17 +52,20 @@ def main(
     cases = _classified(wanted)
     tasks = _tasks(wanted, cases, per, peers)
     # A task's answer holds for one state of the library, with or without the peers.
-    journal = Journal(JOURNAL, f"{results.source_digest()} peers={peers}", fresh=fresh)
+    digest = results.source_digest()
+    journal = Journal(JOURNAL, f"{digest} peers={peers}", fresh=fresh)
     answers = work_through(
         tasks, examine, journal, workers=workers, prepare=prepare, description="checking"
     )
+    results.refuse_if_changed(digest)
     data = _study(wanted, cases, answers, per, peers)
     print(_summary(data["figures"]))
     if show:
         _show(data["records"])
     _spot_check(data["records"], spot)
     if len(wanted) == len(subjects()) and peers:
-        data["records"] = [_published(record) for record in data["records"]]
+        records = [_published(record) for record in data.pop("records")]
+        print(results.save_records("mutation", records))
         print(results.save("mutation", data))
         print(results.save_page("mutation", tables.page(data)))
 
@@ -80,7 +83,9 @@ def _tasks(wanted: list[Subject], cases: list[Case], per: int | None, peers: boo
         for s in wanted
         for seed in SEEDS_UNCHANGED
     ]  # fmt: skip
-    quiet = [case for case in cases if case.truth.label in (EQUIVALENT, SECOND_ORDER)]
+    quiet = [
+        case for case in cases if case.truth.label in (EQUIVALENT, SECOND_ORDER, SPECIAL_POINT)
+    ]
     for case in [*chosen(cases, per), *quiet]:
         mutant = case.mutant
         info = {
@@ -121,11 +126,11 @@ def _study(
 
 def _published(record: dict[str, Any]) -> dict[str, Any]:
     """What the results file keeps: of the backwards put aside, nothing that shows their text."""
-    hidden = {"before", "after", "line", "findings"} if record["split"] == "holdout" else set()
-    kept = {k: v for k, v in record.items() if k not in hidden}
-    if "findings" in kept:
-        kept["findings"] = [{k: f[k] for k in ("code", "cause", "line")} for f in kept["findings"]]
-    return kept
+    dropped = {"unproved", "seconds", "findings", "codes"}
+    if record["split"] == "holdout":
+        dropped |= {"before", "after", "line"}
+    findings = [{k: f[k] for k in ("code", "cause")} for f in record["findings"]]
+    return {**{k: v for k, v in record.items() if k not in dropped}, "findings": findings}
 
 
 def _summary(figures: dict[str, Any]) -> str:
@@ -135,7 +140,8 @@ def _summary(figures: dict[str, Any]) -> str:
         shares = {
             "found": g["found"] / g["mutants"],
             "cause named": g["named"] / g["mutants"],
-            "cause agrees": g["agrees"] / g["implied"] if g["implied"] else float("nan"),
+            "of those right": g["right"] / max(g["named"], 1),
+            "simplest said": g["simplest"] / max(g["with_simplest"], 1),
             "line": g["line_given"] / g["mutants"],
             "mutated line": g["line_exact"] / g["mutants"],
             "gradcheck slow": g["gradcheck_slow"] / g["mutants"],
@@ -143,7 +149,7 @@ def _summary(figures: dict[str, Any]) -> str:
         }
         told = ", ".join(f"{word} {100 * part:.1f} %" for word, part in shares.items())
         lines.append(f"{name}: {g['mutants']} real; {told}; contradicted {g['contradicted']}")
-    for name, g in [*figures["false_alarms"].items(), ("second-order", figures["second_order"])]:
+    for name, g in [*figures["false_alarms"].items(), *figures["besides"].items()]:
         lines.append(f"{name}: {g['checked']}; on the gradient {g['gradient']}; {g['codes']}")
     lines.append(f"median {figures['median_seconds']} s; errors of the check {figures['errors']}")
     return "\n".join(lines)
@@ -151,13 +157,14 @@ def _summary(figures: dict[str, Any]) -> str:
 
 def _show(records: list[dict[str, Any]]) -> None:
     """The design set's failures, one a line; those of the backwards put aside stay unseen."""
+    shown: dict[str, None] = {}
     for record in records:
         if record["split"] == "holdout":
             continue
         where = f"{record['subject']}:{record.get('line', '')} {record.get('kind', '')}"
         change = f"{record.get('before', '')}  ->  {record.get('after', '')}"
-        for problem in _problems(record):
-            print(f"{problem}: {where}: {change}")
+        shown.update({f"{p}: {where}: {change}": None for p in _problems(record)})
+    print("\n".join(shown))
 
 
 def _spot_check(records: list[dict[str, Any]], count: int) -> None:
@@ -171,20 +178,19 @@ def _spot_check(records: list[dict[str, Any]], count: int) -> None:
 
 
 def _problems(record: dict[str, Any]) -> list[str]:
-    findings = [(f["code"], f["cause"]) for f in record["findings"]]
+    findings = [(f["code"], f["cause"]) for f in record["findings"] if f["code"] != "LP101"]
     if "error" in record:
         return [f"ERROR {record['error']}"]
     if record["label"] == REAL:
         checks = {
             "NOT FOUND": not record["found"],
             f"UNNAMED {findings}": record["found"] and not record["named"],
-            f"DISAGREES {record['implied']} {record['causes']}": record["agrees"] is False
-            and record["named"],
+            f"DISAGREES {record['causes']}": record["named"] and not record["agrees"],
             f"CONTRADICTED {record['contradicted']}": bool(record["contradicted"]),
         }
         return [name for name, holds in checks.items() if holds]
-    if record["label"] == SECOND_ORDER:
-        return [] if findings else ["NOT FOUND (second order)"]
+    if record["label"] in (SECOND_ORDER, SPECIAL_POINT):
+        return [] if findings else [f"NOT FOUND ({record['label']})"]
     return [f"FALSE ALARM {record['label']} {findings}"] if findings else []
 
 

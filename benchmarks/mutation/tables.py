@@ -11,22 +11,22 @@ from benchmarks.results import setting, share, table
 
 Record = dict[str, Any]
 
-SPLITS = ("design", "holdout")
 HEADER = [
-    "", "mutants", "found", "cause named", "cause agrees", "cause contradicted", "line given",
-    "the mutated line", "gradcheck slow", "gradcheck fast",
+    "", "mutants", "found", "cause named", "of those right", "simplest cause said",
+    "cause contradicted", "line given", "the mutated line", "gradcheck slow", "gradcheck fast",
 ]  # fmt: skip
 
 
 def count(records: Sequence[Record]) -> dict[str, Any]:
     """The figures of a group of real mutants."""
-    implied = [r for r in records if r["implied"]]
+    implied = [r for r in records if r["implied"] is not None]
     return {
         "mutants": len(records),
         "found": _sum(records, "found"),
         "named": _sum(records, "named"),
-        "implied": len(implied),
-        "agrees": _sum(implied, "agrees"),
+        "right": _sum([r for r in records if r["named"]], "agrees"),
+        "with_simplest": len(implied),
+        "simplest": _sum(implied, "implied"),
         "contradicted": sum(bool(r["contradicted"]) for r in records),
         "line_given": _sum(records, "line_given"),
         "line_exact": _sum(records, "line_exact"),
@@ -63,7 +63,10 @@ def figures(records: Sequence[Record], labels: dict[str, int]) -> dict[str, Any]
             label: _alarms([r for r in records if r["label"] == label])
             for label in ("unchanged", "equivalent")
         },
-        "second_order": _alarms([r for r in records if r["label"] == "second-order"]),
+        "besides": {
+            label: _alarms([r for r in records if r["label"] == label])
+            for label in ("second-order", "special-point")
+        },
         "errors": sum("error" in r for r in records),
         "median_seconds": round(median(seconds), 4) if seconds else None,
     }
@@ -113,8 +116,9 @@ def page(data: dict[str, Any]) -> list[str]:
         "Which wrong backwards does `lossproof.check` find, and does it say why? "
         f"{sum(labels.values())} automatic mutants of {data['backwards']} right, hand-written "
         f"backwards were made: {labels['real']} are real bugs, {labels['equivalent']} change "
-        f"nothing, {labels['loud']} raise an error by themselves, and {labels['second-order']} "
-        "are wrong only in the derivative of the gradient. Which is which was decided without "
+        f"nothing, {labels['loud']} raise an error by themselves, {labels['second-order']} are "
+        f"wrong only in the derivative of the gradient, and {labels['special-point']} only at a "
+        "tie or at zero, where their gradient is not finite. Which is which was decided without "
         "lossproof, by torch's automatic derivative of the same mathematics written another way. "
         f"{f['total']['mutants']} of the real ones, "
         f"{data['per_subject'] or 'all'} of each backward, drawn by lot, were checked. "
@@ -122,13 +126,13 @@ def page(data: dict[str, Any]) -> list[str]:
         "while the naming of causes was written.",
         setting(data) + " Again: `python -m benchmarks.mutation.run`.",
         table(HEADER, [*_rows(f["by_split"]), row("**all**", f["total"])]),
-        "*Found*: a finding that the unchanged backward does not have. *Cause agrees*: of the "
+        "*Found*: a finding that the unchanged backward does not have. *Of those right*: the cause "
+        "says what the wrong gradient is, or which slip was made. *Simplest cause said*: of the "
         "mutants whose gradient is, at all inputs, a constant times the right one, zero, missing, "
         "that of another input, right only for a `grad_output` of one, or its own mean repeated, "
-        "those whose named cause says so. *Cause contradicted*: the named cause says one of these "
-        "things, and it is not so. *The mutated line*: it is among the places that the report "
-        "shows. *gradcheck*: torch's own, on the same inputs in float64; it names no cause and no "
-        "line.",
+        "those whose cause says so. *Cause contradicted*: the cause says one of these things, and "
+        "it is not so. *The mutated line*: it is among the places that the report shows. "
+        "*gradcheck*: torch's own, on the same inputs in float64; it names no cause and no line.",
         "## On right backwards",
         table(
             ["", "checks", "with a finding on the gradient", "with another finding",
@@ -137,10 +141,11 @@ def page(data: dict[str, Any]) -> list[str]:
         ),
         "Not counted: LP101, which says rightly of a loss without a reduction that it is not one "
         "number.",
-        "## Wrong only in the second derivative",
+        "## Wrong only in the second derivative, or at special points",
         table(
-            ["", "checks", "found", "with another finding", "gradcheck slow", "gradcheck fast"],
-            [_alarm_row("second-order", f["second_order"])],
+            ["", "checks", "found by a rule of the gradient", "by another",
+             "gradcheck slow", "gradcheck fast"],
+            [_alarm_row(label, f["besides"][label]) for label in f["besides"]],
         ),
         "## By kind of slip",
         table(HEADER, _rows(f["by_kind"])),
@@ -166,7 +171,8 @@ def row(name: str, g: dict[str, Any]) -> list[Any]:
     whole = g["mutants"]
     return [
         name, whole, share(g["found"], whole), share(g["named"], whole),
-        share(g["agrees"], g["implied"]), g["contradicted"], share(g["line_given"], whole),
+        share(g["right"], g["named"]), share(g["simplest"], g["with_simplest"]),
+        g["contradicted"], share(g["line_given"], whole),
         share(g["line_exact"], whole), share(g["gradcheck_slow"], whole),
         share(g["gradcheck_fast"], whole),
     ]  # fmt: skip

@@ -23,7 +23,8 @@ CHECKED_SEED = 0
 EQUAL = 1e-10
 """Relative to the norm of the gradient; float64 leaves two right formulas within about 1e-14."""
 
-REAL, EQUIVALENT, LOUD, SECOND_ORDER = "real", "equivalent", "loud", "second-order"
+REAL, EQUIVALENT, LOUD = "real", "equivalent", "loud"
+SECOND_ORDER, SPECIAL_POINT = "second-order", "special-point"
 
 
 @dataclass(frozen=True)
@@ -42,18 +43,12 @@ class Truth:
     """The class of a mutant, and how its gradients are related to the right ones."""
 
     label: str
-    """``real``, ``equivalent``, ``loud`` (raises) or ``second-order`` (only the derivative of the
-    gradient is wrong)."""
+    """``real``, ``equivalent``, ``loud`` (raises), ``second-order`` (only the derivative of the
+    gradient is wrong) or ``special-point`` (only at a tie or at zero, where it is not finite)."""
     relations: tuple[Relation | None, ...] = ()
     """For each wrong gradient, where one word says it all."""
     visible: bool = True
     """Whether the fault shows at the inputs that the check is given."""
-
-    @property
-    def implied(self) -> str | None:
-        """The word that holds for every wrong gradient."""
-        words = {relation.word if relation else None for relation in self.relations}
-        return words.pop() if len(words) == 1 else None
 
 
 def classify(mutant: Loaded, right: Loaded) -> Truth:
@@ -66,6 +61,8 @@ def classify(mutant: Loaded, right: Loaded) -> Truth:
             return Truth(LOUD)
         wrong = [sample.wrong for sample in samples]
         if not any(wrong):
+            if not _finite_at_special_points(mutant, right):
+                return Truth(SPECIAL_POINT)
             return Truth(EQUIVALENT if _right_twice(mutant, right) else SECOND_ORDER)
         positions = sorted({i for sample in samples for i in sample.wrong})
         relations = tuple(_relation(samples, mutant, i) for i in positions)
@@ -128,6 +125,26 @@ def _sample(mutant: Loaded, right: Loaded, seed: int) -> Sample:
     return Sample(found, wanted, seed)
 
 
+def _finite_at_special_points(mutant: Loaded, right: Loaded) -> bool:
+    """Whether the gradient is finite at ties and zeros, wherever the unchanged backward is.
+
+    Which of several subgradients is taken there is nobody's mistake, so values do not count.
+    """
+    return all(
+        _finite(mutant, right, fill) or not _finite(right, right, fill) for fill in (0.0, 1.0)
+    )
+
+
+def _finite(loaded: Loaded, right: Loaded, fill: float) -> bool:
+    arguments = list(right.inputs(CHECKED_SEED))
+    for i, argument in enumerate(arguments):
+        if isinstance(argument, Tensor) and argument.requires_grad:
+            arguments[i] = torch.full_like(argument, fill).requires_grad_()
+    value = loaded.loss.apply(*arguments)
+    found = gradients(loaded.loss.apply, arguments, grad_output_for(value.detach(), CHECKED_SEED))
+    return all(g is None or bool(torch.isfinite(g).all()) for g in found)
+
+
 def _right_twice(mutant: Loaded, right: Loaded) -> bool:
     """Whether the gradient has the right derivative, wherever the unchanged backward has it."""
     return all(_double_right(mutant, right, seed) for seed in SEEDS) or not all(
@@ -186,7 +203,16 @@ def _factor(samples: Sequence[Sample], i: int) -> float | None:
         if not equal(found, factor * wanted):
             return None
         factors.append(factor)
-    return factors[0] if max(factors) - min(factors) <= 1e-9 * max(map(abs, factors)) else None
+    return (
+        _rounded(factors[0])
+        if max(factors) - min(factors) <= 1e-9 * max(map(abs, factors))
+        else None
+    )
+
+
+def _rounded(factor: float) -> float:
+    """A factor that is a whole number but for rounding is that number."""
+    return float(round(factor)) if abs(factor - round(factor)) <= 1e-9 else factor
 
 
 def _is_of_another_input(sample: Sample, i: int) -> bool:

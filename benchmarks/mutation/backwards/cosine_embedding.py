@@ -3,7 +3,6 @@
 import torch
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
 from benchmarks.mutation.draw import Draw
 
@@ -11,8 +10,8 @@ from benchmarks.mutation.draw import Draw
 class CosineEmbeddingLoss(Function):
     @staticmethod
     def forward(ctx, first, second, label, margin):
-        first_norm = first.pow(2).sum(dim=1, keepdim=True).sqrt()
-        second_norm = second.pow(2).sum(dim=1, keepdim=True).sqrt()
+        first_norm = (first.pow(2).sum(dim=1, keepdim=True) + 1e-6).sqrt()
+        second_norm = (second.pow(2).sum(dim=1, keepdim=True) + 1e-6).sqrt()
         first_unit = first / first_norm
         second_unit = second / second_norm
         cosine = (first_unit * second_unit).sum(dim=1)
@@ -37,7 +36,10 @@ LOSS = CosineEmbeddingLoss
 
 
 def reference(first, second, label, margin):
-    cosine = functional.cosine_similarity(first, second, dim=1)
+    squares = (torch.einsum("nd,nd->n", x, x) + 1e-6 for x in (first, second))
+    cosine = torch.einsum("nd,nd->n", first, second)
+    for square in squares:
+        cosine = cosine * torch.rsqrt(square)
     attract = (1 + label) / 2 * (1 - cosine)
     return attract + (1 - label) / 2 * torch.clamp(cosine - margin, min=0)
 

@@ -17,9 +17,10 @@ class CoxLoss(Function):
     def backward(ctx, grad_output):
         log_risk, event = ctx.saved_tensors
         at_risk = torch.logcumsumexp(log_risk, dim=0)
-        hazard = event * torch.exp(-at_risk)
-        later = hazard.flip(0).cumsum(dim=0).flip(0)
-        grad = (torch.exp(log_risk) * later - event) / event.sum()
+        gap = log_risk.unsqueeze(1) - at_risk.unsqueeze(0)
+        at_risk_then = torch.ones_like(gap).triu() > 0
+        share = torch.where(at_risk_then, gap, -torch.inf).exp()
+        grad = (share @ event - event) / event.sum()
         return grad_output * grad, None
 
 

@@ -11,7 +11,7 @@ class ContrastiveLoss(Function):
     def forward(ctx, first, second, same, margin):
         ctx.save_for_backward(first, second, same)
         ctx.margin = margin
-        distance = torch.sqrt(((first - second) ** 2).sum(1))
+        distance = torch.sqrt(((first - second) ** 2).sum(1) + 1e-6)
         short = torch.relu(margin - distance)
         return 0.5 * (same * distance**2 + (1 - same) * short**2).mean()
 
@@ -19,7 +19,7 @@ class ContrastiveLoss(Function):
     def backward(ctx, grad_output):
         first, second, same = ctx.saved_tensors
         gap = first - second
-        distance = torch.sqrt((gap**2).sum(1, keepdim=True))
+        distance = torch.sqrt((gap**2).sum(1, keepdim=True) + 1e-6)
         same = same.unsqueeze(1)
         short = torch.relu(ctx.margin - distance)
         grad = (same * gap - (1 - same) * short * gap / distance) / first.shape[0]
@@ -31,7 +31,7 @@ LOSS = ContrastiveLoss
 
 
 def reference(first, second, same, margin):
-    distance = torch.linalg.vector_norm(first - second, dim=1)
+    distance = torch.hypot(torch.linalg.vector_norm(first - second, dim=1), first.new_tensor(1e-3))
     apart = torch.clamp(margin - distance, min=0.0).square()
     return torch.where(same > 0, distance.square(), apart).sum() / (2 * len(first))
 

@@ -1,6 +1,7 @@
 from typing import Any
 
 from benchmarks.mutation.examine import judge
+from benchmarks.mutation.operators import KINDS
 
 from benchmarks.mutation import tables, words
 
@@ -13,7 +14,7 @@ def finding(code: str = "LP202", cause: str | None = None, line: int = 9) -> dic
 
 
 def record(*findings: dict[str, Any], word: str | None = "factor", **more: Any) -> dict[str, Any]:
-    relation = None if word is None else {"word": word, "factor": None}
+    relation = None if word is None else {"word": word, "factor": 2.0}
     return {
         "label": "real", "subject": "mse", "split": "design", "kind": "sign-flipped", "line": 9,
         "relations": [relation], "findings": list(findings),
@@ -36,6 +37,12 @@ def test_an_unnamed_cause_is_no_name() -> None:
     assert judge(record(finding(cause="missing-path")), set())["named"] is True
 
 
+def test_a_rule_of_the_gradient_names_the_cause_itself() -> None:
+    numerics = finding("LP301", cause="divide")
+    assert judge(record(numerics), set())["causes"] == ["divide"]
+    assert judge(record(numerics, finding("LP202")), set())["causes"] == []
+
+
 def test_the_mutated_line_counts_wherever_the_report_shows_it() -> None:
     shown = {**finding(line=3), "lines": [3, 9]}
     assert judge(record(shown), set())["line_exact"] is True
@@ -43,14 +50,32 @@ def test_the_mutated_line_counts_wherever_the_report_shows_it() -> None:
     assert judge(record(finding(line=3)), set())["line_given"] is True
 
 
-def test_a_cause_agrees_or_contradicts() -> None:
-    factor = next(iter(words.SAYS["factor"]))
-    said = judge(record(finding(cause=factor), word="factor"), set())
-    assert (said["agrees"], said["contradicted"]) == (True, [])
-    wrong = judge(record(finding(cause="none-returned"), word="factor"), set())
-    assert (wrong["agrees"], wrong["contradicted"]) == (False, ["none-returned"])
-    open_question = judge(record(finding(cause="missing-path"), word=None), set())
-    assert (open_question["agrees"], open_question["contradicted"]) == (None, [])
+def test_a_cause_is_right_if_it_says_what_the_gradient_is() -> None:
+    said = judge(record(finding(cause="constant-factor"), kind="operand-dropped"), set())
+    assert (said["agrees"], said["implied"], said["contradicted"]) == (True, True, [])
+    wrong = judge(record(finding(cause="none-returned"), kind="operand-dropped"), set())
+    assert (wrong["agrees"], wrong["implied"]) == (False, False)
+    assert wrong["contradicted"] == ["none-returned"]
+
+
+def test_a_cause_is_right_if_it_says_which_slip_was_made() -> None:
+    said = judge(record(finding(cause="wrong-constant"), kind="constant-changed"), set())
+    assert (said["agrees"], said["implied"], said["contradicted"]) == (True, False, [])
+    said = judge(record(finding(cause="missing-path"), kind="axis-changed", word=None), set())
+    assert (said["agrees"], said["implied"], said["contradicted"]) == (False, None, [])
+
+
+def test_only_a_factor_of_minus_one_is_a_sign() -> None:
+    def causes_of(factor: float) -> set[str]:
+        return words.said_by({"word": "factor", "factor": factor})
+
+    assert causes_of(-1.0) == {"sign"}
+    assert "sign" not in causes_of(-2.0)
+    assert causes_of(0.1) == words.OF_A_FACTOR
+
+
+def test_every_kind_of_slip_has_its_words() -> None:
+    assert set(words.OF_THE_SLIP) == set(KINDS)
 
 
 def test_the_page_shows_the_counts() -> None:
@@ -65,7 +90,9 @@ def test_the_page_shows_the_counts() -> None:
         {**quiet, "label": "unchanged", "findings": [finding("LP101")]},
         {**quiet, "label": "second-order", "findings": [finding("LP205")]},
     ]
-    figures = tables.figures(records, {"real": 2, "equivalent": 1, "loud": 0, "second-order": 1})
+    figures = tables.figures(
+        records, {"real": 2, "equivalent": 1, "special-point": 0, "loud": 0, "second-order": 1}
+    )
     assert figures["total"]["mutants"] == 2
     assert figures["total"]["found"] == 1
     assert figures["total"]["named"] == 1
@@ -74,7 +101,7 @@ def test_the_page_shows_the_counts() -> None:
     assert figures["false_alarms"]["unchanged"]["other"] == 0
     assert figures["causes_by_kind"]["sign-flipped"] == {"missing-path": 1}
     assert figures["causes_by_kind"]["return-none"] == {"not found": 1}
-    assert figures["second_order"]["codes"] == {"LP205": 1}
+    assert figures["besides"]["second-order"]["codes"] == {"LP205": 1}
     machine = dict.fromkeys(
         [
             "date",
