@@ -21,6 +21,7 @@ class Kind(Enum):
     REAL = "any numbers"
     POSITIVE = "positive numbers"
     NONNEGATIVE = "numbers of at least 0"
+    NEGATIVE = "numbers of at most 0"
     UNIT = "numbers in [0, 1]"
     BINARY = "zeros and ones"
     SIGN = "-1 and 1"
@@ -88,6 +89,7 @@ _TESTS = {
     Kind.REAL: lambda values, axis: True,
     Kind.POSITIVE: lambda values, axis: bool((values > 0).all()),
     Kind.NONNEGATIVE: lambda values, axis: bool((values >= 0).all()),
+    Kind.NEGATIVE: lambda values, axis: bool((values <= 0).all()),
     Kind.UNIT: lambda values, axis: bool(((values >= 0) & (values <= 1)).all()),
     Kind.BINARY: lambda values, axis: bool(((values == 0) | (values == 1)).all()),
     Kind.SIGN: lambda values, axis: bool((values.abs() == 1).all()),
@@ -98,7 +100,10 @@ _TESTS = {
     Kind.ROTATION: _is_rotation,
 }
 
-_FREE = (Kind.BINARY, Kind.SIGN, Kind.INTEGER, Kind.UNIT, Kind.POSITIVE, Kind.NONNEGATIVE)
+# From narrow to wide.
+_FREE = (
+    Kind.BINARY, Kind.SIGN, Kind.INTEGER, Kind.UNIT, Kind.POSITIVE, Kind.NONNEGATIVE, Kind.NEGATIVE,
+)  # fmt: skip
 
 
 def domain_of(tensor: Tensor, *, smooth: bool = False) -> Domain:

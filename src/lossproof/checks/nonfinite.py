@@ -45,7 +45,9 @@ class Culprit:
     operand: float | None = None
     """The number that its first operand held where the result is not finite."""
     chain: tuple[str, ...] = ()
-    """What its first operand was made by, innermost first."""
+    """What its first operand was made by, nearest first, along first operands."""
+    ancestors: frozenset[str] = frozenset()
+    """Every operation that its operands were made by."""
 
     @property
     def key(self) -> tuple[str, int]:
@@ -105,6 +107,7 @@ class _Event:
     place: Location | None
     operand: float | None
     chain: tuple[str, ...]
+    ancestors: frozenset[str]
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -116,6 +119,11 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.events: list[_Event] = []
         self._makers: dict[int, tuple[str, tuple[int, ...]]] = {}
         self._alive: list[Tensor] = []
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Spares the import of torch's compiler, which takes longer than a whole check."""
+        return False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -153,10 +161,24 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> None:
         place, reached = _place(self.sources)
         if not reached:
-            return
+            return  # one of the check's own operations
         node = torch._C._current_autograd_node()
-        chain = self._chain(_memory(operands[0])) if operands else ()
-        self.events.append(_Event(name, node, produced, place, _operand(first, results), chain))
+        memories = [_memory(operand) for operand in operands]
+        chain, ancestors = self._chain(memories[0]), self._ancestors(memories)
+        value = _operand(first, results)
+        self.events.append(_Event(name, node, produced, place, value, chain, ancestors))
+
+    def _ancestors(self, waiting: list[int]) -> frozenset[str]:
+        names: set[str] = set()
+        seen: set[int] = set()
+        while waiting:
+            memory = waiting.pop()
+            if memory in self._makers and memory not in seen:
+                seen.add(memory)
+                name, operands = self._makers[memory]
+                names.add(_plain(name))
+                waiting = [*waiting, *operands]
+        return frozenset(names)
 
     def _chain(self, memory: int) -> tuple[str, ...]:
         """The operations that led to a tensor, nearest first, along their first operands."""
@@ -230,6 +252,7 @@ def _named(event: _Event, found: Evaluation) -> Culprit:
         return Culprit(
             _plain(event.operation), "forward", event.produced, event.place,
             excerpt(event.place) if event.place else "", event.operand, event.chain,
+            event.ancestors,
         )  # fmt: skip
     operation = _of_node(event.node, found)
     place = event.place
@@ -238,7 +261,7 @@ def _named(event: _Event, found: Evaluation) -> Culprit:
     name, *chain = _node_names(event.node)
     return Culprit(
         name, "backward", event.produced, place,
-        excerpt(place) if place else "", None, tuple(chain),
+        excerpt(place) if place else "", None, tuple(chain), _nodes_before(event.node),
     )  # fmt: skip
 
 
@@ -246,9 +269,27 @@ def _node_names(node: Any) -> list[str]:
     """The names of the operations that a node of the graph and the ones before it belong to."""
     names: list[str] = []
     while node is not None and len(names) <= _DEPTH and not hasattr(node, "variable"):
-        names.append(_plain(_snake(re.sub(r"Backward\d*$", "", str(node.name())))))
+        names.append(_node_name(node))
         node = next((following for following, _ in node.next_functions if following), None)
     return names
+
+
+def _nodes_before(node: Any) -> frozenset[str]:
+    """The names of every operation that a node of the graph depends on."""
+    names: set[str] = set()
+    seen: set[Any] = set()
+    waiting = [following for following, _ in node.next_functions]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen and not hasattr(node, "variable"):
+            seen.add(node)
+            names.add(_node_name(node))
+            waiting += [following for following, _ in node.next_functions]
+    return frozenset(names)
+
+
+def _node_name(node: Any) -> str:
+    return _plain(_snake(re.sub(r"Backward\d*$", "", str(node.name()))))
 
 
 def _of_node(node: Any, found: Evaluation) -> Operation | None:

@@ -100,6 +100,7 @@ def exact_points(inputs: Inputs) -> list[SpecialPoint]:
         for moved in all_moved:
             found += [point for point in make(moved) if _differs(point.values, inputs.values)]
     found += _joint(inputs, all_moved)
+    found += list(_targets(inputs, all_moved))
     return found
 
 
@@ -149,19 +150,36 @@ def _ties(moved: _Moved) -> Iterator[SpecialPoint]:
 
 
 def _joint(inputs: Inputs, all_moved: Sequence[_Moved]) -> list[SpecialPoint]:
-    """Points at which several inputs move together."""
+    """Points at which several inputs of one shape move together."""
+    free = [moved for moved in all_moved if moved.domain.is_free]
+    same = [moved for moved in free if moved.tensor.shape == free[0].tensor.shape]
+    if len(same) < 2:
+        return []
+    names = ", ".join(moved.name for moved in same)
     found = []
-    real = [moved for moved in all_moved if moved.domain.kind in (Kind.REAL, Kind.NONNEGATIVE)]
-    for i, one in enumerate(real):
-        same = [two for two in real[i:] if two.tensor.shape == one.tensor.shape]
-        if len(same) > 1 and i == 0:
-            names = ", ".join(moved.name for moved in same)
-            values = _all_at(inputs, same, lambda moved, one=one: one.tensor)  # type: ignore[misc]
-            if len(same) > 2:
-                found.append(SpecialPoint(values, f"{names} are all equal"))
-            zeros = _all_at(inputs, same, lambda moved: moved.filled(0.0))
-            found.append(SpecialPoint(zeros, f"{names} are all 0"))
+    if len(same) > 2 and all(moved.domain == same[0].domain for moved in same):
+        equal = _all_at(inputs, same, lambda moved: same[0].tensor)
+        found.append(SpecialPoint(equal, f"{names} are all equal"))
+    if not any(moved.domain.kind is Kind.POSITIVE for moved in same):
+        zeros = _all_at(inputs, same, lambda moved: moved.filled(0.0))
+        found.append(SpecialPoint(zeros, f"{names} are all 0"))
     return found
+
+
+def _targets(inputs: Inputs, all_moved: Sequence[_Moved]) -> Iterator[SpecialPoint]:
+    """Soft labels that are as hard as labels mostly are: exactly 0 and 1."""
+    shapes = [moved.tensor.shape for moved in all_moved]
+    for position, argument in enumerate(inputs.arguments):
+        value = argument.value
+        if argument.differentiable or not isinstance(value, torch.Tensor):
+            continue
+        if value.is_floating_point() and value.shape in shapes:
+            target = _Moved(inputs, position, domain_of(value))
+            if target.domain.kind is Kind.PROBABILITY:
+                yield from list(_certainties(target))[:1]
+            elif target.domain.kind is Kind.UNIT:
+                hard = (target.tensor > 0.5).to(value.dtype)
+                yield target.point(hard, "{name} is exactly 0 or 1 everywhere")
 
 
 def _all_at(
@@ -208,6 +226,8 @@ def _levels(moved: _Moved) -> tuple[float, ...]:
     if kind is Kind.POSITIVE:
         typical = float(f"{float(moved.tensor.double().median()):.1g}")
         return (typical,)
+    if kind is Kind.NEGATIVE:
+        return (0.0, -1.0, -0.3)
     return (0.0, 1.0, 0.3)
 
 
@@ -231,7 +251,7 @@ def _samples(moved: _Moved) -> Iterator[SpecialPoint]:
     if not moved.domain.is_free:
         return
     level = _levels(moved)[-1]
-    zero = kind in (Kind.REAL, Kind.UNIT, Kind.NONNEGATIVE)
+    zero = kind is not Kind.POSITIVE
     if x.dim() > 1:
         if zero:
             yield moved.point(_set(x, 0, 0.0), "one sample of {name} is 0")
@@ -274,6 +294,8 @@ def element_values(moved: _Moved) -> tuple[float, ...]:
         return tuple(value for value in values if value > 0 and value >= least * 1e-3)
     if kind is Kind.NONNEGATIVE:
         return tuple(value for value in values if value >= 0)
+    if kind is Kind.NEGATIVE:
+        return tuple(value for value in values if value <= 0)
     return values
 
 
@@ -316,7 +338,7 @@ def ladders(inputs: Inputs) -> list[Ladder]:
     return found
 
 
-_GROWING = (Kind.REAL, Kind.POSITIVE, Kind.NONNEGATIVE)
+_GROWING = (Kind.REAL, Kind.POSITIVE, Kind.NONNEGATIVE, Kind.NEGATIVE)
 
 
 def _scaled(moved: _Moved) -> Ladder:

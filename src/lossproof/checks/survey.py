@@ -203,9 +203,9 @@ class Probe:
         if self.located < LOCATED:
             self.located += 1
             culprit = find_culprit(self.case, point.values, dtype=dtype, innocent=self.innocent)
-        assert found.value is not None
-        value = _total(found.value)
-        true = _total(truth.value) if truth.value is not None else math.nan
+        # A loss that refuses a NaN by an exception has no value.
+        value = math.nan if found.value is None else _total(found.value)
+        true = math.nan if truth.value is None else _total(truth.value)
         return Failure(point, culprit, value, true, math.isfinite(value), size, remote, dtype)
 
     # ------------------------------------------------------------------ the given inputs
@@ -266,7 +266,7 @@ class Probe:
     def _fails(self, point: SpecialPoint) -> bool:
         found = self.call(point.values, self.survey.dtype)
         self.survey.rungs += 1
-        return found.value is not None and not found.failed and not is_finite(found)
+        return found.failed or found.value is None or not is_finite(found)
 
     def _climb(self, ladder: Ladder) -> None:
         below = 0.0
@@ -274,7 +274,7 @@ class Probe:
             verdict = self._rung(ladder, size)
             if verdict == "float64 fails":
                 self._between(ladder, below or size / 4, size)
-            if verdict in ("float64 fails", "found"):
+            if verdict in ("float64 fails", "found", "raises"):
                 return
             below = size
             self.survey.biggest = max(self.survey.biggest, size)
@@ -282,7 +282,7 @@ class Probe:
     def _rung(self, ladder: Ladder, size: float) -> str:
         point = ladder.point(size)
         narrow = self.call(point.values, self.survey.dtype)
-        if narrow.failed or narrow.value is None or is_finite(narrow):
+        if not narrow.failed and is_finite(narrow):
             return "finite"
         truth = self.call(point.values, torch.float64)
         if truth.failed or truth.value is None or not is_finite(truth):
@@ -290,9 +290,10 @@ class Probe:
         if not is_representable(truth, self.survey.dtype):
             return "inherent"
         remote = size > ladder.remote
-        self.survey.overflows.append(
-            self.failure(point, self.survey.dtype, narrow, truth, size, remote)
-        )
+        failure = self.failure(point, self.survey.dtype, narrow, truth, size, remote)
+        if narrow.failed and failure.culprit is None:
+            return "raises"  # not because of a number that is not finite
+        self.survey.overflows.append(failure)
         return "found"
 
     def _between(self, ladder: Ladder, low: float, high: float) -> None:

@@ -42,11 +42,16 @@ from collections.abc import Iterable
 
 from lossproof.checks.examination import Examination
 from lossproof.checks.mends import mend
-from lossproof.checks.report import Finding, Number, Severity
+from lossproof.checks.report import Finding, Location, Number, Severity
 from lossproof.checks.rules import RULES, Verdict
 from lossproof.checks.survey import Failure, Survey, survey
 
 RULE = RULES["LP302"]
+
+# Operations that take numbers out of range; an `add` somewhere before a fault explains nothing.
+_UNSTABLE = frozenset(
+    {"exp", "expm1", "log", "cosh", "sinh", "pow", "div", "softmax", "sigmoid", "prod", "cumprod"}
+)
 
 
 def examine(case: Examination) -> Iterable[Verdict]:
@@ -73,17 +78,36 @@ def examine(case: Examination) -> Iterable[Verdict]:
 
 
 def _by_culprit(found: Survey) -> list[list[Failure]]:
-    groups: dict[object, list[Failure]] = {}
-    for failure in found.overflows:
-        culprit = failure.culprit
-        groups.setdefault(None if culprit is None else culprit.key, []).append(failure)
-    if len(groups) > 1:
-        groups.pop(None, None)  # not located: most likely one of the others
-    return [sorted(failures, key=_order) for failures in groups.values()]
+    """Failures of one line are one fault, and so are those of operations on each other's result.
+
+    An `exp` that overflows in one line and the `log` of its sum that underflows in the next have
+    one mend.
+    """
+    groups: list[list[Failure]] = []
+    for failure in sorted(found.overflows, key=_order):
+        home = next((group for group in groups if _belongs(failure, group[0])), None)
+        if home is None:
+            groups.append([failure])
+        else:
+            home.append(failure)
+    return groups
 
 
-def _order(failure: Failure) -> tuple[bool, float]:
-    return failure.remote, failure.size or 0.0
+def _order(failure: Failure) -> tuple[bool, bool, bool, float]:
+    culprit = failure.culprit
+    derived = culprit is None or culprit.phase == "backward"
+    return culprit is None, failure.remote, derived, failure.size or 0.0
+
+
+def _belongs(failure: Failure, first: Failure) -> bool:
+    one, other = failure.culprit, first.culprit
+    if one is None or other is None:
+        return True  # not located: most likely one of those that were
+    return (
+        one.key == other.key
+        or one.operation in other.ancestors & _UNSTABLE
+        or other.operation in one.ancestors & _UNSTABLE
+    )
 
 
 def _finding(case: Examination, failures: list[Failure], dtype: str) -> Finding:
@@ -107,8 +131,18 @@ def _finding(case: Examination, failures: list[Failure], dtype: str) -> Finding:
         cause=None if culprit is None else f"{culprit.operation}-{culprit.phase}",
         evidence=evidence,
         notes=[f"also when {failure.point.words}" for failure in failures[1:4]],
+        related=_related(failures),
         help=None if culprit is None else mend(culprit),
     )
+
+
+def _related(failures: list[Failure]) -> list[tuple[str, Location]]:
+    """The other lines at which the same numbers leave the range."""
+    places: dict[tuple[str, int], Location] = {}
+    for failure in failures:
+        if failure.culprit is not None and failure.culprit.location is not None:
+            places.setdefault(failure.culprit.key, failure.culprit.location)
+    return [("the same numbers leave the range here", place) for place in list(places.values())[1:]]
 
 
 def _shown(value: float) -> Number:
