@@ -198,7 +198,7 @@ def test_a_clean_report_says_what_was_proved_and_how_far():
     assert (
         render(clean)
         == """\
-checked   Dice with p: float32[8], t: float32[8]
+checked   Dice with p: float32[8]; t: float32[8]
 assumed   `p` is the prediction
 proved    wrong-backward: to 1e-7
           graph-cut, flat-loss
@@ -250,6 +250,12 @@ def test_colour_adds_nothing_but_colour(dice, monkeypatch, force):
     if force != "NO_COLOR":
         assert "\x1b[1;31merror[LP206]" in render(faulty, color=True)
     assert plain(render(faulty, color=True)) == render(faulty)
+
+
+def test_code_keeps_the_terminals_own_colour(dice):
+    lines = drawn(finding(Location.at(dice, 4)), color=True).split("\n")
+    assert lines[2] == "\x1b[1;34m4 | \x1b[0m        return 1 - num / denom"
+    assert lines[3] == "\x1b[1;34m  | \x1b[0m        \x1b[1;31m^^^^^^^^^^^^^^^^^^^^^^\x1b[0m"
 
 
 @given(st.text(), st.text(), st.integers(20, 200), st.booleans())

@@ -157,7 +157,7 @@ class _Drawing:
 
     def _gutter(self, number: int | None = None, dots: bool = False) -> Text:
         label = "." * min(3, self.numbers + 1) if dots else str(number or "")
-        return Text(f"{label:>{self.numbers}} | ", GUTTER, end="")
+        return Text.assemble((f"{label:>{self.numbers}} | ", GUTTER))
 
     def _draw_note(self, note: str) -> None:
         lead = Text.assemble(" " * self.numbers, (" = ", GUTTER))
@@ -206,7 +206,7 @@ def _draw_verdicts(page: _Page, report: Report, verbose: bool) -> None:
 
 
 def _checked(report: Report) -> Text:
-    inputs = ", ".join(report.inputs)
+    inputs = "; ".join(report.inputs)
     return Text(visible(f"{report.subject} with {inputs}" if inputs else report.subject))
 
 
