@@ -22,3 +22,14 @@ settings.load_profile("lossproof")
 def seeded() -> None:
     """No test depends on the one before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def internal_errors_raise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rule that fails on a loss is told to users as unproved; a test must see it."""
+    from lossproof.checks import run
+
+    def fail(rule: object, error: Exception) -> None:
+        raise error
+
+    monkeypatch.setattr(run, "_internal_error", fail)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import traceback
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,6 +12,7 @@ from lossproof.checks.examination import Examination
 from lossproof.checks.inputs import Inputs, inputs_for
 from lossproof.checks.report import Finding, Location, Outcome, Report
 from lossproof.checks.rules import RULES, Rule, Verdict
+from lossproof.checks.sources import is_library
 from lossproof.checks.subject import Subject, subject_of
 from lossproof.checks.time_limit import time_limit
 from lossproof.errors import TimeLimitError, UsageError
@@ -105,7 +107,19 @@ def _run_rule(rule: Rule, case: Examination) -> list[Verdict]:
         return [rule.unproved("the loss raised an exception")]
     if base.backward_error is not None and rule.code not in AFTER_A_FAILED_BACKWARD:
         return [rule.unproved("the backward pass raised an exception")]
-    return rule.examine(case)
+    try:
+        return rule.examine(case)
+    except Exception as error:
+        return [_internal_error(rule, error)]
+
+
+def _internal_error(rule: Rule, error: Exception) -> Outcome:
+    """A fault of ours must not take the other rules' verdicts away; it is told, not hidden."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return rule.unproved(
+        f"lossproof itself failed here ({type(error).__name__}: {error}; "
+        f"{os.path.basename(last.filename)}:{last.lineno}); please report it"
+    )
 
 
 def _refuse_missing_device(case: Examination) -> None:
@@ -172,7 +186,10 @@ def _reproduction(subject: Subject, inputs: Inputs, seed: int) -> str | None:
     if subject.location is None or not name.isidentifier():
         return None
     file = os.path.relpath(subject.location.file)
-    file = subject.location.file if file.startswith("..") else file
+    if is_library(subject.location.file):
+        file = subject.origin.__module__
+    elif file.startswith(".."):
+        file = subject.location.file
     specifications = ", ".join(_specification(value) for value in inputs.values)
     return f'lossproof check {file}:{name} --inputs "{specifications}" --seed {seed}'
 
