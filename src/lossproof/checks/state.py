@@ -342,6 +342,11 @@ class State:
 
     def _visit_object(self, path: str, value: Any, depth: int) -> None:
         prefix = f"{path}." if path else "self."
+        if isinstance(value, torch.jit.ScriptModule):
+            # TorchScript holds its tensors itself: they can be put back, but not exchanged.
+            for name, tensor in (*value.named_parameters(), *value.named_buffers()):
+                self._visit(f"{prefix}{name}", tensor, depth + 1)
+            return
         if isinstance(value, nn.Module):
             for group in (value._parameters, value._buffers, value._modules):
                 self._add(_Dictionary(prefix, group), depth)

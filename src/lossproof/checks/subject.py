@@ -100,14 +100,14 @@ def subject_of(loss: Any) -> Subject:
 
 
 def _made(cls: type) -> Any:
+    if not any("__call__" in vars(base) for base in cls.__mro__):
+        raise UsageError(f"an instance of `{cls.__name__}` is not callable")
     try:
         return cls()
-    except TypeError as error:
-        if not callable(getattr(cls, "__call__", None)) and not issubclass(cls, nn.Module):
-            raise
+    except Exception as error:
         raise UsageError(
-            f"`{cls.__name__}` cannot be made without arguments ({error}); "
-            f"pass an instance, such as `{cls.__name__}(...)`"
+            f"`{cls.__name__}` cannot be made without arguments "
+            f"({type(error).__name__}: {error}); pass an instance, such as `{cls.__name__}(...)`"
         ) from error
 
 
@@ -134,20 +134,51 @@ def separate_setup(cls: type[torch.autograd.Function]) -> bool:
 def _instance_subject(instance: Any, origin: Any) -> Subject:
     cls = type(instance)
     location, sources = _source(cls)
+    kind: Kind = "callable"
     if isinstance(instance, nn.Module):
+        kind = "module"
+        _refuse_missing_forward(instance)
         instance = _copied(instance)
-        target, kind = cls.forward, "module"
-    else:
-        target, kind = cls.__call__, "callable"
-    if not callable(instance):
-        raise UsageError(f"an instance of `{cls.__name__}` is not callable")
-    signature = _signature(target)
-    if signature is not None:
-        signature = signature.replace(parameters=list(signature.parameters.values())[1:])
+    name = getattr(instance, "original_name", cls.__name__)  # of a scripted module
     return Subject(
-        instance, kind, cls.__name__, origin, location, sources,  # type: ignore[arg-type]
-        State(instance, sources), signature,
+        instance, kind, name, origin, location, sources,
+        State(instance, sources), _signature_of_instance(instance),
     )  # fmt: skip
+
+
+def _refuse_missing_forward(module: nn.Module) -> None:
+    cls = type(module)
+    own_call = cls.__call__ is not nn.Module.__call__
+    if not isinstance(module, torch.jit.ScriptModule) and not own_call:
+        if getattr(module.forward, "__func__", None) is nn.Module.forward:
+            raise UsageError(f"`{cls.__name__}` has no `forward`")
+
+
+def _signature_of_instance(instance: Any) -> inspect.Signature | None:
+    compiled = instance.forward if isinstance(instance, torch.jit.ScriptModule) else instance
+    if isinstance(compiled, (torch._C.ScriptMethod, torch.jit.ScriptFunction)):
+        return _signature_of_schema(compiled.schema)
+    if isinstance(instance, nn.Module):
+        return _signature(instance.forward)
+    return _signature(instance)
+
+
+def _signature_of_schema(schema: Any) -> inspect.Signature:
+    """The signature of TorchScript code, which Python cannot look into."""
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return inspect.Signature(
+        [
+            inspect.Parameter(
+                argument.name,
+                kind,
+                default=argument.default_value
+                if argument.has_default_value()
+                else inspect.Parameter.empty,
+            )
+            for argument in schema.arguments
+            if argument.name != "self"
+        ]
+    )
 
 
 def _plain_subject(loss: Callable[..., Any], base: Callable[..., Any]) -> Subject:
