@@ -30,4 +30,4 @@ check() { # NAME  EXPECTED-EXIT-CODE  WORD-IN-THE-REPORT
 }
 
 check WrongMSE 1 LP203
-check RightMSE 0 proved
+check RightMSE 0 "0 errors, 0 warnings, 0 unproved"

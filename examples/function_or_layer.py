@@ -90,7 +90,10 @@ def requires_grad() -> None:
         print(f"    RuntimeError: {error}")
     print("To set it on the loss by hand silences this message, and still trains nothing:")
     value.requires_grad_().backward()
-    print(f"    the gradient of the prediction is {prediction.grad}")
+    print(f"    the gradient of the prediction is {prediction.grad}\n")
+    print("The check needs no such setting. It takes the prediction by its name, and says so:")
+    report = lossproof.check(mean_absolute_error, prediction.detach(), target)
+    print(f"    {report.assumptions[0]}")
 
 
 def main() -> None:

@@ -69,7 +69,7 @@ def test_function_or_layer_tells_its_story(tmp_path):
     assert result.returncode == 0, result.stderr
     lines = path.read_text(encoding="utf-8").splitlines()
     line = 1 + next(i for i, text in enumerate(lines) if "argmax" in text)
-    assert "error[LP201] graph-cut" in result.stdout
+    assert "error[LP204] flat-loss: `argmax`" in result.stdout
     assert f"function_or_layer.py:{line}" in result.stdout
     assert "does not require grad" in result.stdout
 
