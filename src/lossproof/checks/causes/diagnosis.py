@@ -12,7 +12,7 @@ from lossproof.checks.causes.cause import Cause, Kind
 from lossproof.checks.causes.factors import constant_factor, mean_repeated
 from lossproof.checks.causes.paths import Paths, two_wrong_paths, wrong_path
 from lossproof.checks.causes.regions import wrong_region
-from lossproof.checks.causes.repair import Repair, find_repair
+from lossproof.checks.causes.repair import Repair, find_repairs
 from lossproof.checks.causes.source import FunctionSource, backward_of, source_of
 from lossproof.checks.causes.study import Study
 from lossproof.checks.causes.upstream import reduced, take_out, usage
@@ -177,25 +177,24 @@ def _explained(
 ) -> list[Fault]:
     assert verdict.scene is not None
     study = Study(verdict.scene, verdict.wrong)
-    repair = find_repair(study, source, study.still_wrong())
+    repairs = find_repairs(study, source, study.still_wrong())
     faults = list(_upstream_faults(study, verdict, kinds))
-    explained = {k for fault in faults for k in fault.arguments}
     rest = tuple(k for k in study.still_wrong() if k in verdict.wrong)
-    if not rest:
-        return [_with_repair(fault, repair) for fault in faults]
-    if repair is not None and faults:
-        # One change mends it all: one fault, which is the use of `grad_output`.
-        return [_with_repair(faults[0], repair)]
-    second = repair or find_repair(study, source, rest)
-    causes = _causes(study, rest, source, second)
-    found = _one_per_cause(causes, second)
-    if second is not None and set(rest) <= set(second.arguments):
-        found = [_merged(found, rest, second)]
-    if explained and not any(fault.cause for fault in found):
-        named = [fault for fault in found if fault.cause is None]
-        nonlinear = any(f.cause and f.cause.kind is Kind.GRAD_OUTPUT_NONLINEAR for f in faults)
-        if named and nonlinear:
-            return faults
+    if faults and (not rest or any(set(rest) <= set(r.arguments) for r in repairs)):
+        # What is left is the use of `grad_output` alone, or one change mends it all.
+        return [_with_repair(fault, repairs) for fault in faults]
+    if faults:
+        repairs = find_repairs(study, source, rest)
+    causes = _causes(study, rest, repairs)
+    if faults and faults[0].cause is not None and not any(causes.values()):
+        if faults[0].cause.kind is Kind.GRAD_OUTPUT_NONLINEAR:
+            return faults  # nothing can be compared until that is mended
+    found = _one_per_cause(causes, repairs)
+    for repair in repairs:
+        together = [fault for fault in found if set(fault.arguments) <= set(repair.arguments)]
+        if len(together) > 1:
+            found = [fault for fault in found if fault not in together]
+            found.append(_merged(together, repair))
     return [*faults, *found]
 
 
@@ -239,14 +238,19 @@ def _upstream_cause(
     return Cause(kind, clause)
 
 
-def _with_repair(fault: Fault, repair: Repair | None) -> Fault:
-    if repair is not None and set(fault.arguments) & set(repair.arguments):
-        fault.repair = repair
+def _with_repair(fault: Fault, repairs: Sequence[Repair]) -> Fault:
+    for repair in repairs:
+        if set(fault.arguments) & set(repair.arguments):
+            fault.repair = repair
     return fault
 
 
+def _repair_of(k: int, repairs: Sequence[Repair]) -> Repair | None:
+    return next((repair for repair in repairs if k in repair.arguments), None)
+
+
 def _causes(
-    study: Study, wrong: Sequence[int], source: FunctionSource | None, repair: Repair | None
+    study: Study, wrong: Sequence[int], repairs: Sequence[Repair]
 ) -> dict[int, Cause | None]:
     """The most telling cause for each argument that is still wrong."""
     found: dict[int, Cause | None] = dict(swapped(study))
@@ -254,16 +258,14 @@ def _causes(
     for k in wrong:
         if k in found:
             continue
-        found[k] = _plain_cause(study, k)
-        if found[k] is None and repair is not None and k in repair.arguments:
-            found[k] = _path_cause(study, k) or repair.cause
-        if found[k] is None and not (repair is not None and k in repair.arguments):
+        repair = _repair_of(k, repairs)
+        found[k] = _plain_cause(study, k) or _path_cause(study, k)
+        if found[k] is None and repair is not None:
+            found[k] = repair.cause
+        elif found[k] is None:
             pool = pool if pool is not None else quantities(study)
             found[k] = (
-                _path_cause(study, k)
-                or _first(study, k, (chain_rule,))
-                or factor_or_term(study, k, pool)
-                or _last_resort(study, k)
+                chain_rule(study, k) or factor_or_term(study, k, pool) or _last_resort(study, k)
             )
     return found
 
@@ -332,24 +334,22 @@ def _not_finite(study: Study, k: int) -> Cause | None:
 
 
 # ---------------------------------------------------------------------- one fault, one finding
-def _one_per_cause(causes: dict[int, Cause | None], repair: Repair | None) -> list[Fault]:
+def _one_per_cause(causes: dict[int, Cause | None], repairs: Sequence[Repair]) -> list[Fault]:
     """Arguments that are wrong for the same reason share a fault."""
     groups: dict[object, list[int]] = {}
     for k, cause in causes.items():
         key = None if cause is None else (cause.kind, cause.location if _is_path(cause) else None)
         groups.setdefault(key, []).append(k)
-    found = []
-    for ks in groups.values():
-        cause = causes[ks[0]]
-        own = repair if repair is not None and set(ks) & set(repair.arguments) else None
-        found.append(Fault(_rule(cause), cause, tuple(ks), own))
-    return found
+    return [
+        Fault(_rule(causes[ks[0]]), causes[ks[0]], tuple(ks), _repair_of(ks[0], repairs))
+        for ks in groups.values()
+    ]
 
 
-def _merged(faults: Sequence[Fault], wrong: tuple[int, ...], repair: Repair) -> Fault:
+def _merged(faults: Sequence[Fault], repair: Repair) -> Fault:
     """One change mends all of them: one fault, called by its most telling cause."""
     best = min(faults, key=lambda fault: _meaning(fault.cause))
-    return Fault(best.rule, best.cause, wrong, repair)
+    return Fault(best.rule, best.cause, repair.arguments, repair)
 
 
 def _meaning(cause: Cause | None) -> int:

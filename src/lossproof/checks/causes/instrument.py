@@ -204,6 +204,18 @@ class Instrumented:
         self._edited, self._instead = edited, instead
         return self._run(*args)
 
+    def usual(self, number: int) -> Operation:
+        """What the source does at an expression."""
+        node = self.nodes[number]
+        if isinstance(node, ast.UnaryOp):
+            return operator.neg
+        if isinstance(node, ast.Attribute):
+            return getattr
+        if isinstance(node, ast.Call):
+            method = isinstance(node.func, ast.Attribute)
+            return _call_method if method else _call_function
+        return self._operators[number]
+
     def recorded(self, args: Sequence[Any]) -> tuple[Any, Record]:
         """Run as written and note every operand and value."""
         self._record = Record()

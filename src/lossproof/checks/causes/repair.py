@@ -1,15 +1,528 @@
-"""placeholder"""
+"""The smallest change of a backward that makes its gradient right.
 
+The truth is known (:mod:`~lossproof.checks.witness`), and so the mistake can be undone instead of
+guessed at: common mistakes are tried backwards on every expression of the source, in the order of
+how plausible they are, until one makes the gradient right at both points. Such a change names the
+line, the cause and the mend at once.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import copy
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import torch
+
+from lossproof.checks.causes import edits
+from lossproof.checks.causes.cause import Cause, Kind
+from lossproof.checks.causes.edits import Edit, Piece
+from lossproof.checks.causes.instrument import Instrumented, Record, compiled, fresh_context
+from lossproof.checks.causes.source import FunctionSource, source_of
+from lossproof.checks.causes.study import Study
+from lossproof.checks.report import Location
+from lossproof.checks.trace import _Interceptor
+from lossproof.checks.witness import StandInContext, relative_error
+
+Tensor = torch.Tensor
+
+RUNS = 4000
+"""So many changes are tried for one backward."""
+PIECES = 36
+"""So many expressions of the source are tried as a missing factor or term."""
+LARGEST = 20_000
+"""Above this many elements trying changes takes too long."""
+LONGEST = 90
+"""A changed expression longer than this is shown by its line alone."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Repair:
-    arguments: tuple
-    cause: object
-    location: object
-    help: str
+    """A change that makes the gradient of these arguments right."""
+
+    kind: Kind
+    arguments: tuple[int, ...]
+    location: Location
+    before: str
+    after: str
+    statement: str
+    """The corrected statement."""
+
+    @property
+    def help(self) -> str:
+        """The mend, as code."""
+        return f"`{self.statement}`"
+
+    @property
+    def cause(self) -> Cause:
+        """The change as a cause."""
+        if max(len(self.before), len(self.after)) > LONGEST:
+            message = f"{_WORDS[self.kind]} in line {self.location.line} of backward"
+        else:
+            message = f"{_WORDS[self.kind]}: `{self.before}` should be `{self.after}` in backward"
+        return Cause(self.kind, message, self.location, self.help)
 
 
-def find_repair(study, source, wrong):
+_WORDS = {
+    Kind.SIGN: "a sign is wrong",
+    Kind.TRANSPOSED: "a matrix is transposed wrongly",
+    Kind.MISSING_FACTOR: "a factor is missing",
+    Kind.EXTRA_FACTOR: "a factor is too many",
+    Kind.MISSING_TERM: "a term is missing",
+    Kind.EXTRA_TERM: "a term is too many",
+    Kind.WRONG_CONSTANT: "a number is wrong",
+    Kind.WRONG_VARIABLE: "the wrong variable is used",
+    Kind.WRONG_OPERATOR: "an operator is wrong",
+    Kind.WRONG_FUNCTION: "a function is wrong or missing",
+    Kind.WRONG_REDUCTION: "a sum or mean is wrong",
+    Kind.WRONG_CONDITION: "a condition is wrong",
+}
+
+
+def find_repairs(study: Study, source: FunctionSource | None, wrong: Sequence[int]) -> list[Repair]:
+    """One change that mends everything that is wrong; else one for each argument that has one."""
+    if source is None or not wrong or study.function.numel > LARGEST:
+        return []
+    try:
+        bench = _Bench(study, source)
+    except (ValueError, SyntaxError, KeyError, TypeError):
+        return []  # the source cannot be run outside of its class
+    if not bench.usable:
+        return []
+    whole = bench.search(tuple(wrong))
+    if whole is not None:
+        return [whole]
+    if len(wrong) == 1:
+        return []
+    return [repair for repair in (bench.search((k,)) for k in wrong) if repair is not None]
+
+
+class _Bench:
+    """Runs a backward, as written and changed, at every point of a study."""
+
+    def __init__(self, study: Study, source: FunctionSource) -> None:
+        self.study = study
+        self.source = source
+        self.instrumented = Instrumented(source)
+        self.contexts: list[StandInContext] = []
+        self.upstream: list[tuple[Any, ...]] = []
+        for scene in study.scenes:
+            outputs, ctx = study.function.run(scene.args)
+            self.contexts.append(ctx)
+            self.upstream.append(
+                tuple(_upstream(i, out, scene.upstream) for i, out in enumerate(outputs))
+            )
+        self.mode: Any = contextlib.nullcontext
+        self.usable = self._runs_as_claimed()
+        if not self.usable:
+            self.mode = _lifted
+            self.usable = self._runs_as_claimed()
+
+    def _runs_as_claimed(self) -> bool:
+        """Whether plain runs give what torch's own machinery gave."""
+        self.records: list[Record] = []
+        self.plain: list[list[Tensor]] = []
+        for s, scene in enumerate(self.study.scenes):
+            try:
+                with torch.no_grad(), self.mode():
+                    found, record = self.instrumented.recorded(self._arguments(s))
+                gradients = self._shaped(found, s)
+            except Exception:  # it needs what only torch's own `ctx` has
+                return False
+            if gradients is None or any(
+                relative_error(g, c, scene.floor) > self.study.tolerance
+                for g, c in zip(gradients, scene.claim, strict=True)
+                if bool(torch.isfinite(c).all())
+            ):
+                return False
+            self.records.append(record)
+            self.plain.append(gradients)
+        return True
+
+    def _arguments(self, s: int) -> tuple[Any, ...]:
+        return (fresh_context(self.contexts[s]), *self.upstream[s])
+
+    def _shaped(self, found: Any, s: int) -> list[Tensor] | None:
+        """What torch makes of what a backward returns; ``None`` where it would refuse."""
+        returned = found if isinstance(found, (tuple, list)) else (found,)
+        gradients = []
+        for k, position in enumerate(self.study.function.wanted):
+            like = self.study.scenes[s].point[k]
+            gradient = returned[position] if position < len(returned) else None
+            if gradient is None:
+                gradients.append(torch.zeros_like(like))
+                continue
+            if not isinstance(gradient, Tensor):
+                return None
+            if gradient.shape != like.shape:
+                gradient = gradient.sum_to_size(like.shape)
+            gradients.append(gradient.to(like.dtype))
+        return gradients
+
+    def run(self, s: int, edit: Edit) -> list[Tensor] | None:
+        """The gradients with a change; ``None`` where it cannot be computed."""
+        try:
+            with torch.no_grad(), self.mode():
+                found = self.instrumented.run(
+                    self._arguments(s), edit.number, lambda *operands: edit.instead(s, *operands)
+                )
+            return self._shaped(found, s)
+        except Exception:  # most changes fit no shapes
+            return None
+
+    # ------------------------------------------------------------------ the search
+    def search(self, wrong: tuple[int, ...]) -> Repair | None:
+        """The first change that makes ``wrong`` right and leaves the others as they are."""
+        self._runs = 0
+        sites = self._sites(wrong)
+        for edit in self._candidates(sites, wrong):
+            self._runs += 1
+            if self._runs > RUNS:
+                return None
+            if self._mends(edit, wrong):
+                repair = self._confirmed(edit, wrong)
+                if repair is not None:
+                    return repair
+        return None
+
+    def _sites(self, wrong: tuple[int, ...]) -> list[int]:
+        """The expressions that matter to all that is wrong, and to nothing that is right."""
+        found = []
+        for number in self.records[0].values:
+            changed = self._changed(number)
+            if changed is None or changed == set(wrong):
+                found.append(number)
+        return sorted(found, key=self._order)
+
+    def _order(self, number: int) -> tuple[int, int]:
+        """By line; the whole expression before its parts."""
+        node = self.instrumented.nodes[number]
+        return node.lineno, number  # type: ignore[attr-defined]
+
+    def _changed(self, number: int) -> set[int] | None:
+        """Which gradients depend on an expression; ``None`` where that cannot be tried."""
+        value = self.records[0].values[number]
+        if isinstance(value, bool) or not isinstance(value, (int, float, Tensor)):
+            return None if isinstance(self.instrumented.nodes[number], ast.Constant) else set()
+        if isinstance(value, Tensor) and not value.is_floating_point():
+            return None
+        other = _nudged(value)
+        found = self.run(0, Edit(number, Kind.SIGN, lambda s, *_: other, ast.Constant(0)))
+        if found is None:
+            return None
+        pairs = zip(found, self.plain[0], strict=True)
+        return {k for k, (new, old) in enumerate(pairs) if not torch.equal(new, old)}
+
+    def _candidates(self, sites: Sequence[int], wrong: tuple[int, ...]) -> Iterator[Edit]:
+        """All changes, the plausible ones first."""
+        nodes, record = self.instrumented.nodes, self.records[0]
+        names, pieces = self._names(), self._pieces()
+        for number in sites:
+            yield from edits.plain_edits(
+                number, nodes[number], record.operands[number], record.values[number]
+            )
+        for number in sites:
+            solved = self._solved_constant(number, wrong)
+            if solved is not None:
+                yield solved
+        values = [n for n in sites if self._is_value(n)]
+        for number in values:
+            node = nodes[number]
+            assert isinstance(node, ast.expr)
+            if isinstance(node, (ast.Name, ast.Attribute, ast.Call, ast.Subscript)):
+                yield from edits.replaced(number, node, record.values[number], names)
+        more = edits.harvested(self._trees())
+        for number in values:
+            if isinstance(record.values[number], Tensor):
+                yield from self._on_value(edits.wrapped(number, nodes[number], more))  # type: ignore[arg-type]
+        for part in (names, pieces):
+            for number in values:
+                node = nodes[number]
+                yield from self._on_value(
+                    edits.joined(number, node, record.values[number], part)  # type: ignore[arg-type]
+                )
+
+    def _is_value(self, number: int) -> bool:
+        value = self.records[0].values[number]
+        if not isinstance(self.instrumented.nodes[number], ast.expr):
+            return False
+        if isinstance(value, Tensor):
+            return value.is_floating_point()
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+    def _on_value(self, changes: Iterator[Edit]) -> Iterator[Edit]:
+        """Changes that take the value of an expression instead of its operands."""
+        for change in changes:
+            number = change.number
+            usual = self.instrumented.usual(number)
+            inner = change.instead
+            change.instead = lambda s, *o, f=inner, u=usual: f(s, u(*o))
+            yield change
+
+    def _trees(self) -> list[ast.AST]:
+        cls = self.study.function.cls
+        forward = source_of(getattr(cls, "forward", None))
+        return [self.source.tree, *([forward.tree] if forward is not None else [])]
+
+    # ------------------------------------------------------------------ what is at hand
+    def _names(self) -> list[Piece]:
+        """The variables of backward and the sizes of its tensors."""
+        found: dict[str, Piece] = {}
+        for number, node in enumerate(self.instrumented.nodes):
+            if isinstance(node, ast.Name) or _is_option(node):
+                self._add(found, number, node)  # type: ignore[arg-type]
+        for piece in self._unread_names():
+            found.setdefault(piece.text, piece)
+        for piece in list(found.values()):
+            if isinstance(piece.values[0], Tensor) and isinstance(piece.node, ast.Name):
+                _add_sizes(found, piece)
+        return list(found.values())
+
+    def _unread_names(self) -> Iterator[Piece]:
+        """Variables that are assigned but never read any more: the mistake may be just that."""
+        read = {n.id for n in ast.walk(self.source.tree)
+                if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}  # fmt: skip
+        probe = copy.deepcopy(self.source.tree)
+        for name, line in _assigned(self.source.tree):
+            if name in read:
+                continue
+            probe.body = _before_return(self.source.tree.body, ast.Name(name, ast.Load()))
+            try:
+                function = compiled(self.source, probe, {})
+                with torch.no_grad(), self.mode():
+                    values = [function(*self._arguments(s)) for s in range(len(self.contexts))]
+            except Exception:  # not assigned on this way through the code
+                continue
+            if all(isinstance(v, (Tensor, int, float)) for v in values):
+                yield Piece(ast.Name(name, ast.Load()), values, line + 1)
+
+    def _pieces(self) -> list[Piece]:
+        """The other expressions of backward, short ones first, and simple functions of names."""
+        found: dict[str, Piece] = {}
+        for number, node in enumerate(self.instrumented.nodes):
+            if isinstance(node, (ast.BinOp, ast.Call, ast.Subscript, ast.UnaryOp)):
+                self._add(found, number, node)
+        pieces = sorted(found.values(), key=lambda piece: len(piece.text))[:PIECES]
+        return pieces + [
+            Piece(form, [function(v) for v in piece.values], piece.line)
+            for piece in self._names()
+            if isinstance(piece.values[0], Tensor) and piece.values[0].is_floating_point()
+            for form, function in _forms(piece.node)
+        ]
+
+    def _add(self, found: dict[str, Piece], number: int, node: ast.expr) -> None:
+        if any(record.runs.get(number) != 1 for record in self.records):
+            return
+        values = [record.values[number] for record in self.records]
+        usable = isinstance(values[0], (int, float)) and not isinstance(values[0], bool)
+        if not usable and not (isinstance(values[0], Tensor) and values[0].is_floating_point()):
+            return
+        text = ast.unparse(node)
+        if text not in found and text != "ctx":
+            found[text] = Piece(node, values, self._defined(node))
+
+    def _defined(self, node: ast.expr) -> int:
+        """The first line on which an expression can be written."""
+        assigned = dict(_assigned(self.source.tree))
+        lines = [
+            assigned[n.id] + 1
+            for n in ast.walk(node)
+            if isinstance(n, ast.Name) and n.id in assigned
+        ]
+        return max(lines, default=0)
+
+    # ------------------------------------------------------------------ a number that is wrong
+    def _solved_constant(self, number: int, wrong: tuple[int, ...]) -> Edit | None:
+        """The number that makes the gradient right, by Gauss-Newton on one unknown."""
+        node = self.instrumented.nodes[number]
+        if not isinstance(node, ast.Constant) or isinstance(node.value, bool):
+            return None
+        assert isinstance(node.value, (int, float))
+        here = float(node.value)
+        for _ in range(8):
+            step = self._newton_step(number, here, wrong)
+            if step is None or not math.isfinite(step):
+                return None
+            here += step
+            if abs(step) <= 1e-12 * max(abs(here), 1e-3):
+                break
+        return edits.constant_edit(number, _plain_number(here))
+
+    def _newton_step(self, number: int, here: float, wrong: tuple[int, ...]) -> float | None:
+        size = 1e-6 * max(abs(here), 1e-3)
+        base = self._at_constant(number, here, wrong)
+        moved = self._at_constant(number, here + size, wrong)
+        self._runs += 2
+        if base is None or moved is None:
+            return None
+        target = torch.cat([self.study.truth[0][k].flatten() for k in wrong])
+        slope = (moved - base) / size
+        square = float((slope * slope).sum())
+        return float(((target - base) * slope).sum()) / square if square > 0 else None
+
+    def _at_constant(self, number: int, value: float, wrong: tuple[int, ...]) -> Tensor | None:
+        found = self.run(0, Edit(number, Kind.WRONG_CONSTANT, lambda s, x: value, ast.Constant(0)))
+        return None if found is None else torch.cat([found[k].flatten() for k in wrong])
+
+    # ------------------------------------------------------------------ whether it mends
+    def _mends(self, edit: Edit, wrong: tuple[int, ...]) -> bool:
+        return all(
+            self._is_right(self.run(s, edit), s, wrong) for s in range(len(self.study.scenes))
+        )
+
+    def _is_right(self, found: list[Tensor] | None, s: int, wrong: tuple[int, ...]) -> bool:
+        if found is None:
+            return False
+        study = self.study
+        for k, gradient in enumerate(found):
+            wanted = study.truth[s][k] if k in wrong else self.plain[s][k]
+            if k in wrong or k not in study.wrong:
+                if relative_error(gradient, wanted, study.scenes[s].floor) > study.tolerance:
+                    return False
+        return True
+
+    def _confirmed(self, edit: Edit, wrong: tuple[int, ...]) -> Repair | None:
+        """Compile the changed source and run it: what is shown is what was tried."""
+        node = self.instrumented.nodes[edit.number]
+        tree, statement = _changed_tree(self.source.tree, node, edit.rewritten)
+        try:
+            function = compiled(self.source, tree, {})
+            for s in range(len(self.study.scenes)):
+                with torch.no_grad(), self.mode():
+                    found = self._shaped(function(*self._arguments(s)), s)
+                if not self._is_right(found, s, wrong):
+                    return None
+        except Exception:  # a name that is not known yet on that line
+            return None
+        return Repair(
+            edit.kind,
+            wrong,
+            self.source.location(node),
+            ast.unparse(node),
+            ast.unparse(ast.fix_missing_locations(copy.deepcopy(edit.rewritten))),
+            statement,
+        )
+
+
+def _upstream(i: int, output: Any, upstream: dict[int, Tensor]) -> Tensor | None:
+    """What torch hands to backward for one output."""
+    if i in upstream:
+        return upstream[i]
+    return torch.zeros_like(output) if isinstance(output, Tensor) else None
+
+
+class _Lift(_Interceptor):
+    """Turns casts to float32 into casts to float64, and nothing else."""
+
+    def operate(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return func(*args, **kwargs)
+
+
+def _lifted() -> _Lift:
+    return _Lift(lift=True)
+
+
+def _nudged(value: Any) -> Any:
+    """A value a little away."""
+    if isinstance(value, Tensor):
+        generator = torch.Generator().manual_seed(11)
+        noise = torch.rand(value.shape, generator=generator, dtype=torch.float64)
+        return value * (1 + 1e-3 * noise).to(value.dtype) + 1e-3
+    return value * 1.001 + 1e-3
+
+
+def _plain_number(value: float) -> float:
+    """The whole number or simple fraction that a computed number stands for."""
+    for largest in (1, 2, 4, 10, 100):
+        fraction = Fraction(value).limit_denominator(largest)
+        if abs(value - float(fraction)) <= 1e-9 * max(abs(value), 1e-3):
+            return float(fraction)
+    return float(f"{value:.12g}")
+
+
+def _is_option(node: ast.AST) -> bool:
+    return isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+
+
+def _add_sizes(found: dict[str, Piece], piece: Piece) -> None:
+    """``x.numel()`` and ``x.shape[0]`` as far as they are numbers that nothing else gives yet."""
+    known = {p.values[0] for p in found.values() if isinstance(p.values[0], int)}
+    tensor = piece.values[0]
+    forms = [(f"{piece.text}.numel()", tensor.numel())]
+    forms += [(f"{piece.text}.shape[{axis}]", size) for axis, size in enumerate(tensor.shape)]
+    for text, size in forms:
+        if size > 1 and size not in known:
+            known.add(size)
+            node = ast.parse(text, mode="eval").body
+            found[text] = Piece(node, [size] * len(piece.values), piece.line)
+
+
+def _forms(node: ast.expr) -> list[tuple[ast.expr, Any]]:
+    """Simple functions of a variable."""
+    text = ast.unparse(node)
+    return [
+        (ast.parse(pattern.format(text), mode="eval").body, function)
+        for pattern, function in (
+            ("(1 - {})", lambda v: 1 - v),
+            ("{}**2", lambda v: v**2),
+            ("{}.T", lambda v: v.T if v.dim() == 2 else v),
+            ("{}.unsqueeze(-1)", lambda v: v.unsqueeze(-1)),
+            ("torch.exp({})", torch.exp),
+            ("torch.exp(-{})", lambda v: torch.exp(-v)),
+            ("torch.sigmoid({})", torch.sigmoid),
+            ("torch.sign({})", torch.sign),
+            ("{0} * (1 - {0})", lambda v: v * (1 - v)),
+        )
+    ]
+
+
+def _assigned(tree: ast.FunctionDef) -> list[tuple[str, int]]:
+    """Variables with the last line of the statement that first assigns them."""
+    found: dict[str, int] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign):
+            for target in node.targets:
+                for name in ast.walk(target):
+                    if isinstance(name, ast.Name):
+                        line = node.end_lineno or node.lineno
+                        found[name.id] = min(line, found.get(name.id, line))
+    return list(found.items())
+
+
+def _before_return(body: Sequence[ast.stmt], value: ast.expr) -> list[ast.stmt]:
+    """The statements with the final ``return`` giving ``value`` instead."""
+    new = [copy.deepcopy(statement) for statement in body]
+    if new and isinstance(new[-1], ast.Return):
+        new[-1] = ast.Return(value)
+    return new
+
+
+def _changed_tree(
+    tree: ast.FunctionDef, node: ast.AST, instead: ast.expr
+) -> tuple[ast.FunctionDef, str]:
+    """A copy with one expression replaced, and the statement it stands in as it reads then."""
+    order = next(i for i, other in enumerate(ast.walk(tree)) if other is node)
+    new = copy.deepcopy(tree)
+    old = next(other for i, other in enumerate(ast.walk(new)) if i == order)
+
+    class Replace(ast.NodeTransformer):
+        def visit(self, other: ast.AST) -> Any:
+            return copy.deepcopy(instead) if other is old else self.generic_visit(other)
+
+    statement = _simple_statement(new, old)
+    changed = Replace().visit(new)
+    ast.fix_missing_locations(changed)
+    return changed, ast.unparse(statement) if statement is not None else ast.unparse(instead)
+
+
+def _simple_statement(tree: ast.AST, node: ast.AST) -> ast.stmt | None:
+    for statement in ast.walk(tree):
+        if isinstance(statement, (ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Return, ast.Expr)):
+            if any(child is node for child in ast.walk(statement)):
+                return statement
     return None
