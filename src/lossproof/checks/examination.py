@@ -9,6 +9,7 @@ seeded, and leaves the loss's state as it found it.
 from __future__ import annotations
 
 import contextlib
+import copy as copying
 import functools
 import random
 import warnings
@@ -90,37 +91,96 @@ def primary(output: Any) -> Tensor | None:
     return next(tensors_in(output), None)
 
 
+class EndsProgramError(Exception):
+    """The loss raised ``SystemExit``: an error of the loss, and no reason to end the check."""
+
+
+def _deterministic() -> tuple[bool, bool]:
+    return (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+
+
+# The process-wide settings that a loss has no business changing: how to read and write each.
+SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
+    "torch.set_grad_enabled": (torch.is_grad_enabled, torch.set_grad_enabled),
+    "torch.set_default_dtype": (torch.get_default_dtype, torch.set_default_dtype),
+    "torch.set_num_threads": (torch.get_num_threads, torch.set_num_threads),
+    "torch.use_deterministic_algorithms": (
+        _deterministic,
+        lambda both: torch.use_deterministic_algorithms(both[0], warn_only=both[1]),
+    ),
+    "torch.autograd.set_detect_anomaly": (torch.is_anomaly_enabled, torch.set_anomaly_enabled),
+    "numpy.seterr": (np.geterr, lambda how: np.seterr(**how)),
+}
+
+
+def _settings() -> dict[str, Any]:
+    return {name: read() for name, (read, _) in SETTINGS.items()}
+
+
+@contextlib.contextmanager
+def kept_settings() -> Iterator[None]:
+    """Put all process-wide settings back afterwards."""
+    before = _settings()
+    try:
+        yield
+    finally:
+        for name, (read, write) in SETTINGS.items():
+            if read() != before[name]:
+                write(before[name])
+
+
+def _cuda_in_use() -> bool:
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+
+
 @contextlib.contextmanager
 def untouched_globals(seed: int) -> Iterator[None]:
-    """Seed every random number generator, and put all process-wide settings back afterwards."""
-    state = torch.get_rng_state()
-    python, numpy = random.getstate(), np.random.get_state()
-    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
-    enabled = torch.is_grad_enabled()
-    torch.manual_seed(seed)
+    """Seed every random number generator, and put them and all settings back afterwards."""
+    state, python, numpy = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    cuda = torch.cuda.get_rng_state_all() if _cuda_in_use() else None
+    # `torch.manual_seed` looks for every kind of device, which takes longer than a small loss.
+    torch.default_generator.manual_seed(seed)
+    if cuda is not None:
+        torch.cuda.manual_seed_all(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)
     try:
-        yield
+        with kept_settings():
+            yield
     finally:
         torch.set_rng_state(state)
         random.setstate(python)
         np.random.set_state(numpy)
-        if torch.get_default_dtype() != dtype:
-            torch.set_default_dtype(dtype)
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
-        torch.set_grad_enabled(enabled)
+        if cuda is not None:
+            torch.cuda.set_rng_state_all(cuda)
 
 
-def _settings() -> dict[str, Any]:
-    """The process-wide settings that a loss has no business changing."""
-    return {
-        "torch.set_grad_enabled": torch.is_grad_enabled(),
-        "torch.set_default_dtype": torch.get_default_dtype(),
-        "torch.set_num_threads": torch.get_num_threads(),
-        "torch.use_deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
-    }
+def fresh_copy(value: Any, dtype: torch.dtype | None = None) -> Any:
+    """A copy of an argument that shares nothing the loss could change.
+
+    Tensors come without history, in ``dtype`` where they are floating; random generators in the
+    state they were found in; lists, tuples and dictionaries with copies of what they hold.
+    """
+    if isinstance(value, Tensor):
+        copy = value.detach().clone()
+        return copy.to(dtype) if dtype is not None and copy.is_floating_point() else copy
+    if isinstance(value, torch.Generator):
+        return torch.Generator(value.device).set_state(value.get_state())
+    if isinstance(value, (random.Random, np.random.Generator, np.random.RandomState, np.ndarray)):
+        return copying.deepcopy(value)
+    if isinstance(value, tuple):
+        items = [fresh_copy(item, dtype) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    if type(value) is list:
+        return [fresh_copy(item, dtype) for item in value]
+    if isinstance(value, dict):
+        copies = copying.copy(value)
+        copies.update({key: fresh_copy(item, dtype) for key, item in value.items()})
+        return copies
+    return value
 
 
 def weights_like(value: Tensor) -> Tensor:
@@ -188,24 +248,27 @@ class Examination:
         subject = subject or self.subject
         values = self.inputs.values if values is None else values
         lift = dtype is torch.float64
+        # Asked here: it may call the loss, which must not happen while tensors are lent to it.
+        record_casts = lift and (subject is not self.subject or self.casts)
         guard = untouched_globals(self.seed if seed is None else seed)
-        with guard if reseed else contextlib.nullcontext(), subject.state.lent(dtype):
-            default = torch.get_default_dtype()
+        with guard if reseed else kept_settings(), subject.state.lent(dtype):
             if lift:
                 torch.set_default_dtype(torch.float64)
             with torch.enable_grad(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 for _ in range(prelude):
-                    earlier = self._call(subject, values, dtype, None, None, lift, parameters)
+                    earlier = self._call(
+                        subject, values, dtype, record_casts, None, lift, parameters
+                    )
                     self._differentiate(earlier, weights_like, retain=False)
-                found = self._call(subject, values, dtype, record or None, replay, lift, parameters)
+                found = self._call(
+                    subject, values, dtype, record or record_casts, replay, lift, parameters
+                )
                 found.changes = subject.state.changes() if record or prelude else []
                 if backward:
                     self._differentiate(found, upstream, retain=True)
                 elif found.value is not None:
                     found.upstream = upstream(found.value.detach())
-            if lift:
-                torch.set_default_dtype(default)
         return found
 
     def _call(
@@ -213,7 +276,7 @@ class Examination:
         subject: Subject,
         values: Sequence[Any],
         dtype: torch.dtype | None,
-        record: bool | None,
+        record: bool,
         replay: Sequence[Stop | None] | None,
         lift: bool,
         parameters: Sequence[Tensor] | None,
@@ -228,7 +291,7 @@ class Examination:
         mode: Any = contextlib.nullcontext()
         if replay is not None:
             mode = Replay(replay, lift)
-        elif record or (lift and self.casts):
+        elif record:
             tensors = [a if isinstance(a, Tensor) else None for a in arguments]
             mode = Recorder(subject.sources, tensors, lift)
             found.trace = mode
@@ -238,6 +301,10 @@ class Examination:
                 found.output = subject.call(*arguments)
             left = _settings()
             found.settings = tuple(name for name in settings if settings[name] != left[name])
+        except SystemExit as error:
+            ended = EndsProgramError(repr(error))
+            found.error = ended.with_traceback(error.__traceback__)
+            return found
         except Exception as error:
             found.error = error
             return found
@@ -254,12 +321,7 @@ class Examination:
         arguments: list[Any] = []
         leaves: list[Tensor] = []
         for argument, value in zip(self.inputs.arguments, values, strict=True):
-            if not isinstance(value, Tensor):
-                arguments.append(value)
-                continue
-            copy = value.detach().clone()
-            if dtype is not None and copy.is_floating_point():
-                copy = copy.to(dtype)
+            copy = fresh_copy(value, dtype)
             if argument.differentiable:
                 leaves.append(copy.requires_grad_())
                 copy = copy.clone()
@@ -296,7 +358,7 @@ class Examination:
 
     @functools.cached_property
     def casts(self) -> bool:
-        """Whether the loss changes the floating type of anything (then float64 runs lift that)."""
+        """Whether the loss asks for a floating type by name (then float64 runs lift that)."""
         trace = self.base.trace
         return trace is not None and bool(trace.casts)
 

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from lossproof.checks.subject import Subject
+from lossproof.checks.trace import tensors_in
 from lossproof.errors import UsageError
 
 Tensor = torch.Tensor
@@ -153,15 +154,27 @@ def _read(subject: Subject, given: Sequence[Any], seed: int) -> list[Argument]:
     for position, argument in enumerate(arguments):
         default = names[position] if position < len(names) else f"input {position}"
         named.append(replace(argument, name=argument.name or default))
-    return _ordered(subject, named)
+    return _ordered(subject, named, [argument.name for argument in arguments if argument.name])
 
 
-def _ordered(subject: Subject, arguments: list[Argument]) -> list[Argument]:
-    """Named specifications may come in any order; the loss's own order counts."""
+def _ordered(subject: Subject, arguments: list[Argument], given: Sequence[str]) -> list[Argument]:
+    """Named specifications may come in any order; the loss's own order counts.
+
+    Names of which the loss has none are labels for the report, and change nothing.
+    """
     names = subject.parameter_names
-    if len({a.name for a in arguments}) < len(arguments) or not all(
-        argument.name in names for argument in arguments
-    ):
+    for position, name in enumerate(given):
+        if name in given[:position]:
+            raise UsageError(f"`{name}` is given twice in the inputs")
+    known = [name for name in given if name in names]
+    for name in given:
+        if known and name not in names:
+            near = difflib.get_close_matches(name, names, 1, 0.5)
+            hint = f"did you mean `{near[0]}`? " if near else ""
+            raise UsageError(
+                f"`{subject.name}` has no argument `{name}`; {hint}it takes ({', '.join(names)})"
+            )
+    if not known or len({argument.name for argument in arguments}) < len(arguments):
         return arguments
     return sorted(arguments, key=lambda argument: names.index(argument.name))
 
@@ -242,12 +255,23 @@ def _integers(
         )
     if not bound.isdigit() or int(bound) < 1:
         raise UsageError(f"the bound in `{item}` must be a whole number above 0, got `{bound}`")
+    largest = torch.iinfo(INTEGERS[kind]).max
+    if int(bound) - 1 > largest:
+        raise UsageError(f"`{kind}` holds no integers above {largest}, got `{item}`")
     return torch.randint(0, int(bound), shape, generator=generator).to(INTEGERS[kind])
 
 
 def _check_count(subject: Subject, arguments: Sequence[Argument]) -> None:
     signature = subject.signature
-    if signature is None or any(p.kind is p.VAR_POSITIONAL for p in signature.parameters.values()):
+    if signature is None:
+        return
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty:
+            raise UsageError(
+                f"`{subject.name}` needs the keyword argument `{parameter.name}`; bind it first: "
+                f"`functools.partial({subject.name.rpartition('.')[2]}, {parameter.name}=...)`"
+            )
+    if any(p.kind is p.VAR_POSITIONAL for p in signature.parameters.values()):
         return
     least, most = subject.required, len(subject.parameter_names)
     if not least <= len(arguments) <= most:
@@ -264,19 +288,24 @@ def _with_roles(subject: Subject, arguments: Sequence[Argument]) -> Inputs:
         isinstance(argument.value, Tensor) and argument.value.requires_grad
         for argument in arguments
     ]
-    assumptions: tuple[str, ...] = ()
+    assumptions = _constants(arguments)
     if not any(wanting):
         floating = [
             i
             for i, argument in enumerate(arguments)
             if isinstance(argument.value, Tensor) and argument.value.is_floating_point()
         ]
-        chosen = _prediction(arguments, floating)
-        if chosen is not None and not subject.state.parameters():
+        own = ", ".join(f"`{name}`" for name in subject.state.parameters())
+        chosen = _prediction(arguments, floating, by_name=bool(own))
+        if chosen is not None:
             wanting = [i == chosen for i in range(len(arguments))]
-            assumptions = (
+            assumptions += (
                 f"no input requires a gradient: `{arguments[chosen].name}` was taken "
                 "as the prediction",
+            )
+        elif own and floating:
+            assumptions += (
+                f"no input requires a gradient: one is wanted for the loss's own {own} alone",
             )
     return Inputs(
         tuple(
@@ -287,11 +316,34 @@ def _with_roles(subject: Subject, arguments: Sequence[Argument]) -> Inputs:
     )
 
 
-def _prediction(arguments: Sequence[Argument], floating: Sequence[int]) -> int | None:
-    """The likeliest prediction: by its name, else the first that is not called a target."""
+def _constants(arguments: Sequence[Argument]) -> tuple[str, ...]:
+    """Say of tensors within lists and dictionaries that no gradient is looked at for them."""
+    return tuple(
+        f"the tensors in `{argument.name}` (a {type(argument.value).__name__}) are taken as "
+        "constants: to check their gradients, wrap the loss in a function that takes them one by "
+        "one"
+        for argument in arguments
+        if not isinstance(argument.value, Tensor)
+        and any(t.requires_grad for t in tensors_in(argument.value))
+    )
+
+
+def _prediction(
+    arguments: Sequence[Argument], floating: Sequence[int], by_name: bool
+) -> int | None:
+    """The likeliest prediction: by its name, else the first that is not called a target.
+
+    Args:
+        arguments: all arguments.
+        floating: the positions of the floating tensors among them.
+        by_name: take nothing but what is called a prediction (a loss with parameters of its own
+            may be given nothing but data).
+    """
     for i in floating:
         if PREDICTION.match(arguments[i].name) and not TARGET.match(arguments[i].name):
             return i
+    if by_name:
+        return None
     for i in floating:
         if not TARGET.match(arguments[i].name):
             return i

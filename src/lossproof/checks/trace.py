@@ -32,8 +32,8 @@ DESCRIPTIONS = frozenset(
     is_set_to is_signed is_sparse itemsize layout name names nbytes ndim ndimension nelement numel
     output_nr register_hook requires_grad requires_grad_ retain_grad retains_grad shape size stride
     storage storage_offset storage_type type untyped_storage volatile _base _is_view _version
-    is_mps is_xpu is_mtia is_xla is_ipu is_maia is_vulkan is_shared register_post_accumulate_grad_hook
-    _backward_hooks _post_accumulate_grad_hooks _grad _grad_fn __torch_dispatch__
+    is_mps is_xpu is_mtia is_xla is_ipu is_maia is_vulkan is_shared
+    register_post_accumulate_grad_hook _backward_hooks _post_accumulate_grad_hooks _grad _grad_fn __torch_dispatch__
     """.split()
 )
 RANDOM = frozenset(
@@ -213,20 +213,34 @@ def _is_discrete(out: Any) -> bool:
     return isinstance(out, (bool, int))
 
 
+def _asks_for_a_type(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a floating type narrower than float64 is asked for by name."""
+    if name in ("float", "half", "bfloat16"):
+        return True
+    if name == "type" and len(args) > 1 and str(args[1]).rstrip("'>").endswith(LEGACY_HALVES):
+        return True
+    return any(
+        value in HALVES for value in (*args, *kwargs.values()) if isinstance(value, torch.dtype)
+    )
+
+
 def _lift(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, Any, Any]:
     """Turn a request for a narrower floating type into one for float64."""
+    if not _asks_for_a_type(name, args, kwargs):
+        return name, args, kwargs
     if name in ("float", "half", "bfloat16"):
         return "double", args[:1], {}
-    if name == "type" and len(args) > 1 and str(args[1]).rstrip("'>").endswith(LEGACY_HALVES):
+
+    def lifted(value: Any) -> Any:
+        return torch.float64 if isinstance(value, torch.dtype) and value in HALVES else value
+
+    if name == "type" and not isinstance(args[1], torch.dtype):
         return "double", args[:1], {}
-    if any(value in HALVES for value in args[1:] if isinstance(value, torch.dtype)):
-        args = tuple(
-            torch.float64 if isinstance(value, torch.dtype) and value in HALVES else value
-            for value in args
-        )
-    if isinstance(kwargs.get("dtype"), torch.dtype) and kwargs["dtype"] in HALVES:
-        kwargs = {**kwargs, "dtype": torch.float64}
-    return name, args, kwargs
+    return (
+        name,
+        tuple(map(lifted, args)),
+        {key: lifted(value) for key, value in kwargs.items()},
+    )
 
 
 class _Interceptor(TorchFunctionMode):
@@ -381,6 +395,8 @@ class Recorder(_Interceptor):
         self.operations.append(operation)
         if name in RANDOM:
             self.random.append(operation)
+        if _asks_for_a_type(name, args, kwargs):
+            self.casts.append(operation)
         for operand, version in zip(operands, versions, strict=True):
             if operand._version != version:
                 self._note_write(operation, operand)
@@ -390,10 +406,6 @@ class Recorder(_Interceptor):
             self._origin[id(result)] = origin
             self.results[id(result)] = (operation, result)
             self._note_singleton(operation, operands, args, result)
-            if result.is_floating_point() and operands:
-                first = operands[0]
-                if first.is_floating_point() and result.dtype != first.dtype:
-                    self.casts.append(operation)
             if result.grad_fn is not None:
                 self._note_nodes(result.grad_fn, operation)
         return operation

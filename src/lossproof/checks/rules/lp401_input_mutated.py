@@ -56,7 +56,9 @@ def examine(case: Examination) -> Iterable[Verdict]:
     ]
     for position in changed:
         yield _finding(case, position)
-    if not changed:
+    if not changed and case.base.error is not None:
+        yield RULE.unproved("the loss raised an exception before its end")
+    elif not changed:
         yield RULE.proved("inputs equal bit for bit before and after a call")
 
 

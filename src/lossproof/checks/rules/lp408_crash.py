@@ -31,6 +31,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from lossproof.checks.examination import EndsProgramError
 from lossproof.checks.rules import RULES, Verdict
 
 if TYPE_CHECKING:
@@ -42,12 +43,24 @@ RULE = RULES["LP408"]
 def examine(case: Examination) -> Iterable[Verdict]:
     """Report what the call or its backward pass raised."""
     base = case.base
-    if base.error is not None:
+    if isinstance(base.error, EndsProgramError):
+        yield _ends_program(case, base.error)
+    elif base.error is not None:
         yield _finding(case, base.error, "raised", "")
     elif base.backward_error is not None:
         yield _finding(case, base.backward_error, "backward-raised", " in its backward pass")
     else:
         yield RULE.proved("ran forward and backward on the given inputs")
+
+
+def _ends_program(case: Examination, error: EndsProgramError) -> Verdict:
+    return RULE.finding(
+        f"`{case.subject.name}` raises `{error}`, which ends the program",
+        location=case.where(error),
+        cause="ends-program",
+        evidence={"exception": str(error)},
+        help="raise an error, such as `ValueError`, where the inputs are at fault",
+    )
 
 
 def _finding(case: Examination, error: Exception, cause: str, when: str) -> Verdict:
