@@ -64,7 +64,9 @@ def kinks() -> None:
     print("== Is |x| differentiable at 0?\n")
     same = torch.ones(1, requires_grad=True)
     mean_absolute_error(same, torch.ones(1)).backward()
-    print(f"No: its slope is -1 on the left and 1 on the right. Autograd takes {same.grad}:")
+    print(
+        f"No: its slope is -1 on the left and 1 on the right. Autograd takes {same.grad.item():g}:"
+    )
     print("it lies between the two, so it is a valid subgradient. The check looks at kinks too:\n")
     print(lossproof.check(mean_absolute_error, *mean_absolute_error_inputs()), "\n")
 

@@ -20,6 +20,11 @@ def run(*arguments, cwd):
     )
 
 
+def number_of_line(path, text):
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return 1 + next(i for i, line in enumerate(lines) if text in line)
+
+
 @pytest.fixture(scope="module")
 def regression():
     return runpy.run_path(str(EXAMPLES / "linear_regression.py"))
@@ -67,11 +72,14 @@ def test_function_or_layer_tells_its_story(tmp_path):
     path = EXAMPLES / "function_or_layer.py"
     result = run(path, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    lines = path.read_text(encoding="utf-8").splitlines()
-    line = 1 + next(i for i, text in enumerate(lines) if "argmax" in text)
+    line = number_of_line(path, "argmax")
     assert "error[LP204] flat-loss: `argmax`" in result.stdout
     assert f"function_or_layer.py:{line}" in result.stdout
     assert "does not require grad" in result.stdout
+    words = " ".join(result.stdout.split())  # a report breaks its lines where it must
+    line = number_of_line(path, ".abs()")
+    assert f"`abs` at line {line}: gradient 0 when `prediction` equals `target`" in words
+    assert "no input requires a gradient: `prediction` was taken as the prediction" in words
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the demo is a shell script")
