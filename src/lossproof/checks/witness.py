@@ -7,8 +7,7 @@ An ``autograd.Function`` claims a gradient. Three witnesses say what it should b
 * **forward mode** carries dual numbers through the same Python: a directional derivative, exact;
 * **finite differences** call ``forward`` as a function of numbers and trust no derivative at all.
 
-:func:`judge_function` hears them and decides. Two that agree with each other against the backward
-convict it; one alone leaves the question open.
+:mod:`~lossproof.checks.arbitration` hears them and decides.
 """
 
 from __future__ import annotations
@@ -18,37 +17,22 @@ import math
 import random
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch.autograd import forward_ad
 
 from lossproof.checks.examination import Examination, untouched_globals
-from lossproof.checks.finite_differences import Judgement, Point, judge
-from lossproof.checks.sources import Sources
+from lossproof.checks.finite_differences import Point
+from lossproof.checks.ordinary_code import AsOrdinaryCode, Branches, StandInContext, perform_forward
 from lossproof.checks.subject import separate_setup
-from lossproof.checks.trace import (
-    HALVES,
-    FunctionCall,
-    Recorder,
-    _Interceptor,
-    branch_taken,
-    tensors_in,
-)
+from lossproof.checks.trace import HALVES, FunctionCall, Recorder, tensors_in
 
 Tensor = torch.Tensor
 Gradients = tuple["Tensor | None", ...]
 
-EXACT = 1e-7
-"""A relative difference up to here is agreement: the limit that a proof states."""
-ROUNDING = 1e-3
-"""Up to here a difference may come from a backward that computes in float32 or narrower."""
-SMALL_ERROR = 1e-6
-"""Between ``EXACT`` and this nothing is said: badly conditioned float64 can do that."""
-LARGE = 100_000
-"""Above this many elements the exact witnesses alone decide."""
 MAKERS = frozenset(
     """
     zeros_like ones_like empty_like full_like rand_like randn_like new_zeros new_ones new_empty
@@ -56,113 +40,6 @@ MAKERS = frozenset(
     """.split()
 )
 """Operations that take only the shape of their operand: no number leaves through them."""
-FULL_DUAL = 256
-"""Up to this many elements forward mode gives the whole gradient, one element at a time."""
-
-
-class StandInContext:
-    """Stands in for torch's ``ctx`` while ``forward`` runs as ordinary code."""
-
-    def __init__(self, needs: Sequence[bool]) -> None:
-        self.needs_input_grad = tuple(needs)
-        self.saved: tuple[Any, ...] = ()
-        self.non_differentiable: tuple[Tensor, ...] = ()
-
-    def save_for_backward(self, *tensors: Any) -> None:
-        self.saved = tensors
-
-    def save_for_forward(self, *tensors: Any) -> None:
-        pass
-
-    def mark_dirty(self, *tensors: Tensor) -> None:
-        pass
-
-    def mark_non_differentiable(self, *tensors: Tensor) -> None:
-        self.non_differentiable = tensors
-
-    def set_materialize_grads(self, value: bool) -> None:
-        pass
-
-    @property
-    def saved_tensors(self) -> tuple[Any, ...]:
-        return self.saved
-
-
-def perform_forward(
-    cls: type[torch.autograd.Function], args: Sequence[Any], needs: Sequence[bool]
-) -> tuple[Any, StandInContext]:
-    """Run ``forward`` (and ``setup_context`` where there is one) as plain Python."""
-    ctx = StandInContext(needs)
-    if separate_setup(cls):
-        output = cls.forward(*args)
-        cls.setup_context(ctx, tuple(args), output)
-    else:
-        output = cls.forward(ctx, *args)
-    return output, ctx
-
-
-class AsOrdinaryCode(Recorder):
-    """Records a ``forward`` that runs as ordinary differentiable code.
-
-    Inside a real ``forward`` no graph is built, so ``detach``, ``.data`` and ``no_grad`` mean
-    nothing there; here they would hide a path, and so they do nothing. A Function called inside
-    is run through its own ``forward`` in the same way: it is judged on its own.
-    """
-
-    def __init__(self, sources: Sources, inputs: Sequence[Tensor | None], graph: bool) -> None:
-        super().__init__(sources, inputs, lift=True)
-        self.graph = graph
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        if self.graph and func is torch.autograd.grad:
-            return func(*args, **{**kwargs, "retain_graph": True})
-        if self.graph and func is Tensor.backward:
-            return func(*args, **{**kwargs, "retain_graph": True})
-        if self.graph and func is Tensor.requires_grad_ and not args[0].is_leaf:
-            # A detached piece that its author differentiates by itself, inside `forward`.
-            args[0].retain_grad()
-            return args[0]
-        return super().__torch_function__(func, types, args, kwargs)
-
-    def operate(
-        self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        if name == "_set_grad_enabled" and self.graph:
-            return None
-        if name in ("detach", "data"):
-            func, args, kwargs = torch.ops.aten.alias.default, args[:1], {}
-        return super().operate(func, name, args, kwargs)
-
-    def call_function(
-        self, cls: type, apply: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        needs = [isinstance(value, Tensor) and value.requires_grad for value in args]
-        return perform_forward(cls, args, needs)[0]
-
-
-class _Branches(_Interceptor):
-    """Notes which branch each element takes in a ``forward`` that runs on plain numbers."""
-
-    def __init__(self) -> None:
-        super().__init__(lift=True)
-        self.taken: list[Tensor] = []
-
-    def operate(
-        self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        out = func(*args, **kwargs)
-        with torch._C.DisableTorchFunction(), torch.no_grad():
-            branch = branch_taken(name, args, kwargs, out)
-        if branch is not None:
-            self.taken.append(branch)
-        return out
 
 
 @contextlib.contextmanager
@@ -299,7 +176,7 @@ class CustomFunction:
         """Run ``forward`` on plain numbers, as ``apply`` does, with a context to look into."""
         copies, _ = self._copies(self.args if args is None else args, grad=False)
         self._reseed()
-        with torch.no_grad(), _Branches():
+        with torch.no_grad(), Branches():
             output, ctx = perform_forward(self.cls, copies, self.needs)
         return _as_tuple(output), ctx
 
@@ -373,7 +250,7 @@ class CustomFunction:
         def value(point: Point) -> tuple[float, list[Tensor]]:
             copies, _ = self._copies(self.at(point), grad=False)
             self._reseed()
-            branches = _Branches()
+            branches = Branches()
             with torch.no_grad(), branches:
                 output, _ = perform_forward(self.cls, copies, self.needs)
             outputs = _as_tuple(output)
@@ -474,341 +351,3 @@ class Scene:
     def error(self, k: int) -> float:
         """By how much the claim for the ``k``-th wanted argument is wrong, relatively."""
         return relative_error(self.claim[k], self.truth[k], self.floor)
-
-
-Status = Literal["proved", "wrong", "surrogate", "unproved", "unused", "raises"]
-
-
-@dataclass(eq=False)
-class FunctionVerdict:
-    """What the witnesses say of one hand-written backward."""
-
-    function: CustomFunction
-    status: Status
-    detail: str
-    errors: tuple[float, ...] = ()
-    """The relative error of each wanted argument's gradient."""
-    wrong: tuple[int, ...] = ()
-    """Which of the wanted arguments have a wrong gradient."""
-    scene: Scene | None = None
-    witnesses: tuple[str, ...] = ()
-    """Who says so."""
-    surrogate: bool = field(default=False)
-    """Whether ``forward`` is of a kind whose backward is often not its derivative, on purpose."""
-
-
-def judge_function(case: Examination, call: FunctionCall, used: Sequence[int]) -> FunctionVerdict:
-    """Decide whether one hand-written backward is right.
-
-    Args:
-        case: the check it belongs to.
-        call: the Function with its arguments.
-        used: which of its outputs the loss is made from; empty for all.
-    """
-    with double_precision(case):
-        function = CustomFunction(case, call)
-        if not function.wanted:
-            return FunctionVerdict(function, "unused", "no gradient is wanted from it")
-        return _Hearing(function, case.seed, tuple(used)).verdict()
-
-
-class _Hearing:
-    """Hears the witnesses on one Function, cheapest first, until the question is decided."""
-
-    def __init__(self, function: CustomFunction, seed: int, used: tuple[int, ...]) -> None:
-        self.function = function
-        self.seed = seed
-        self.used = used
-
-    def verdict(self) -> FunctionVerdict:
-        function = self.function
-        try:
-            outputs = function.differentiable_outputs()
-            outputs = tuple(i for i in outputs if not self.used or i in self.used) or outputs
-            if not outputs:
-                return FunctionVerdict(function, "unused", "none of its outputs has a gradient")
-            values, _ = function.run()
-            self.upstream = random_upstream({i: values[i] for i in outputs}, self.seed)
-            claim, _ = function.apply(function.args, self.upstream)
-        except Exception as error:
-            return FunctionVerdict(function, "raises", f"{type(error).__name__}: {error}")
-        self.values, self.narrow = values, claim.narrow
-        self.claim = filled(claim.gradients, function.point(function.args))
-        self.derivation, self.silence = self._derivation()
-        if self.derivation is not None:
-            truth = filled(self.derivation.gradient(self.upstream), self.point)
-            self.scene = self._scene(truth)
-            return self._beside_derivation()
-        return self._without_derivation()
-
-    @property
-    def point(self) -> list[Tensor]:
-        return self.function.point(self.function.args)
-
-    def _scene(self, truth: tuple[Tensor, ...]) -> Scene:
-        return Scene(
-            self.function, self.function.args, self.upstream, truth, self.claim, self.derivation
-        )
-
-    def _derivation(self) -> tuple[Derivation | None, str]:
-        try:
-            found = self.function.derive()
-            if found.blind is not None:
-                return None, found.blind
-            found.gradient(self.upstream)
-        except Exception as error:
-            return None, f"`forward` cannot be re-derived ({type(error).__name__}: {_short(error)})"
-        return found, ""
-
-    # ------------------------------------------------------------------ with the re-derivation
-    def _beside_derivation(self) -> FunctionVerdict:
-        scene = self.scene
-        errors = tuple(scene.error(k) for k in range(len(scene.truth)))
-        wrong = tuple(k for k, error in enumerate(errors) if error > EXACT)
-        if not wrong:
-            return self._acquitted(errors)
-        if self._is_surrogate(scene, wrong):
-            return self._surrogate(errors, wrong)
-        limit = ROUNDING if self.narrow else SMALL_ERROR
-        if max(errors) <= limit:
-            why = "it computes in float32" if self.narrow else "rounding may be the reason"
-            return FunctionVerdict(
-                self.function, "proved",
-                f"right to a relative error of {max(errors):.0e} only: {why}",
-                errors, scene=scene,
-            )  # fmt: skip
-        return self._accused(errors, wrong)
-
-    def _acquitted(self, errors: tuple[float, ...]) -> FunctionVerdict:
-        """The re-derivation agrees with the backward; one more witness is heard."""
-        witnesses = ["re-derivation"]
-        if self.function.numel <= LARGE:
-            said = self._finite_differences(self.claim, range(len(self.claim)), 1)
-            if any(j.verdict == "differs" for j in said):
-                if self._forward_mode_agrees(self.claim, None) is not True:
-                    return FunctionVerdict(
-                        self.function, "unproved",
-                        "the re-derived gradient agrees with it, finite differences do not",
-                        errors, scene=self.scene,
-                    )  # fmt: skip
-                witnesses.append("forward mode")
-            elif any(j.verdict == "agrees" for j in said):
-                witnesses.append("finite differences")
-        if len(witnesses) == 1 and self._forward_mode_agrees(self.claim, None):
-            witnesses.append("forward mode")
-        if len(witnesses) == 1:
-            return FunctionVerdict(
-                self.function, "unproved",
-                "the re-derived gradient agrees with it, but no second witness could be heard",
-                errors, scene=self.scene,
-            )  # fmt: skip
-        return self._proved(errors, witnesses)
-
-    def _proved(self, errors: tuple[float, ...], witnesses: Sequence[str]) -> FunctionVerdict:
-        return FunctionVerdict(
-            self.function, "proved",
-            f"would have seen a relative gradient error above {EXACT:.0e} "
-            f"({' and '.join(witnesses)} agree)",
-            errors, scene=getattr(self, "scene", None), witnesses=tuple(witnesses),
-        )  # fmt: skip
-
-    def _accused(self, errors: tuple[float, ...], wrong: tuple[int, ...]) -> FunctionVerdict:
-        """The re-derivation accuses the backward; it needs a second witness, and none against."""
-        truth = self.scene.truth
-        witnesses = ["re-derivation"]
-        against = self._finite_differences(self.claim, wrong, 4)
-        if against and all(j.verdict == "agrees" for j in against):
-            return FunctionVerdict(
-                self.function, "proved",
-                "finite differences agree with it along 4 directions (differentiating the Python "
-                "of `forward` gives something else: it is no differentiable code)",
-                errors, witnesses=("finite differences",),
-            )  # fmt: skip
-        if self.function.numel <= LARGE or not against:
-            beside = self._finite_differences(truth, wrong, 2)
-            if any(j.verdict == "differs" for j in beside):
-                return FunctionVerdict(
-                    self.function, "unproved",
-                    "the re-derived gradient differs from it, and finite differences from both",
-                    errors, scene=self.scene,
-                )  # fmt: skip
-            if any(j.verdict == "differs" for j in against) and any(
-                j.verdict == "agrees" for j in beside
-            ):
-                witnesses.append("finite differences")
-        if self._forward_mode_agrees(truth, wrong) and not self._forward_mode_agrees(
-            self.claim, wrong
-        ):
-            witnesses.append("forward mode")
-        if len(witnesses) == 1:
-            return FunctionVerdict(
-                self.function, "unproved",
-                "the re-derived gradient differs from it, but no second witness could be heard",
-                errors, scene=self.scene,
-            )  # fmt: skip
-        return FunctionVerdict(
-            self.function, "wrong", "", errors, wrong, self.scene, tuple(witnesses)
-        )
-
-    # ------------------------------------------------------------------ without it
-    def _without_derivation(self) -> FunctionVerdict:
-        """``forward`` cannot be re-derived: forward mode and finite differences remain."""
-        everything = tuple(range(len(self.claim)))
-        said = self._finite_differences(self.claim, everything, 4)
-        flat = self._flat()
-        if flat:
-            return FunctionVerdict(
-                self.function, "surrogate",
-                "`forward` is piecewise constant, so its backward is a surrogate gradient",
-                surrogate=True,
-            )  # fmt: skip
-        dual = None if self._numbers_leave() else self._forward_mode_agrees(self.claim, None)
-        if said and all(j.verdict == "agrees" for j in said):
-            return self._proved((), ["finite differences along 4 directions"])
-        if any(j.verdict == "differs" for j in said) and dual is False:
-            truth = self._dual_gradient()
-            if truth is not None:
-                self.scene = self._scene(truth)
-                errors = tuple(self.scene.error(k) for k in everything)
-                wrong = tuple(k for k in everything if errors[k] > SMALL_ERROR)
-                beside = self._finite_differences(truth, wrong, 2)
-                if wrong and not any(j.verdict == "differs" for j in beside):
-                    return FunctionVerdict(
-                        self.function, "wrong", "", errors, wrong, self.scene,
-                        ("forward mode", "finite differences"),
-                    )  # fmt: skip
-        if any(j.verdict == "differs" for j in said):
-            return FunctionVerdict(
-                self.function, "unproved",
-                f"finite differences differ from it, but they stand alone: {self.silence}",
-            )  # fmt: skip
-        return FunctionVerdict(self.function, "unproved", self.silence)
-
-    def _numbers_leave(self) -> bool:
-        return "takes numbers out of torch" in self.silence
-
-    # ------------------------------------------------------------------ the witnesses
-    def _finite_differences(
-        self, gradient: Sequence[Tensor], which: Sequence[int] | range, directions: int
-    ) -> list[Judgement]:
-        """What finite differences say of a gradient, argument by argument."""
-        value = self.function.value(self.upstream)
-        found: list[Judgement] = []
-        for k in which:
-            if not bool(torch.isfinite(gradient[k]).all()):
-                continue
-            found += judge(value, self.point, k, gradient[k], seed=self.seed, directions=directions)
-        return found
-
-    def _tangent(self, tensor: Tensor, tag: int) -> Tensor:
-        generator = torch.Generator().manual_seed(self.seed * 104_729 + 7919 * tag + 15_485_863)
-        signs = torch.randint(0, 2, tensor.shape, generator=generator).to(tensor.dtype) * 2 - 1
-        return signs * (torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype) + 0.5)
-
-    def _forward_mode_agrees(
-        self, gradient: Sequence[Tensor], which: Sequence[int] | None
-    ) -> bool | None:
-        """Whether forward mode gives the same; ``None`` where it cannot be run."""
-        groups = [tuple(range(len(gradient)))] if which is None else [(k,) for k in which]
-        for group in groups:
-            tangents: list[Tensor | None] = [None] * len(gradient)
-            for k in group:
-                tangents[k] = self._tangent(self.point[k], k)
-            try:
-                found = self.function.directional(self.function.args, self.upstream, tangents)
-            except Exception:  # an operation without forward mode
-                return None
-            expected, scale = 0.0, 0.0
-            for k in group:
-                tangent = tangents[k]
-                assert tangent is not None
-                expected += float((gradient[k] * tangent).sum())
-                scale += float(gradient[k].norm() * tangent.norm())
-            if not (math.isfinite(found) and math.isfinite(expected)):
-                return None
-            scale = max(scale, abs(found), 1e-300)
-            if abs(found - expected) > EXACT * scale:
-                return False
-        return True
-
-    def _dual_gradient(self) -> tuple[Tensor, ...] | None:
-        """The whole gradient by forward mode, one element at a time."""
-        if self.function.numel > FULL_DUAL:
-            return None
-        columns = []
-        for k, tensor in enumerate(self.point):
-            column = torch.zeros_like(tensor)
-            flat = column.view(-1)
-            for j in range(flat.numel()):
-                tangents: list[Tensor | None] = [None] * len(self.point)
-                unit = torch.zeros_like(tensor)
-                unit.view(-1)[j] = 1.0
-                tangents[k] = unit
-                flat[j] = self.function.directional(self.function.args, self.upstream, tangents)
-            columns.append(column)
-        return tuple(columns)
-
-    # ------------------------------------------------------------------ wrong on purpose
-    def _flat(self) -> bool:
-        """Whether ``forward`` stays exactly the same for small changes of its arguments."""
-        value = self.function.value(self.upstream)
-        try:
-            here = value(self.point)[0]
-            for sign in (1, -1):
-                for size in (1e-6, 1e-4):
-                    moved = [
-                        t + sign * size * self._tangent(t, k) for k, t in enumerate(self.point)
-                    ]
-                    if value(moved)[0] != here:
-                        return False
-        except Exception:
-            return False
-        return any(bool((claim != 0).any()) for claim in self.claim)
-
-    def _is_surrogate(self, scene: Scene, wrong: tuple[int, ...]) -> bool:
-        return all(self._passes_through(scene, k) or self._is_flat(scene, k) for k in wrong)
-
-    def _is_flat(self, scene: Scene, k: int) -> bool:
-        """A zero derivative of an argument that is used all the same: rounded, compared."""
-        if bool((scene.truth[k] != 0).any()):
-            return False
-        assert scene.derivation is not None
-        position = self.function.wanted[k]
-        return any(position in op.inputs for op in scene.derivation.recorder.operations)
-
-    def _passes_through(self, scene: Scene, k: int) -> bool:
-        """Whether ``forward`` returns the argument unchanged, or clamped: its backward is its point.
-
-        Gradient reversal, gradient scaling and gradient clipping are written in this way.
-        """
-        for i, weight in self.upstream.items():
-            output, truth = self.values[i], scene.truth[k]
-            if output.shape != truth.shape:
-                continue
-            through = truth == weight
-            same = output == self.point[k]
-            if bool((through | (truth == 0)).all()) and bool(through.any()):
-                if bool((same | ~through).all()):
-                    return True
-        return False
-
-    def _surrogate(self, errors: tuple[float, ...], wrong: tuple[int, ...]) -> FunctionVerdict:
-        scene = self.scene
-        if any(self._passes_through(scene, k) for k in wrong):
-            detail = (
-                "`forward` passes its input through, so a backward that is not its derivative "
-                "(reversed, scaled or clipped) is taken to be on purpose"
-            )
-        else:
-            names = ", ".join(f"`{self.function.name_of(self.function.wanted[k])}`" for k in wrong)
-            detail = (
-                f"`forward` is piecewise constant in {names}: its derivative is zero, and the "
-                "backward a surrogate gradient that nothing can prove or refute"
-            )
-        return FunctionVerdict(
-            self.function, "surrogate", detail, errors, wrong, scene, surrogate=True
-        )
-
-
-def _short(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0][:160]

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 
 import torch
 
+from lossproof.checks.arbitration import FunctionVerdict, judge_function
 from lossproof.checks.causes.arrangement import broadcast_sum, swapped, transposed
 from lossproof.checks.causes.cause import Cause, Kind
 from lossproof.checks.causes.factors import constant_factor, mean_repeated
 from lossproof.checks.causes.paths import Paths, two_wrong_paths, wrong_path
 from lossproof.checks.causes.regions import wrong_region
-from lossproof.checks.causes.repair import Repair, find_repairs
+from lossproof.checks.causes.repair import Effort, Repair, find_repairs
 from lossproof.checks.causes.source import FunctionSource, backward_of, source_of
 from lossproof.checks.causes.study import Study
 from lossproof.checks.causes.upstream import reduced, take_out, usage
@@ -20,7 +21,7 @@ from lossproof.checks.causes.values import chain_rule, factor_or_term, quantitie
 from lossproof.checks.examination import Examination, primary
 from lossproof.checks.report import Location
 from lossproof.checks.trace import FunctionCall
-from lossproof.checks.witness import FunctionVerdict, double_precision, judge_function
+from lossproof.checks.witness import double_precision
 
 Tensor = torch.Tensor
 
@@ -177,42 +178,86 @@ def _explained(
 ) -> list[Fault]:
     assert verdict.scene is not None
     study = Study(verdict.scene, verdict.wrong)
-    repairs = find_repairs(study, source, study.still_wrong())
+    if kinds is not None and any(kinds):
+        faults, rest = _upstream_first(study, verdict, source, kinds)
+    else:
+        faults = list(_reduced_faults(study, verdict))
+        rest = tuple(k for k in study.still_wrong() if k in verdict.wrong)
+        if faults:
+            _add_repairs(faults, find_repairs(study, source, verdict.wrong, "upstream"))
+    return [*faults, *_gradient_faults(study, source, rest)] if rest else faults
+
+
+def _upstream_first(
+    study: Study,
+    verdict: FunctionVerdict,
+    source: FunctionSource | None,
+    kinds: Sequence[Kind | None],
+) -> tuple[list[Fault], tuple[int, ...]]:
+    """The misuse of ``grad_output``, and the arguments that are wrong besides."""
+    repairs = find_repairs(study, source, study.still_wrong(), "upstream")
     faults = list(_upstream_faults(study, verdict, kinds))
+    _add_repairs(faults, repairs)
     rest = tuple(k for k in study.still_wrong() if k in verdict.wrong)
-    if faults and (not rest or any(set(rest) <= set(r.arguments) for r in repairs)):
-        # What is left is the use of `grad_output` alone, or one change mends it all.
-        return [_with_repair(fault, repairs) for fault in faults]
-    if faults:
-        repairs = find_repairs(study, source, rest)
-    causes = _causes(study, rest, repairs)
-    if faults and faults[0].cause is not None and not any(causes.values()):
-        if faults[0].cause.kind is Kind.GRAD_OUTPUT_NONLINEAR:
-            return faults  # nothing can be compared until that is mended
-    found = _one_per_cause(causes, repairs)
+    if any(set(rest) <= set(repair.arguments) for repair in repairs):
+        return faults, ()  # one change mends it all: one fault
+    if all(fault.cause.kind is Kind.GRAD_OUTPUT_NONLINEAR for fault in faults if fault.cause):
+        return faults, ()  # nothing can be compared until that is mended
+    return faults, rest
+
+
+def _gradient_faults(
+    study: Study, source: FunctionSource | None, wrong: tuple[int, ...]
+) -> list[Fault]:
+    """What is wrong with the gradient itself."""
+    causes: dict[int, Cause | None] = dict(swapped(study))
+    for k in wrong:
+        causes.setdefault(k, _plain_cause(study, k))
+    effort: Effort = "full" if any(causes[k] is None for k in wrong) else "plain"
+    repairs = find_repairs(study, source, wrong, effort)
+    pool = None
+    for k in wrong:
+        if causes[k] is not None:
+            continue
+        repair = _repair_of(k, repairs)
+        causes[k] = _path_cause(study, k) or (repair.cause if repair is not None else None)
+        if causes[k] is None:
+            pool = pool if pool is not None else quantities(study)
+            causes[k] = (
+                chain_rule(study, k) or factor_or_term(study, k, pool) or _last_resort(study, k)
+            )
+    found = _one_per_cause({k: causes[k] for k in wrong}, repairs)
     for repair in repairs:
         together = [fault for fault in found if set(fault.arguments) <= set(repair.arguments)]
         if len(together) > 1:
             found = [fault for fault in found if fault not in together]
             found.append(_merged(together, repair))
-    return [*faults, *found]
+    return found
 
 
 def _upstream_faults(
-    study: Study, verdict: FunctionVerdict, kinds: Sequence[Kind | None] | None
+    study: Study, verdict: FunctionVerdict, kinds: Sequence[Kind | None]
 ) -> Iterator[Fault]:
     """Faults in the use of ``grad_output``; what they explain is taken out of the study."""
-    for kind, ks in _grouped(kinds or ()):
+    for kind, ks in _grouped(kinds):
         for k in ks:
             take_out(study, k, kind)
         yield Fault("LP203", _upstream_cause(verdict, kind, None, ks), ks)
+    yield from _reduced_faults(study, verdict, kinds)
+
+
+def _reduced_faults(
+    study: Study, verdict: FunctionVerdict, kinds: Sequence[Kind | None] = ()
+) -> Iterator[Fault]:
+    """Where only the mean or the sum of ``grad_output`` is used: linear, but wrong."""
     by_reduction: dict[str, list[int]] = {}
     for k in verdict.wrong:
-        if kinds is None or kinds[k] is None:
-            how = reduced(study, k)
-            if how is not None:
-                take_out(study, k, Kind.GRAD_OUTPUT_REDUCED, how)
-                by_reduction.setdefault(how, []).append(k)
+        if k < len(kinds) and kinds[k] is not None:
+            continue
+        how = reduced(study, k)
+        if how is not None:
+            take_out(study, k, Kind.GRAD_OUTPUT_REDUCED, how)
+            by_reduction.setdefault(how, []).append(k)
     for how, found in by_reduction.items():
         cause = _upstream_cause(verdict, Kind.GRAD_OUTPUT_REDUCED, how, found)
         yield Fault("LP203", cause, tuple(found))
@@ -238,36 +283,15 @@ def _upstream_cause(
     return Cause(kind, clause)
 
 
-def _with_repair(fault: Fault, repairs: Sequence[Repair]) -> Fault:
-    for repair in repairs:
-        if set(fault.arguments) & set(repair.arguments):
-            fault.repair = repair
-    return fault
+def _add_repairs(faults: Sequence[Fault], repairs: Sequence[Repair]) -> None:
+    for fault in faults:
+        for repair in repairs:
+            if set(fault.arguments) & set(repair.arguments):
+                fault.repair = repair
 
 
 def _repair_of(k: int, repairs: Sequence[Repair]) -> Repair | None:
     return next((repair for repair in repairs if k in repair.arguments), None)
-
-
-def _causes(
-    study: Study, wrong: Sequence[int], repairs: Sequence[Repair]
-) -> dict[int, Cause | None]:
-    """The most telling cause for each argument that is still wrong."""
-    found: dict[int, Cause | None] = dict(swapped(study))
-    pool = None
-    for k in wrong:
-        if k in found:
-            continue
-        repair = _repair_of(k, repairs)
-        found[k] = _plain_cause(study, k) or _path_cause(study, k)
-        if found[k] is None and repair is not None:
-            found[k] = repair.cause
-        elif found[k] is None:
-            pool = pool if pool is not None else quantities(study)
-            found[k] = (
-                chain_rule(study, k) or factor_or_term(study, k, pool) or _last_resort(study, k)
-            )
-    return found
 
 
 def _plain_cause(study: Study, k: int) -> Cause | None:

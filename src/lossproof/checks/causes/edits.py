@@ -7,9 +7,8 @@ then (:attr:`Edit.rewritten`, to be shown and to be tried for certain).
 from __future__ import annotations
 
 import ast
-import copy
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +53,13 @@ OPERATORS: dict[type, tuple[type, ...]] = {
 }  # fmt: skip
 COMPARISONS = (ast.Lt, ast.Gt, ast.LtE, ast.GtE, ast.Eq, ast.NotEq)
 SUMS = ("sum", "mean")
+AXIS_FIRST = frozenset(
+    """
+    sum mean prod amax amin unsqueeze squeeze flip cumsum softmax log_softmax logsumexp transpose
+    permute movedim size gather scatter index_add_ index_select select narrow expand argmax argmin
+    """.split()
+)
+"""Methods whose first arguments are axes."""
 RELATED: tuple[tuple[str, ...], ...] = (
     ("sum", "mean", "amax", "amin", "prod"), ("max", "min"), ("maximum", "minimum"),
     ("exp", "log", "expm1", "log1p"), ("sigmoid", "tanh", "relu", "softplus", "logsigmoid"),
@@ -65,8 +71,17 @@ RELATED: tuple[tuple[str, ...], ...] = (
 CONSTANTS: tuple[float, ...] = (2, 0.5, 1, 0, -1, 3, 4, 0.25, 1.5)
 
 
-def plain_edits(number: int, node: ast.AST, operands: Sequence[Any], value: Any) -> Iterator[Edit]:
-    """Edits of what is written there: an operator, a sign, a comparison, a function."""
+def plain_edits(
+    number: int, node: ast.AST, operands: Sequence[Any], axes: frozenset[int]
+) -> Iterator[Edit]:
+    """Edits of what is written there: an operator, a sign, a comparison, a function.
+
+    Args:
+        number: the expression's number.
+        node: the expression.
+        operands: what it was computed from.
+        axes: the numbers (``id``) of the constants that say along which axis something is done.
+    """
     if isinstance(node, ast.BinOp):
         yield from _operator_edits(number, node)
     elif isinstance(node, ast.UnaryOp):
@@ -80,7 +95,23 @@ def plain_edits(number: int, node: ast.AST, operands: Sequence[Any], value: Any)
     elif isinstance(node, ast.AugAssign):
         return
     elif isinstance(node, ast.Constant):
-        yield from _constant_edits(number, node)
+        yield from _constant_edits(number, node, id(node) in axes)
+
+
+def axis_constants(tree: ast.AST) -> frozenset[int]:
+    """The constants that say along which axis something is done, by their ``id``."""
+    found: set[int] = set()
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        places = [k.value for k in node.keywords if k.arg in ("dim", "axis", "keepdim", "dims")]
+        if isinstance(node.func, ast.Attribute) and node.func.attr in AXIS_FIRST:
+            places += node.args
+        found.update(
+            id(inner) for place in places for inner in ast.walk(place)
+            if isinstance(inner, ast.Constant)
+        )  # fmt: skip
+    return frozenset(found)
 
 
 def _operator_edits(number: int, node: ast.BinOp) -> Iterator[Edit]:
@@ -128,8 +159,15 @@ def _comparison_edits(number: int, node: ast.Compare) -> Iterator[Edit]:
             )  # fmt: skip
 
 
-def _constant_edits(number: int, node: ast.Constant) -> Iterator[Edit]:
+def _constant_edits(number: int, node: ast.Constant, is_axis: bool) -> Iterator[Edit]:
     old = node.value
+    if is_axis and not isinstance(old, bool):
+        for axis in (0, 1, 2, 3, -1, -2):
+            if axis != old:
+                edit = constant_edit(number, axis)
+                edit.kind = Kind.WRONG_REDUCTION
+                yield edit
+        return
     if isinstance(old, bool):
         yield Edit(number, Kind.WRONG_REDUCTION, lambda s, x: not old, ast.Constant(not old))
         return
@@ -223,15 +261,11 @@ def _is_float_tensor(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
 
 
-def replaced(number: int, node: ast.expr, value: Any, pieces: Sequence[Piece]) -> Iterator[Edit]:
+def replaced(number: int, node: ast.expr, pieces: Sequence[Piece]) -> Iterator[Edit]:
     """Another variable, or another size, in the place of this one."""
     text = ast.unparse(node)
     for piece in pieces:
-        new = piece.values[0]
-        alike = (_is_float_tensor(value) and _is_float_tensor(new)) or (
-            _is_number(value) and _is_number(new)
-        )
-        if alike and piece.text != text and piece.line <= node.lineno:
+        if piece.text != text and piece.line <= node.lineno:
             yield Edit(
                 number, Kind.WRONG_VARIABLE, lambda s, *_, p=piece: p.values[s], piece.node
             )  # fmt: skip
@@ -278,23 +312,34 @@ JOINS: tuple[tuple[type, Kind, Callable[[Any, Any], Any]], ...] = (
 )
 
 
-def joined(number: int, node: ast.expr, value: Any, pieces: Sequence[Piece]) -> Iterator[Edit]:
-    """A factor or a term more: ``x * piece``, ``x / piece``, ``x + piece``, ``piece - x``..."""
+def joined(
+    number: int, node: ast.expr, value: Any, pieces: Sequence[Piece], kinds: Sequence[Kind]
+) -> Iterator[Edit]:
+    """A factor or a term more: ``x * piece``, ``x / piece``, ``x + piece``, ``x - piece``."""
     for piece in pieces:
         if piece.line > node.lineno:
             continue
         for op, kind, join in JOINS:
-            yield Edit(
-                number, kind, lambda s, x, p=piece, f=join: f(x, p.values[s]),
-                ast.BinOp(node, op(), piece.node),
-            )  # fmt: skip
-        for op, kind, join in (JOINS[1], JOINS[3]):
-            yield Edit(
-                number, kind, lambda s, x, p=piece, f=join: f(p.values[s], x),
-                ast.BinOp(piece.node, op(), node),
-            )  # fmt: skip
-        if _is_matrix(value) and _is_matrix(piece.values[0]):
+            if kind in kinds:
+                yield Edit(
+                    number, kind, lambda s, x, p=piece, f=join: f(x, p.values[s]),
+                    ast.BinOp(node, op(), piece.node),
+                )  # fmt: skip
+        if Kind.MISSING_FACTOR in kinds and _is_matrix(value) and _is_matrix(piece.values[0]):
             yield from _multiplied(number, node, piece)
+
+
+def joined_from_left(
+    number: int, node: ast.expr, pieces: Sequence[Piece], kinds: Sequence[Kind]
+) -> Iterator[Edit]:
+    """What :func:`joined` leaves out: ``piece / x``, ``piece - x``."""
+    for piece in pieces:
+        for op, kind, join in (JOINS[1], JOINS[3]):
+            if kind in kinds and piece.line <= node.lineno:
+                yield Edit(
+                    number, kind, lambda s, x, p=piece, f=join: f(p.values[s], x),
+                    ast.BinOp(piece.node, op(), node),
+                )  # fmt: skip
 
 
 def _is_matrix(value: Any) -> bool:
@@ -316,35 +361,67 @@ def _multiplied(number: int, node: ast.expr, piece: Piece) -> Iterator[Edit]:
         )  # fmt: skip
 
 
-def harvested(trees: Sequence[ast.AST]) -> list[Unary]:
-    """The calls that the source makes with one varying operand: ``x.sum(dim=1)``, ``f(x)``."""
+def harvested(trees: Sequence[ast.AST], names: Mapping[str, Any]) -> list[Unary]:
+    """The calls that the source makes with one varying operand: ``x.sum(dim=1)``, ``f(x)``.
+
+    Args:
+        trees: where to look.
+        names: the globals that functions are looked up in.
+    """
     found: dict[str, Unary] = {}
     for tree in trees:
         for node in ast.walk(tree):
-            unary = _as_unary(node)
-            if unary is not None:
-                found.setdefault(unary[0], unary)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                unary = _method_as_unary(node, node.func) or _function_as_unary(node, names)
+                if unary is not None:
+                    found.setdefault(unary[0], unary)
     known = {pattern for pattern, _, _ in UNARY}
     return [unary for pattern, unary in found.items() if pattern not in known]
 
 
-def _as_unary(node: ast.AST) -> Unary | None:
-    """``x.sum(dim=1)`` as the function of ``x`` that it is."""
-    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
-        return None
-    keywords = {k.arg: k.value for k in node.keywords}
-    if not all(_is_literal(value) for value in keywords.values()) or None in keywords:
-        return None
-    name = node.func.attr
-    if all(_is_literal(arg) for arg in node.args):
-        call = copy.deepcopy(node)
-        call.func = ast.Attribute(ast.Name("_x"), name, ast.Load())
-        args = [ast.literal_eval(arg) for arg in node.args]
-        options = {str(k): ast.literal_eval(v) for k, v in keywords.items()}
-        if not hasattr(Tensor, name):
+def _options(node: ast.Call) -> dict[str, Any] | None:
+    """The keywords of a call, where they are literals."""
+    found = {}
+    for keyword in node.keywords:
+        if keyword.arg is None or not _is_literal(keyword.value):
             return None
-        pattern = ast.unparse(call).replace("_x", "{}", 1)
-        return pattern, _function_kind(name), lambda x: getattr(x, name)(*args, **options)
+        found[keyword.arg] = ast.literal_eval(keyword.value)
+    return found
+
+
+def _method_as_unary(node: ast.Call, func: ast.Attribute) -> Unary | None:
+    """``x.sum(dim=1)`` as the function of ``x`` that it is."""
+    options = _options(node)
+    if options is None or not all(_is_literal(arg) for arg in node.args):
+        return None
+    name, args = func.attr, [ast.literal_eval(arg) for arg in node.args]
+    if not hasattr(Tensor, name):
+        return None
+    call = ast.Call(ast.Attribute(ast.Name("_x_"), name, ast.Load()), node.args, node.keywords)
+    pattern = ast.unparse(call).replace("{", "{{").replace("}", "}}").replace("_x_", "{}", 1)
+    return pattern, _function_kind(name), lambda x: getattr(x, name)(*args, **options)
+
+
+def _function_as_unary(node: ast.Call, names: Mapping[str, Any]) -> Unary | None:
+    """``torch.log_softmax(x, dim=1)`` as the function of ``x`` that it is."""
+    options = _options(node)
+    if options is None or not node.args or not all(_is_literal(arg) for arg in node.args[1:]):
+        return None
+    function = _resolved(node.func, names)
+    if not callable(function):
+        return None
+    args = [ast.literal_eval(arg) for arg in node.args[1:]]
+    call = ast.Call(node.func, [ast.Name("_x_"), *node.args[1:]], node.keywords)
+    pattern = ast.unparse(call).replace("{", "{{").replace("}", "}}").replace("_x_", "{}", 1)
+    return pattern, Kind.WRONG_FUNCTION, lambda x: function(x, *args, **options)
+
+
+def _resolved(node: ast.expr, names: Mapping[str, Any]) -> Any:
+    """What a dotted name stands for; ``None`` where it is no global."""
+    if isinstance(node, ast.Name):
+        return names.get(node.id)
+    if isinstance(node, ast.Attribute):
+        return getattr(_resolved(node.value, names), node.attr, None)
     return None
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -45,27 +46,9 @@ def name_factor(factor: float, study: Study, k: int) -> tuple[Kind, str, str]:
     minus = "the negative of " if sign else ""
     if abs(size - 1) < 1e-9:
         return Kind.SIGN, "has the wrong sign", "return the negative of it"
-    for name, count in sizes(study, k):
-        if abs(size / count - 1) < 1e-9:
-            return (
-                Kind.MISSING_MEAN,
-                f"is {count} times too large: the 1/N of the mean is missing, N = {name}{also}",
-                f"return {minus}it divided by {count}, {name}",
-            )
-        if abs(size * count - 1) < 1e-9:
-            return (
-                Kind.EXTRA_MEAN,
-                f"is {count} times too small: it is divided once too often by {name}{also}",
-                f"return {minus}it without the division by {count}, {name}",
-            )
-        for twice, half in ((2.0, "2 "), (0.5, "1/2 ")):
-            if abs(size / (count * twice) - 1) < 1e-9:
-                return (
-                    Kind.MISSING_MEAN,
-                    f"is {size:g} times too large: the 1/N of the mean is missing "
-                    f"(N = {name}, {count}), and so is a factor {1 / twice:g}{also}",
-                    f"return {minus}it divided by {size:g}",
-                )
+    by_size = _size_factor(size, list(sizes(study, k)), also, minus)
+    if by_size is not None:
+        return by_size
     for base, name in ((math.log(2), "log 2"), (math.log(10), "log 10")):
         for value, word in ((base, name), (1 / base, f"1/{name}")):
             if abs(size / value - 1) < 1e-9:
@@ -91,6 +74,57 @@ def name_factor(factor: float, study: Study, k: int) -> tuple[Kind, str, str]:
         f"is {words} times what it should be: {verb}{also}",
         f"return {minus}it divided by {words}",
     )
+
+
+def _size_factor(
+    size: float, known: Sequence[tuple[str, int]], also: str, minus: str
+) -> tuple[Kind, str, str] | None:
+    """A factor that is a size of the inputs, a ratio of two, a square, or twice or half of one."""
+    for name, count in known:
+        if _equal(size, count):
+            return (
+                Kind.MISSING_MEAN,
+                f"is {count} times too large: the 1/N of the mean is missing, N = {name}{also}",
+                f"return {minus}it divided by {name}",
+            )
+        if _equal(size, 1 / count):
+            return (
+                Kind.EXTRA_MEAN,
+                f"is {count} times too small: it is divided once too often by {name}{also}",
+                f"return {minus}it without the division by {name}",
+            )
+        if _equal(size, count**2):
+            return (
+                Kind.MISSING_MEAN,
+                f"is {count**2} times too large: it is multiplied by N where it must be divided, "
+                f"N = {name}{also}",
+                f"return {minus}it divided by {name}, not multiplied",
+            )
+    if _equal(size, 2) or _equal(size, 0.5):
+        return None  # the 2 of a square is likelier than a ratio of sizes
+    for (name, count), (other, divisor) in itertools.permutations(known, 2):
+        if _equal(size, count / divisor):
+            kind = Kind.MISSING_MEAN if size > 1 else Kind.EXTRA_MEAN
+            return (
+                kind,
+                f"is {Fraction(count, divisor)} times what it should be: it is divided by {other} "
+                f"where {name} is meant{also}",
+                f"divide {minus}it by {name} instead of {other}",
+            )
+    for name, count in known:
+        for share in (2.0, 0.5):
+            if _equal(size, count * share):
+                return (
+                    Kind.MISSING_MEAN,
+                    f"is {size:g} times too large: the 1/N of the mean is missing (N = {name}, "
+                    f"{count}), and so is a factor {1 / share:g}{also}",
+                    f"return {minus}it divided by {size:g}",
+                )
+    return None
+
+
+def _equal(one: float, other: float) -> bool:
+    return abs(one / other - 1) < 1e-9
 
 
 def sizes(study: Study, k: int) -> Iterator[tuple[str, int]]:

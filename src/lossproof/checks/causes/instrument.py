@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from lossproof.checks.causes.source import FunctionSource
-from lossproof.checks.witness import StandInContext
+from lossproof.checks.ordinary_code import StandInContext
 
 Tensor = torch.Tensor
 

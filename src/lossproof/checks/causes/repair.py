@@ -9,13 +9,14 @@ line, the cause and the mend at once.
 from __future__ import annotations
 
 import ast
+import collections
 import contextlib
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -27,12 +28,11 @@ from lossproof.checks.causes.source import FunctionSource, source_of
 from lossproof.checks.causes.study import Study
 from lossproof.checks.report import Location
 from lossproof.checks.trace import _Interceptor
-from lossproof.checks.witness import StandInContext, relative_error
+from lossproof.checks.ordinary_code import StandInContext
+from lossproof.checks.witness import relative_error
 
 Tensor = torch.Tensor
 
-RUNS = 4000
-"""So many changes are tried for one backward."""
 PIECES = 36
 """So many expressions of the source are tried as a missing factor or term."""
 LARGEST = 20_000
@@ -84,7 +84,15 @@ _WORDS = {
 }
 
 
-def find_repairs(study: Study, source: FunctionSource | None, wrong: Sequence[int]) -> list[Repair]:
+Effort = Literal["upstream", "plain", "full"]
+"""How far to search: only for ``grad_output``; for a slip in what is written; for anything."""
+RUNS: dict[Effort, int] = {"upstream": 300, "plain": 800, "full": 3000}
+"""So many changes are tried."""
+
+
+def find_repairs(
+    study: Study, source: FunctionSource | None, wrong: Sequence[int], effort: Effort
+) -> list[Repair]:
     """One change that mends everything that is wrong; else one for each argument that has one."""
     if source is None or not wrong or study.function.numel > LARGEST:
         return []
@@ -94,12 +102,13 @@ def find_repairs(study: Study, source: FunctionSource | None, wrong: Sequence[in
         return []  # the source cannot be run outside of its class
     if not bench.usable:
         return []
-    whole = bench.search(tuple(wrong))
+    whole = bench.search(tuple(wrong), effort)
     if whole is not None:
         return [whole]
     if len(wrong) == 1:
         return []
-    return [repair for repair in (bench.search((k,)) for k in wrong) if repair is not None]
+    alone = [bench.search((k,), effort) for k in wrong]
+    return [repair for repair in alone if repair is not None]
 
 
 class _Bench:
@@ -117,6 +126,16 @@ class _Bench:
             self.upstream.append(
                 tuple(_upstream(i, out, scene.upstream) for i, out in enumerate(outputs))
             )
+        self._parents = {
+            id(child): node
+            for node in ast.walk(source.tree)
+            for child in ast.iter_child_nodes(node)
+        }
+        self._uses = collections.Counter(
+            node.id
+            for node in ast.walk(source.tree)
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+        )
         self.mode: Any = contextlib.nullcontext
         self.usable = self._runs_as_claimed()
         if not self.usable:
@@ -176,13 +195,12 @@ class _Bench:
             return None
 
     # ------------------------------------------------------------------ the search
-    def search(self, wrong: tuple[int, ...]) -> Repair | None:
+    def search(self, wrong: tuple[int, ...], effort: Effort) -> Repair | None:
         """The first change that makes ``wrong`` right and leaves the others as they are."""
         self._runs = 0
-        sites = self._sites(wrong)
-        for edit in self._candidates(sites, wrong):
+        for edit in self._candidates(self._sites(wrong), wrong, effort):
             self._runs += 1
-            if self._runs > RUNS:
+            if self._runs > RUNS[effort]:
                 return None
             if self._mends(edit, wrong):
                 repair = self._confirmed(edit, wrong)
@@ -218,34 +236,85 @@ class _Bench:
         pairs = zip(found, self.plain[0], strict=True)
         return {k for k, (new, old) in enumerate(pairs) if not torch.equal(new, old)}
 
-    def _candidates(self, sites: Sequence[int], wrong: tuple[int, ...]) -> Iterator[Edit]:
+    def _candidates(
+        self, sites: Sequence[int], wrong: tuple[int, ...], effort: Effort
+    ) -> Iterator[Edit]:
         """All changes, the plausible ones first."""
         nodes, record = self.instrumented.nodes, self.records[0]
-        names, pieces = self._names(), self._pieces()
+        axes = edits.axis_constants(self.source.tree)
         for number in sites:
-            yield from edits.plain_edits(
-                number, nodes[number], record.operands[number], record.values[number]
-            )
+            yield from edits.plain_edits(number, nodes[number], record.operands[number], axes)
+        names = self._names()
+        values = [n for n in sites if self._is_value(n)]
+        if effort == "upstream":
+            yield from self._joined(values, self._upstream_pieces(names))
+            return
         for number in sites:
             solved = self._solved_constant(number, wrong)
             if solved is not None:
                 yield solved
-        values = [n for n in sites if self._is_value(n)]
-        for number in values:
-            node = nodes[number]
-            assert isinstance(node, ast.expr)
-            if isinstance(node, (ast.Name, ast.Attribute, ast.Call, ast.Subscript)):
-                yield from edits.replaced(number, node, record.values[number], names)
-        more = edits.harvested(self._trees())
-        for number in values:
-            if isinstance(record.values[number], Tensor):
-                yield from self._on_value(edits.wrapped(number, nodes[number], more))  # type: ignore[arg-type]
-        for part in (names, pieces):
-            for number in values:
-                node = nodes[number]
-                yield from self._on_value(
-                    edits.joined(number, node, record.values[number], part)  # type: ignore[arg-type]
-                )
+        yield from self._replaced(values, names)
+        if effort == "plain":
+            yield from self._joined(values, names)
+            return
+        yield from self._wrapped(values)
+        yield from self._joined(values, names)
+        theirs = self._pieces_of_forward(names)
+        yield from self._replaced(values, theirs)
+        pieces = self._pieces(names)
+        yield from self._joined(values, [*theirs, *pieces])
+        yield from self._joined_from_left(values, [*names, *theirs, *pieces])
+
+    def _replaced(self, sites: Sequence[int], pieces: Sequence[Piece]) -> Iterator[Edit]:
+        for number in sites:
+            node = self.instrumented.nodes[number]
+            yield from edits.replaced(number, node, pieces)  # type: ignore[arg-type]
+
+    def _wrapped(self, sites: Sequence[int]) -> Iterator[Edit]:
+        more = edits.harvested(self._trees(), self.source.function.__globals__)
+        for number in sites:
+            if not isinstance(self.records[0].values[number], Tensor) or self._is_alias(number):
+                continue
+            for edit in edits.wrapped(number, self.instrumented.nodes[number], more):  # type: ignore[arg-type]
+                if edit.kind is not Kind.SIGN or Kind.MISSING_FACTOR in self._open_to(number):
+                    yield self._on_value(edit)
+
+    def _joined(self, sites: Sequence[int], pieces: Sequence[Piece]) -> Iterator[Edit]:
+        for number in sites:
+            node, value = self.instrumented.nodes[number], self.records[0].values[number]
+            kinds = self._open_to(number)
+            if kinds and not self._is_alias(number):
+                for edit in edits.joined(number, node, value, pieces, kinds):  # type: ignore[arg-type]
+                    yield self._on_value(edit)
+
+    def _joined_from_left(self, sites: Sequence[int], pieces: Sequence[Piece]) -> Iterator[Edit]:
+        for number in sites:
+            kinds = self._open_to(number)
+            if kinds and not self._is_alias(number):
+                node = self.instrumented.nodes[number]
+                for edit in edits.joined_from_left(number, node, pieces, kinds):  # type: ignore[arg-type]
+                    yield self._on_value(edit)
+
+    def _open_to(self, number: int) -> list[Kind]:
+        """Whether a factor, or a term, here is not the same as one in the expression around it."""
+        node = self.instrumented.nodes[number]
+        parent = self._parents.get(id(node))
+        found = [Kind.MISSING_FACTOR, Kind.MISSING_TERM]
+        if isinstance(parent, ast.UnaryOp):
+            return []
+        if isinstance(parent, ast.BinOp):
+            if isinstance(parent.op, (ast.Add, ast.Sub)):
+                found.remove(Kind.MISSING_TERM)
+            if isinstance(parent.op, ast.Mult) or (
+                isinstance(parent.op, ast.Div) and parent.left is node
+            ):
+                found.remove(Kind.MISSING_FACTOR)
+        return found
+
+    def _is_alias(self, number: int) -> bool:
+        """Whether it is the only use of a variable: a change where that is assigned is the same."""
+        node = self.instrumented.nodes[number]
+        return isinstance(node, ast.Name) and self._uses.get(node.id) == 1
 
     def _is_value(self, number: int) -> bool:
         value = self.records[0].values[number]
@@ -255,14 +324,11 @@ class _Bench:
             return value.is_floating_point()
         return isinstance(value, (int, float)) and not isinstance(value, bool)
 
-    def _on_value(self, changes: Iterator[Edit]) -> Iterator[Edit]:
-        """Changes that take the value of an expression instead of its operands."""
-        for change in changes:
-            number = change.number
-            usual = self.instrumented.usual(number)
-            inner = change.instead
-            change.instead = lambda s, *o, f=inner, u=usual: f(s, u(*o))
-            yield change
+    def _on_value(self, change: Edit) -> Edit:
+        """A change that takes the value of an expression instead of its operands."""
+        usual, inner = self.instrumented.usual(change.number), change.instead
+        change.instead = lambda s, *operands: inner(s, usual(*operands))
+        return change
 
     def _trees(self) -> list[ast.AST]:
         cls = self.study.function.cls
@@ -301,19 +367,85 @@ class _Bench:
             if all(isinstance(v, (Tensor, int, float)) for v in values):
                 yield Piece(ast.Name(name, ast.Load()), values, line + 1)
 
-    def _pieces(self) -> list[Piece]:
+    def _upstream_pieces(self, names: Sequence[Piece]) -> list[Piece]:
+        """``grad_output``, also with the axes that it lacks."""
+        arguments = {argument.arg for argument in self.source.tree.args.args[1:]}
+        found = []
+        for piece in names:
+            if piece.text in arguments and isinstance(piece.values[0], Tensor):
+                found.append(piece)
+                for form in ("{}.unsqueeze(-1)", "{}.unsqueeze(0)", "{}[..., None, None]"):
+                    found += self._evaluated(form.format(piece.text), names)
+        if not found:
+            found = self._unread_arguments(arguments)
+        return found
+
+    def _unread_arguments(self, arguments: Set[str]) -> list[Piece]:
+        """``grad_output`` where the source never mentions it."""
+        names = [a.arg for a in self.source.tree.args.args[1:]]
+        pieces = [
+            Piece(ast.Name(name, ast.Load()), [up[i] for up in self.upstream], 0)
+            for i, name in enumerate(names)
+            if i < len(self.upstream[0]) and isinstance(self.upstream[0][i], Tensor)
+        ]
+        forms = ("{}.unsqueeze(-1)", "{}.unsqueeze(0)", "{}[..., None, None]")
+        more = [p for piece in pieces for f in forms
+                for p in self._evaluated(f.format(piece.text), pieces)]  # fmt: skip
+        return [*pieces, *more]
+
+    def _pieces(self, names: Sequence[Piece]) -> list[Piece]:
         """The other expressions of backward, short ones first, and simple functions of names."""
         found: dict[str, Piece] = {}
         for number, node in enumerate(self.instrumented.nodes):
             if isinstance(node, (ast.BinOp, ast.Call, ast.Subscript, ast.UnaryOp)):
                 self._add(found, number, node)
         pieces = sorted(found.values(), key=lambda piece: len(piece.text))[:PIECES]
-        return pieces + [
-            Piece(form, [function(v) for v in piece.values], piece.line)
-            for piece in self._names()
-            if isinstance(piece.values[0], Tensor) and piece.values[0].is_floating_point()
-            for form, function in _forms(piece.node)
+        for piece in names:
+            value = piece.values[0]
+            if isinstance(value, Tensor) and value.is_floating_point():
+                for form in FORMS:
+                    pieces += self._evaluated(form.format(piece.text), names)
+        return pieces
+
+    def _pieces_of_forward(self, names: Sequence[Piece]) -> list[Piece]:
+        """Expressions of forward that can be written in backward, too."""
+        forward = source_of(getattr(self.study.function.cls, "forward", None))
+        if forward is None:
+            return []
+        known = {piece.text for piece in names}
+        own = {ast.unparse(node) for node in self.instrumented.nodes}
+        found: dict[str, Piece] = {}
+        for node in ast.walk(forward.tree):
+            if not isinstance(node, (ast.BinOp, ast.Call, ast.Subscript, ast.UnaryOp)):
+                continue
+            text = ast.unparse(_as_in_backward(node, known))
+            if text not in own and text not in found:
+                for piece in self._evaluated(text, names):
+                    found[text] = piece
+        return sorted(found.values(), key=lambda piece: len(piece.text))[:PIECES]
+
+    def _evaluated(self, text: str, names: Sequence[Piece]) -> list[Piece]:
+        """An expression of variables, where it has a value: one piece, else none."""
+        node = ast.parse(text, mode="eval").body
+        used = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+        inner = [
+            p for p in names if {n.id for n in ast.walk(p.node) if isinstance(n, ast.Name)} & used
         ]
+        line = max((p.line for p in inner if isinstance(p.node, ast.Name)), default=0)
+        code = compile(ast.Expression(ast.fix_missing_locations(node)), "<piece>", "eval")
+        values = []
+        try:
+            for s in range(len(self.contexts)):
+                local = {p.text: p.values[s] for p in inner if isinstance(p.node, ast.Name)}
+                local["ctx"] = self.contexts[s]
+                with torch.no_grad(), self.mode():
+                    values.append(eval(code, self.source.function.__globals__, local))  # noqa: S307
+        except Exception:  # a name that backward does not have
+            return []
+        fits = isinstance(values[0], (int, float)) and not isinstance(values[0], bool)
+        if not fits and not (isinstance(values[0], Tensor) and values[0].is_floating_point()):
+            return []
+        return [Piece(node, values, line)]
 
     def _add(self, found: dict[str, Piece], number: int, node: ast.expr) -> None:
         if any(record.runs.get(number) != 1 for record in self.records):
@@ -462,23 +594,24 @@ def _add_sizes(found: dict[str, Piece], piece: Piece) -> None:
             found[text] = Piece(node, [size] * len(piece.values), piece.line)
 
 
-def _forms(node: ast.expr) -> list[tuple[ast.expr, Any]]:
-    """Simple functions of a variable."""
-    text = ast.unparse(node)
-    return [
-        (ast.parse(pattern.format(text), mode="eval").body, function)
-        for pattern, function in (
-            ("(1 - {})", lambda v: 1 - v),
-            ("{}**2", lambda v: v**2),
-            ("{}.T", lambda v: v.T if v.dim() == 2 else v),
-            ("{}.unsqueeze(-1)", lambda v: v.unsqueeze(-1)),
-            ("torch.exp({})", torch.exp),
-            ("torch.exp(-{})", lambda v: torch.exp(-v)),
-            ("torch.sigmoid({})", torch.sigmoid),
-            ("torch.sign({})", torch.sign),
-            ("{0} * (1 - {0})", lambda v: v * (1 - v)),
-        )
-    ]
+FORMS = (
+    "(1 - {})", "{}**2", "{}.T", "{}.unsqueeze(-1)", "torch.exp({})", "torch.exp(-{})",
+    "torch.sigmoid({})", "torch.sign({})", "{0} * (1 - {0})",
+)  # fmt: skip
+"""Simple functions of a variable."""
+
+
+def _as_in_backward(node: ast.expr, known: Set[str]) -> ast.expr:
+    """An expression of forward with its options read from ``ctx`` where backward does so."""
+
+    class Options(ast.NodeTransformer):
+        def visit_Name(self, name: ast.Name) -> ast.expr:
+            if name.id not in known and f"ctx.{name.id}" in known:
+                return ast.Attribute(ast.Name("ctx", ast.Load()), name.id, ast.Load())
+            return name
+
+    new: ast.expr = Options().visit(copy.deepcopy(node))
+    return new
 
 
 def _assigned(tree: ast.FunctionDef) -> list[tuple[str, int]]:

@@ -89,6 +89,8 @@ def reduced(study: Study, k: int) -> str | None:
     verdicts = set()
     for s, scene in enumerate(study.scenes):
         upstream = study.upstream[s][k]
+        if not bool((scene.claim[k] != 0).any()):
+            return None
         if max(weight.numel() for weight in upstream.values()) < 2 or not study.derived:
             return None
         flat = _averaged(upstream)

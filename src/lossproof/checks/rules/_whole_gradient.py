@@ -8,16 +8,14 @@ from collections.abc import Sequence
 import torch
 from torch.autograd import forward_ad
 
+from lossproof.checks.arbitration import EXACT
 from lossproof.checks.causes.diagnosis import probe_of
 from lossproof.checks.examination import Evaluation, Examination
 from lossproof.checks.finite_differences import Judgement, direction, judge
+from lossproof.checks.ordinary_code import AsOrdinaryCode
 from lossproof.checks.rules import Rule, Verdict
 from lossproof.checks.trace import tensors_in
-from lossproof.checks.witness import (
-    EXACT,
-    AsOrdinaryCode,
-    double_precision,
-)
+from lossproof.checks.witness import double_precision
 
 Tensor = torch.Tensor
 

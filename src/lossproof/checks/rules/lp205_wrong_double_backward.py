@@ -53,6 +53,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
+from lossproof.checks.arbitration import EXACT, SMALL_ERROR
 from lossproof.checks.causes import Diagnosis, examine_functions
 from lossproof.checks.causes.source import source_of
 from lossproof.checks.examination import Examination
@@ -60,8 +61,6 @@ from lossproof.checks.finite_differences import Point, direction, judge
 from lossproof.checks.report import Location, Severity
 from lossproof.checks.rules import RULES, Verdict
 from lossproof.checks.witness import (
-    EXACT,
-    SMALL_ERROR,
     CustomFunction,
     Scene,
     double_precision,
