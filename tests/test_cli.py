@@ -51,13 +51,13 @@ def answers(monkeypatch):
     def answers(answer):
         jobs = []
 
-        def check_isolated(job):
+        def run_isolated(job):
             jobs.append(job)
             if isinstance(answer, BaseException):
                 raise answer
             return answer
 
-        monkeypatch.setattr(process, "check_isolated", check_isolated)
+        monkeypatch.setattr(process, "run_isolated", run_isolated)
         return jobs
 
     return answers
@@ -129,6 +129,21 @@ def test_ctrl_c_ends_the_check_and_says_so(losses):
     assert not os.path.exists(f"/proc/{(losses / 'started').read_text()}")
 
 
+def test_two_losses_side_by_side(losses):
+    done = command("compare", "losses.py:right", "torch.nn:MSELoss")
+    assert done.returncode == 0, done.stderr
+    assert "MSELoss" in done.stdout
+    assert "said by the loss" not in done.stdout
+
+
+def test_two_losses_that_differ_as_json(losses):
+    done = command("compare", "losses.py:right", "losses.py:cut", "--output-format", "json")
+    assert done.returncode == 1
+    data = json.loads(done.stdout)
+    assert data["same"] is False
+    assert data["b"]["name"] == "cut"
+
+
 # ------------------------------------------------------------------ exit codes and options
 
 
@@ -151,6 +166,14 @@ def test_every_option_reaches_the_job(answers):
     assert (job.seed, job.time_limit) == (7, 2.5)
     expected = "lossproof check m:f --seed 7 --inputs 'float[3]' --reference m:g\n"
     assert f"reproduce  {expected}" in done.stdout
+
+
+def test_a_comparison_is_asked_for(answers):
+    jobs = answers(report(FAULT))
+    done = run("compare", "m:f", "m:g", "--inputs", "float[3]", "--seed", "2")
+    assert done.exit_code == 1
+    assert (jobs[0].target, jobs[0].other, jobs[0].inputs) == ("m:f", "m:g", "float[3]")
+    assert "reproduce  lossproof compare m:f m:g --seed 2 --inputs 'float[3]'\n" in done.stdout
 
 
 def test_formats(answers):
@@ -205,6 +228,8 @@ def test_a_usage_error_is_one_line_on_standard_error(answers):
         (["check", "m:f", "--input", "x"], "--inputs"),
         (["chek", "m:f"], "check"),
         (["check"], "TARGET"),
+        (["compare", "m:f"], "TARGET"),
+        (["compare", "m:f", "m:g", "--output-format", "concise"], "full"),
         (["check", "m:f", "--time-limit", "0"], "--time-limit"),
         (["check", "m:f", "--time-limit", "soon"], "--time-limit"),
         (["check", "m:f", "--seed", "-1"], "--seed"),

@@ -1,9 +1,9 @@
-"""The command line: ``lossproof check``, ``lossproof explain``.
+"""The command line: ``lossproof check``, ``lossproof compare``, ``lossproof explain``.
 
 Results go to standard output, progress and everything that the user's code prints to standard
-error. The exit code is 0 if nothing was found, 1 if there are findings, and 2 if there is no
-verdict: the request was wrong, or lossproof itself failed. No torch is imported here; a check runs
-in a process of its own (:mod:`lossproof.checks.process`).
+error. The exit code is 0 if nothing was found or two losses are the same, 1 if there are findings
+or they differ, and 2 if there is no verdict: the request was wrong, or lossproof itself failed. No
+torch is imported here; a check runs in a process of its own (:mod:`lossproof.checks.process`).
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 import lossproof
 
 if TYPE_CHECKING:
+    from lossproof.checks.comparison import Comparison
     from lossproof.checks.process import Job
     from lossproof.checks.report import Report
 
@@ -47,14 +48,49 @@ class Format(str, enum.Enum):
     JSON = "json"
 
 
-Target = Annotated[
-    str,
-    typer.Argument(
-        metavar="TARGET",
-        help="The loss: FILE.py:NAME or package.module:NAME.",
+class ComparisonFormat(str, enum.Enum):
+    """How a comparison is written."""
+
+    FULL = "full"
+    JSON = "json"
+
+
+Inputs = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SPEC",
+        help='What the loss is called with, such as "float[8,10], int[8]<10". Without it, a '
+        "function beside the loss gives the inputs: NAME_inputs() or inputs().",
         show_default=False,
     ),
 ]
+Seed = Annotated[int, typer.Option(min=0, help="Makes every random choice reproducible.")]
+ExitZero = Annotated[
+    bool, typer.Option("--exit-zero", help="Exit with 0 also if something was found.")
+]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose", "-v", help="Show all limits and exemptions, and internal tracebacks."
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show findings alone, and no progress.")]
+
+
+def _positive(seconds: float) -> float:
+    if not seconds > 0:
+        raise typer.BadParameter("it must be more than 0")
+    return seconds
+
+
+TimeLimit = Annotated[
+    float,
+    typer.Option(metavar="SECONDS", callback=_positive, help="How long the check may take."),
+]
+
+
+def _loss(help_text: str) -> Any:
+    return typer.Argument(metavar="TARGET", help=help_text, show_default=False)
 
 
 def main() -> None:
@@ -83,16 +119,8 @@ def _options(
 
 @app.command()
 def check(
-    target: Target,
-    inputs: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SPEC",
-            help='What the loss is called with, such as "float[8,10], int[8]<10". Without it, a '
-            "function beside the loss gives the inputs: NAME_inputs() or inputs().",
-            show_default=False,
-        ),
-    ] = None,
+    target: Annotated[str, _loss("The loss: FILE.py:NAME or package.module:NAME.")],
+    inputs: Inputs = None,
     reference: Annotated[
         str | None,
         typer.Option(
@@ -104,33 +132,38 @@ def check(
     output_format: Annotated[
         Format, typer.Option(help="Everything, one line per finding, or JSON.")
     ] = Format.FULL,
-    seed: Annotated[int, typer.Option(min=0, help="Makes every random choice reproducible.")] = 0,
-    time_limit: Annotated[
-        float, typer.Option(metavar="SECONDS", help="How long the check may take.")
-    ] = 60.0,
-    exit_zero: Annotated[
-        bool, typer.Option("--exit-zero", help="Exit with 0 also if there are findings.")
-    ] = False,
-    verbose: Annotated[
-        bool,
-        typer.Option(
-            "--verbose", "-v", help="Show all limits and exemptions, and internal tracebacks."
-        ),
-    ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Show findings alone, and no progress.")
-    ] = False,
+    seed: Seed = 0,
+    time_limit: TimeLimit = 60.0,
+    exit_zero: ExitZero = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Check a loss: proof that it is right, or the bug with its cause, line and mend."""
     from lossproof.checks.process import Job
 
-    if not time_limit > 0:
-        raise typer.BadParameter("it must be more than 0", param_hint="'--time-limit'")
-    job = Job(target, inputs, reference, seed, time_limit)
-    with _failures_explained(verbose):
-        report = _checked(job, quiet)
-    _write(report, output_format, verbose, quiet)
-    raise typer.Exit(int(bool(report.findings) and not exit_zero))
+    job = Job(target, inputs, reference, seed=seed, time_limit=time_limit)
+    _answer(job, output_format, exit_zero, verbose, quiet)
+
+
+@app.command()
+def compare(
+    a: Annotated[str, _loss("A loss: FILE.py:NAME or package.module:NAME.")],
+    b: Annotated[str, _loss("Another one, such as torch.nn.functional:cross_entropy.")],
+    inputs: Inputs = None,
+    output_format: Annotated[
+        ComparisonFormat, typer.Option(help="Everything side by side, or JSON.")
+    ] = ComparisonFormat.FULL,
+    seed: Seed = 0,
+    time_limit: TimeLimit = 60.0,
+    exit_zero: ExitZero = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Set two losses side by side: values, gradients, extremes, time and memory."""
+    from lossproof.checks.process import Job
+
+    job = Job(a, inputs, other=b, seed=seed, time_limit=time_limit)
+    _answer(job, Format(output_format.value), exit_zero, verbose, quiet)
 
 
 @app.command()
@@ -166,17 +199,27 @@ def _list_rules() -> None:
         typer.echo(f"{rule.code}  {rule.name:<{width}}  {rule.summary}")
 
 
-def _checked(job: Job, quiet: bool) -> Report:
-    from lossproof.checks.process import check_isolated
+def _answer(job: Job, form: Format, exit_zero: bool, verbose: bool, quiet: bool) -> NoReturn:
+    """Run the job, print what came of it, and end with the exit code that says it, too."""
+    from lossproof.checks import process
+    from lossproof.checks.report import Report
 
-    with _progress(f"checking {job.target}", quiet):
-        report = check_isolated(job)
-    return report.replace(reproduce=_command(job))
+    what = f"checking {job.target}" if job.other is None else f"comparing {job.target}, {job.other}"
+    with _failures_explained(verbose), _progress(what, quiet):
+        result = process.run_isolated(job)
+    if isinstance(result, Report):
+        result = result.replace(reproduce=_command(job))
+    text = _text(result, form, verbose, quiet)
+    if text:
+        typer.echo(text, color=True)
+    raise typer.Exit(int(not result and not exit_zero))
 
 
 def _command(job: Job) -> str:
-    """The command line that runs the same check again."""
-    words = ["lossproof", "check", job.target, "--seed", str(job.seed)]
+    """The command line that does the same job again."""
+    words = ["lossproof"]
+    words += ["check", job.target] if job.other is None else ["compare", job.target, job.other]
+    words += ["--seed", str(job.seed)]
     words += [] if job.inputs is None else ["--inputs", job.inputs]
     words += [] if job.reference is None else ["--reference", job.reference]
     return shlex.join(words)
@@ -225,17 +268,19 @@ def _give_up(message: str) -> NoReturn:
     raise typer.Exit(NO_VERDICT)
 
 
-def _write(report: Report, form: Format, verbose: bool, quiet: bool) -> None:
+def _text(result: Report | Comparison, form: Format, verbose: bool, quiet: bool) -> str:
+    from lossproof.checks.report import Report
     from lossproof.show import concise, json, terminal
 
     if form is Format.JSON:
-        text = json.render(report)
-    elif form is Format.CONCISE:
-        text = concise.render(report)
-    else:
-        text = terminal.render(report, color=_color(), width=_width(), verbose=verbose, quiet=quiet)
-    if text:
-        typer.echo(text, color=True)
+        return json.render(result)
+    if not isinstance(result, Report):
+        from lossproof.show import comparison
+
+        return comparison.render(result, color=_color(), width=_width())
+    if form is Format.CONCISE:
+        return concise.render(result)
+    return terminal.render(result, color=_color(), width=_width(), verbose=verbose, quiet=quiet)
 
 
 def _color() -> bool:

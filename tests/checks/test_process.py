@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from lossproof.checks.process import InternalError, Job, Trace, check_isolated
+from lossproof.checks.process import InternalError, Job, Trace, run_isolated
 from lossproof.errors import UsageError
 
 LOSSES = """\
@@ -33,6 +33,9 @@ def killed(p, t):
 
 def quits(p, t):
     sys.exit("bye")
+
+def interrupts(p, t):
+    raise KeyboardInterrupt("bye")
 
 def sleeps(p, t):
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
@@ -76,7 +79,7 @@ def line_of(text):
 
 
 def check(name, **options):
-    return check_isolated(Job(f"losses.py:{name}", **options))
+    return run_isolated(Job(f"losses.py:{name}", **options))
 
 
 def crash(name, **options):
@@ -89,8 +92,9 @@ def crash(name, **options):
     return finding
 
 
-def test_a_right_loss():
-    report = check("right")
+@pytest.mark.parametrize("time_limit", [60.0, float("inf")])
+def test_a_right_loss(time_limit):
+    report = check("right", time_limit=time_limit)
     assert report.ok
     assert report.proved
     assert report.subject == "right"
@@ -102,7 +106,7 @@ def test_the_torch_free_side_passes_everything_on(losses):
     job = Job(
         "losses.py:doubled", "p float[3]; t float[3]", "losses.py:right", seed=5, time_limit=30
     )
-    report = check_isolated(job)
+    report = run_isolated(job)
     assert [finding.code for finding in report] == ["LP103"]
     assert report.seed == 5
     assert report.inputs[0].startswith("p: float32[3]")
@@ -132,9 +136,18 @@ def test_killed_from_outside_as_when_memory_runs_out():
     assert finding.location is None
 
 
-def test_system_exit():
-    finding = crash("quits")
-    assert finding.message == "`quits` raises `SystemExit('bye')`, which ends the program"
+def test_an_exception_that_is_no_error():
+    finding = crash("interrupts")
+    assert (
+        finding.message == "`interrupts` raises `KeyboardInterrupt('bye')`, which ends the program"
+    )
+    assert finding.location.line == line_of("raise KeyboardInterrupt")
+
+
+def test_system_exit_is_a_finding():
+    (finding,) = check("quits").findings
+    assert finding.code == "LP408"
+    assert "SystemExit" in finding.message
     assert finding.location.line == line_of("sys.exit")
 
 
@@ -191,6 +204,31 @@ def test_a_thread_left_behind_does_not_hold_up_the_answer():
     assert check("leaves_a_thread").subject == "leaves_a_thread"
 
 
+def test_a_comparison(losses):
+    with open(losses, "a") as file:
+        file.write("def doubled(p, t): return 2 * right(p, t)\n")
+    comparison = run_isolated(Job("losses.py:doubled", other="losses.py:right", seed=4))
+    assert (comparison.a.name, comparison.b.name) == ("doubled", "right")
+    assert comparison.relation == "constant-factor"
+    assert comparison.seed == 4
+
+
+def test_a_comparison_takes_the_inputs_beside_either_loss():
+    job = Job("torch.nn.functional:mse_loss", other="losses.py:right")
+    assert run_isolated(job).same
+
+
+def test_a_comparison_that_dies_leaves_a_report(losses):
+    report = run_isolated(Job("losses.py:leaves", other="losses.py:right"))
+    (finding,) = report.findings
+    assert (
+        finding.message
+        == "the comparison of `leaves` and `right` ends the process with exit code 3"
+    )
+    assert finding.location.line == line_of("os._exit(3)")
+    assert report.subject == "leaves and right"
+
+
 def test_usage_errors_come_back():
     with pytest.raises(UsageError, match="`losses.py` has no `rigth`; did you mean `right`"):
         check("rigth")
@@ -212,6 +250,13 @@ def test_a_fault_of_lossproof_itself_comes_back_with_its_traceback(tmp_path, mon
     with pytest.raises(InternalError, match="RuntimeError: a rule is broken") as caught:
         check("right")
     assert "Traceback" in caught.value.traceback
+
+
+def test_a_process_that_does_not_start_is_no_fault_of_the_loss(tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text("import os; os._exit(7)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(InternalError, match=r"did not start \(exit code 7\)"):
+        check("right")
 
 
 FRAMES = f"""\

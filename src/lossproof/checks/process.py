@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import signal
@@ -21,11 +22,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lossproof.checks.report import Finding, Location, Number, Report
 from lossproof.checks.rules import RULES
 from lossproof.errors import LossproofError, UsageError
+
+if TYPE_CHECKING:
+    from lossproof.checks.comparison import Comparison
 
 WORKER = "lossproof.checks.worker"
 STARTUP_SECONDS = 180.0
@@ -45,6 +49,8 @@ class Job:
     target: str
     inputs: str | None = None
     reference: str | None = None
+    other: str | None = None
+    """Compare ``target`` with this instead of checking it."""
     seed: int = 0
     time_limit: float = 60.0
     loading_time: float = 60.0
@@ -53,9 +59,19 @@ class Job:
     """How long after the time limit a process that has not ended by itself is killed."""
 
     @property
-    def longest(self) -> float:
+    def verdict_time(self) -> float:
+        """How long the verdict may take before the process is killed.
+
+        A comparison has the time limit three times: for the first call of either side, and for
+        everything after.
+        """
+        return self.time_limit * (1 if self.other is None else 3) + self.grace
+
+    @property
+    def longest(self) -> float | None:
         """The time after which the process cannot be running unless something is badly wrong."""
-        return STARTUP_SECONDS + self.loading_time + self.time_limit + 2 * self.grace
+        seconds = STARTUP_SECONDS + self.loading_time + self.verdict_time + self.grace
+        return seconds if math.isfinite(seconds) else None
 
 
 class InternalError(LossproofError):
@@ -66,8 +82,10 @@ class InternalError(LossproofError):
         self.traceback = traceback
 
 
-def check_isolated(job: Job) -> Report:
+def run_isolated(job: Job) -> Report | Comparison:
     """Run the job in a process of its own.
+
+    A check gives a report. So does a comparison whose process died: on how it did.
 
     Raises:
         UsageError: the job cannot be carried out as it was asked for.
@@ -79,7 +97,9 @@ def check_isolated(job: Job) -> Report:
         code = _run(job, answer, trace)
         if answer.is_file():
             return _read(job, json.loads(answer.read_text(encoding="utf-8")), started)
-        text = trace.read_text(encoding="utf-8", errors="replace") if trace.is_file() else ""
+        if not trace.is_file():
+            raise InternalError(f"the process for the check did not start (exit code {code})", "")
+        text = trace.read_text(encoding="utf-8", errors="replace")
     return _report(job, _death(job, code, Trace.parse(text)), started)
 
 
@@ -92,9 +112,8 @@ def _run(job: Job, answer: Path, trace: Path) -> int | None:
         **_own_group(),
     )
     try:
-        with contextlib.suppress(BrokenPipeError):
-            process.communicate(json.dumps(asdict(job)).encode(), timeout=job.longest)
-        return process.wait(timeout=job.longest)
+        process.communicate(json.dumps(asdict(job)).encode(), timeout=job.longest)
+        return process.returncode
     except subprocess.TimeoutExpired:
         return None
     finally:
@@ -120,13 +139,17 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
             process.stdin.close()
 
 
-def _read(job: Job, answer: Mapping[str, Any], started: float) -> Report:
+def _read(job: Job, answer: Mapping[str, Any], started: float) -> Report | Comparison:
     if "usage" in answer:
         raise UsageError(answer["usage"])
     if "internal" in answer:
         raise InternalError(answer["internal"], answer["traceback"])
     if "ended" in answer:
         return _report(job, _ended(job, **answer["ended"]), started)
+    if "comparison" in answer:
+        from lossproof.checks.comparison import Comparison
+
+        return Comparison.from_dict(answer["comparison"])
     return Report.from_dict(answer["report"])
 
 
@@ -144,7 +167,7 @@ class Trace:
         """Read the worker's marks and what ``faulthandler`` wrote after them."""
         fault = FAULT.search(text)
         return cls(
-            loading="checking\n" not in text,
+            loading=not text.startswith("checking\n"),
             timed_out=TIMEOUT.search(text) is not None,
             fault=fault[1].strip() if fault else None,
             place=_user_place(text),
@@ -217,7 +240,7 @@ def _advice(code: int, trace: Trace) -> str:
 
 
 def _still_running(job: Job, trace: Trace) -> Finding:
-    allowed = job.loading_time if trace.loading else job.time_limit
+    allowed = job.loading_time if trace.loading else job.verdict_time - job.grace
     return RULES["LP408"].finding(
         f"{_who(job, trace.loading)} was still running after {allowed:g} s",
         location=trace.place,
@@ -236,17 +259,21 @@ def _ended(job: Job, exception: str, loading: bool, place: Mapping[str, Any] | N
         location=None if place is None else Location(**place),
         cause="ends-program",
         evidence={"exception": exception},
+        notes=("it is no error, so what handles errors does not stop it",),
         help="raise an error, such as `ValueError`, where the inputs are at fault",
     )
 
 
 def _who(job: Job, loading: bool) -> str:
-    name = _name(job)
-    return f"the import of `{name}`" if loading else f"`{name}`"
+    names = f"`{_names(job).replace(' and ', '` and `')}`"
+    if loading:
+        return f"the import of {names}"
+    return names if job.other is None else f"the comparison of {names}"
 
 
-def _name(job: Job) -> str:
-    return job.target.rpartition(":")[2]
+def _names(job: Job) -> str:
+    both = (job.target,) if job.other is None else (job.target, job.other)
+    return " and ".join(target.rpartition(":")[2] for target in both)
 
 
 def _signal_name(number: int) -> str:
@@ -261,14 +288,14 @@ def _signal_name(number: int) -> str:
 def _report(job: Job, finding: Finding, started: float) -> Report:
     """A report of which nothing is known but how the process ended."""
     return Report(
-        subject=_name(job),
+        subject=_names(job),
         location=finding.location,
         inputs=() if job.inputs is None else (job.inputs,),
         findings=(finding,),
         outcomes=tuple(
             rule.unproved("the process ended before")
             for rule in RULES.values()
-            if rule.code != finding.code
+            if rule.code != finding.code and job.other is None
         ),
         seed=job.seed,
         seconds=time.perf_counter() - started,

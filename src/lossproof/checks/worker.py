@@ -16,6 +16,7 @@ import sys
 import traceback
 from dataclasses import asdict
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn, TextIO
 
 from lossproof.checks.process import Job
@@ -71,7 +72,7 @@ class _Supervised:
     def answer(self) -> dict[str, Any]:
         """The answer as JSON-safe data, under a key that says of which kind it is."""
         try:
-            return {"report": self._report()}
+            return self._verdict()
         except UsageError as error:
             return {"usage": str(error)}
         except Exception as error:
@@ -80,28 +81,46 @@ class _Supervised:
         except BaseException as error:
             return {"ended": self._ended(error)}
 
-    def _report(self) -> dict[str, Any]:
+    def _verdict(self) -> dict[str, Any]:
         import torch
 
         import lossproof
-        from lossproof.checks.loading import load, neighbour_inputs
+        from lossproof.checks.loading import load
 
         job = self.job
         self._limit(job.loading_time)
         torch.manual_seed(job.seed)
         loss, module = load(job.target)
+        if job.other is not None:
+            other, other_module = load(job.other)
+            inputs = self._inputs((module, job.target), (other_module, job.other))
+            self._mark_checking()
+            comparison = lossproof.compare(
+                loss, other, *inputs, seed=job.seed, time_limit=job.time_limit
+            )
+            return {"comparison": comparison.to_dict()}
         reference = None if job.reference is None else load(job.reference)[0]
-        inputs: tuple[Any, ...] = () if job.inputs is None else (job.inputs,)
-        if job.inputs is None:
-            inputs = neighbour_inputs(module, job.target.rpartition(":")[2]) or ()
-        self._limit(job.time_limit + job.grace)
+        inputs = self._inputs((module, job.target))
         self._mark_checking()
         report = lossproof.check(
             loss, *inputs, reference=reference, seed=job.seed, time_limit=job.time_limit
         )
-        return report.to_dict()
+        return {"report": report.to_dict()}
+
+    def _inputs(self, *losses: tuple[ModuleType, str]) -> tuple[Any, ...]:
+        """The inputs that were asked for, else those beside the first loss that has any."""
+        from lossproof.checks.loading import neighbour_inputs
+
+        if self.job.inputs is not None:
+            return (self.job.inputs,)
+        for module, target in losses:
+            found = neighbour_inputs(module, target.rpartition(":")[2])
+            if found is not None:
+                return found
+        return ()
 
     def _mark_checking(self) -> None:
+        self._limit(self.job.verdict_time)
         self.loading = False
         self.trace.write("checking\n")
         self.trace.flush()

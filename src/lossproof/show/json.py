@@ -1,21 +1,23 @@
-"""A report as JSON, for programs."""
+"""A report or a comparison as JSON, for programs."""
 
 from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lossproof.checks.report import Report
+if TYPE_CHECKING:
+    from lossproof.checks.comparison import Comparison
+    from lossproof.checks.report import Report
 
 
-def render(report: Report) -> str:
-    """The report's :meth:`~lossproof.checks.report.Report.to_dict` as JSON text.
+def render(result: Report | Comparison) -> str:
+    """The result's ``to_dict`` as JSON text.
 
     JSON has no numbers for infinity and NaN; they are written as the strings ``"inf"``, ``"-inf"``
     and ``"nan"``, which ``float`` reads back.
     """
-    return json.dumps(_finite(report.to_dict()), indent=2, ensure_ascii=False, allow_nan=False)
+    return json.dumps(_finite(result.to_dict()), indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def _finite(value: Any) -> Any:
