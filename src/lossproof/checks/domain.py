@@ -7,6 +7,7 @@ that an input is a probability, a rotation or a label in {-1, 1}, but its values
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from enum import Enum
 
@@ -106,11 +107,21 @@ _FREE = (
 )  # fmt: skip
 
 
-def domain_of(tensor: Tensor, *, smooth: bool = False) -> Domain:
+# What people call numbers that are positive by their meaning: zero is no value of a variance.
+_POSITIVE_NAME = re.compile(
+    r"(^|_)(var|vars|variance\w*|sigmas?|std\w*|scales?|temp|temperature|tau|rates?|conc\w*|"
+    r"precision|alphas?|betas?|kappa|theta|lam|lambda\w*|depths?|disparity|bandwidth|width|"
+    r"radius|shape|dispersion|b)$",
+    re.I,
+)
+
+
+def domain_of(tensor: Tensor, name: str = "", *, smooth: bool = False) -> Domain:
     """The narrowest domain that holds a tensor's values.
 
     Args:
         tensor: the values, as they were given.
+        name: what the argument is called, which tells a variance from a probability.
         smooth: whether the values are to vary continuously: those of a prediction that happens to
             hold whole numbers do.
     """
@@ -126,6 +137,8 @@ def domain_of(tensor: Tensor, *, smooth: bool = False) -> Domain:
             if Domain(kind, axis).contains(values) and not _is_pattern(values, kind):
                 return Domain(kind, axis)
     discrete = (Kind.BINARY, Kind.SIGN, Kind.INTEGER)
+    if smooth and _POSITIVE_NAME.search(name) and Domain(Kind.POSITIVE).contains(values):
+        return Domain(Kind.POSITIVE)
     for kind in _FREE:
         if not (smooth and kind in discrete) and Domain(kind).contains(values):
             return Domain(kind)

@@ -13,6 +13,11 @@ from lossproof.checks.sources import Site, Sources
 from lossproof.checks.trace import branch_taken, operation_name
 
 Tensor = torch.Tensor
+COMPARISONS = frozenset(
+    f"{start}{name}{end}"
+    for name in ("gt", "lt", "ge", "le", "eq", "ne")
+    for start, end in (("", ""), ("__", "__"))
+)
 
 
 class _Branches(TorchFunctionMode):
@@ -44,13 +49,18 @@ def kink_between(
 ) -> tuple[str, Site] | None:
     """The first operation that takes another branch at ``ahead`` than at ``behind``."""
     one, other = (_branches(case, values) for values in (behind, ahead))
-    for (name, site, here), (_, _, there) in zip(one, other, strict=False):
-        if here.shape != there.shape or not torch.equal(here, there):
-            return name, site
-    return None
+    flips = [
+        (name, site)
+        for (name, site, here), (_, _, there) in zip(one, other, strict=False)
+        if here.shape != there.shape or not torch.equal(here, there)
+    ]
+    # A comparison has no derivative: the kink is where its answer is used.
+    kinks = [(name, site) for name, site in flips if name not in COMPARISONS]
+    return next(iter(kinks or flips), None)
 
 
 def _branches(case: Examination, values: Sequence[Any]) -> list[tuple[str, Site, Tensor]]:
-    with _Branches(case.subject.sources) as mode:
+    mode = _Branches(case.subject.sources)
+    with mode:
         case.evaluate(values, dtype=torch.float64, backward=False)
     return mode.taken

@@ -86,7 +86,11 @@ class _Moved:
 def moved_inputs(inputs: Inputs) -> list[_Moved]:
     """The inputs that special points move: those that want a gradient and hold numbers."""
     return [
-        _Moved(inputs, position, domain_of(inputs.values[position], smooth=True))
+        _Moved(
+            inputs,
+            position,
+            domain_of(inputs.values[position], inputs.arguments[position].name, smooth=True),
+        )
         for position in inputs.differentiable
         if inputs.values[position].is_floating_point() and inputs.values[position].numel()
     ]

@@ -81,7 +81,7 @@ def element_spots(full: Inputs, single: Inputs) -> Iterator[Spot]:
     """The grid of special values for a loss that works element by element."""
     for moved in moved_inputs(single):
         position = moved.position
-        domain = domain_of(full.values[position], smooth=True)
+        domain = domain_of(full.values[position], full.arguments[position].name, smooth=True)
         other = _partner(full, position)
         if other is None:
             yield from _column(single, position, domain, None, 0.0)

@@ -31,12 +31,14 @@ Tensor = torch.Tensor
 NOTE = "special points"
 """The key under which the survey is kept among the notes of an examination."""
 
-BUDGET = 2.0
+BUDGET = 1.5
 """Seconds that the calls of a survey may take, by an estimate that no machine's load changes."""
 SECONDS_PER_OPERATION = 2e-5
 SECONDS_PER_ELEMENT = 2e-9
 LOCATED = 24
 """At so many failing points at most the culprit is looked for; others share its fate."""
+CALLS_TO_LOCATE = 12
+"""How many plain calls a watched one costs."""
 HALVINGS = 6
 
 
@@ -141,7 +143,8 @@ def probing_inputs(case: Examination) -> Inputs:
 
 def cost(case: Examination, inputs: Inputs) -> float:
     """About how many seconds one call with its gradient takes."""
-    operations = len(case.trace.operations) + 4
+    # A function of torch may be many operations; the graph's nodes show them.
+    operations = max(len(case.trace.operations), len(case.trace.nodes)) + 4
     share = inputs.numel / max(case.inputs.numel, 1)
     return (
         operations * (SECONDS_PER_OPERATION + SECONDS_PER_ELEMENT * inputs.numel) * max(share, 0.25)
@@ -200,8 +203,9 @@ class Probe:
     ) -> Failure:
         """A failure with its culprit."""
         culprit = None
-        if self.located < LOCATED:
+        if self.located < LOCATED and (self.located == 0 or self.calls_left > 0):
             self.located += 1
+            self.calls_left -= CALLS_TO_LOCATE
             culprit = find_culprit(self.case, point.values, dtype=dtype, innocent=self.innocent)
         # A loss that refuses a NaN by an exception has no value.
         value = math.nan if found.value is None else _total(found.value)
