@@ -29,6 +29,7 @@ LADDER: tuple[tuple[float, int], ...] = (
 """Step sizes, largest first, each with its number of halvings."""
 
 EPSILON = 2.0**-52
+EPSILON_32 = 2.0**-23
 DIRECTIONS = 4
 TOLERANCE = 1e-7
 SPEAKS = 1e-2
@@ -77,12 +78,18 @@ def measured_noise(value: Value, point: Point, block: int, along: Tensor) -> flo
     """The rounding noise of ``value`` around a point.
 
     Third differences of a smooth function over steps of 1e-6 are of the order 1e-18: what they
-    show is noise. A loss that computes in float32 inside shows some 1e-7 of its value.
+    show is noise. A loss that computes in float32 inside shows some 1e-7 of its value; where the
+    steps are too small for it to show anything, its values are still all float32 numbers.
     """
     step = 1e-6 * _reach(point[block])
-    samples = [value(moved(point, block, k * step * along))[0] for k in range(4)]
-    third = abs(samples[0] - 3 * samples[1] + 3 * samples[2] - samples[3])
-    floor = 8 * EPSILON * max(abs(sample) for sample in samples)
+    samples = [value(moved(point, block, k * step * along))[0] for k in range(6)]
+    third = max(
+        abs(a - 3 * b + 3 * c - d)
+        for a, b, c, d in zip(*(samples[k : k + 3] for k in range(4)), strict=True)
+    )
+    narrow = all(sample == torch.tensor(sample, dtype=torch.float32).item() for sample in samples)
+    unit = 2 * EPSILON_32 if narrow else 8 * EPSILON
+    floor = unit * max(abs(sample) for sample in samples)
     return max(third, floor) if math.isfinite(third) else floor
 
 

@@ -33,7 +33,8 @@ DESCRIPTIONS = frozenset(
     output_nr register_hook requires_grad requires_grad_ retain_grad retains_grad shape size stride
     storage storage_offset storage_type type untyped_storage volatile _base _is_view _version
     is_mps is_xpu is_mtia is_xla is_ipu is_maia is_vulkan is_shared
-    register_post_accumulate_grad_hook _backward_hooks _post_accumulate_grad_hooks _grad _grad_fn __torch_dispatch__
+    register_post_accumulate_grad_hook _backward_hooks _post_accumulate_grad_hooks _grad _grad_fn
+    __torch_dispatch__
     """.split()
 )
 RANDOM = frozenset(
