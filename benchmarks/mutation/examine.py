@@ -109,6 +109,6 @@ def judge(record: dict[str, Any], usual: set[str]) -> dict[str, Any]:
         "line_exact": record.get("line") in lines,
         "help_given": any(finding["has_help"] for finding in new),
         "agrees": words.agrees(record["kind"], relations, causes),
-        "implied": words.says_the_implied(relations, causes),
+        "simplest": words.says_the_simplest(relations, causes),
         "contradicted": words.contradicted(relations, causes),
     }

@@ -92,7 +92,7 @@ def _tasks(wanted: list[Subject], cases: list[Case], per: int | None, peers: boo
             "key": mutant.key, "label": case.truth.label, "subject": mutant.subject,
             "split": mutant.split, "kind": mutant.kind, "line": mutant.line,
             "before": mutant.before, "after": mutant.after, "visible": case.truth.visible,
-            "relations": [r and asdict(r) for r in case.truth.relations],
+            "relations": [[asdict(r) for r in true] for true in case.truth.relations],
         }  # fmt: skip
         tasks.append(Task(str(write(mutant)), info, peers=peers))
     return tasks

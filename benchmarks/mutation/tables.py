@@ -19,14 +19,14 @@ HEADER = [
 
 def count(records: Sequence[Record]) -> dict[str, Any]:
     """The figures of a group of real mutants."""
-    implied = [r for r in records if r["implied"] is not None]
+    known = [r for r in records if r["simplest"] is not None]
     return {
         "mutants": len(records),
         "found": _sum(records, "found"),
         "named": _sum(records, "named"),
         "right": _sum([r for r in records if r["named"]], "agrees"),
-        "with_simplest": len(implied),
-        "simplest": _sum(implied, "implied"),
+        "with_simplest": len(known),
+        "simplest": _sum(known, "simplest"),
         "contradicted": sum(bool(r["contradicted"]) for r in records),
         "line_given": _sum(records, "line_given"),
         "line_exact": _sum(records, "line_exact"),
@@ -54,6 +54,7 @@ def figures(records: Sequence[Record], labels: dict[str, int]) -> dict[str, Any]
     return {
         "labels": labels,
         "total": count(real),
+        "hidden": count([r for r in real if not r["visible"]]),
         "by_split": groups(real, lambda r: r["split"]),
         "by_kind": groups(real, lambda r: r["kind"]),
         "by_subject": groups(real, lambda r: f"{r['subject']} ({r['split']})"),
@@ -133,6 +134,9 @@ def page(data: dict[str, Any]) -> list[str]:
         "those whose cause says so. *Cause contradicted*: the cause says one of these things, and "
         "it is not so. *The mutated line*: it is among the places that the report shows. "
         "*gradcheck*: torch's own, on the same inputs in float64; it names no cause and no line.",
+        f"{f['hidden']['mutants']} of the checked mutants are right at the inputs that the check "
+        f"was given, and wrong at others of the same kind; {f['hidden']['found']} of them were "
+        "found.",
         "## On right backwards",
         table(
             ["", "checks", "with a finding on the gradient", "with another finding",

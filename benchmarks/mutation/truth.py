@@ -7,7 +7,7 @@ automatic derivative of the module's ``reference``: the same mathematics written
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,7 @@ SECOND_ORDER, SPECIAL_POINT = "second-order", "special-point"
 
 @dataclass(frozen=True)
 class Relation:
-    """What one wrong gradient is, in a word."""
+    """Something that is true of one wrong gradient at all inputs."""
 
     word: str
     """``factor``, ``zero``, ``none-returned``, ``swapped``, ``grad-output-ignored`` or
@@ -45,8 +45,8 @@ class Truth:
     label: str
     """``real``, ``equivalent``, ``loud`` (raises), ``second-order`` (only the derivative of the
     gradient is wrong) or ``special-point`` (only at a tie or at zero, where it is not finite)."""
-    relations: tuple[Relation | None, ...] = ()
-    """For each wrong gradient, where one word says it all."""
+    relations: tuple[tuple[Relation, ...], ...] = ()
+    """For each wrong gradient, all that is true of it; nothing where no word says it."""
     visible: bool = True
     """Whether the fault shows at the inputs that the check is given."""
 
@@ -65,7 +65,7 @@ def classify(mutant: Loaded, right: Loaded) -> Truth:
                 return Truth(SPECIAL_POINT)
             return Truth(EQUIVALENT if _right_twice(mutant, right) else SECOND_ORDER)
         positions = sorted({i for sample in samples for i in sample.wrong})
-        relations = tuple(_relation(samples, mutant, i) for i in positions)
+        relations = tuple(tuple(_relations(samples, mutant, i)) for i in positions)
         return Truth(REAL, relations, visible=bool(wrong[SEEDS.index(CHECKED_SEED)]))
 
 
@@ -169,28 +169,30 @@ def _second_order(function: Callable[..., Tensor], right: Loaded, seed: int) -> 
     first = torch.autograd.grad(
         value, inputs, grad_output, create_graph=True, materialize_grads=True
     )
-    total = sum((grad_output_for(g.detach(), seed + 1) * g).sum() for g in first)
+    # Every gradient has weights of its own: two that are each other's negative would cancel.
+    total = sum((grad_output_for(g.detach(), seed + 1 + i) * g).sum() for i, g in enumerate(first))
     assert isinstance(total, Tensor)
     wrt = [*inputs, grad_output]
     return list(torch.autograd.grad(total, wrt, materialize_grads=True))
 
 
-def _relation(samples: Sequence[Sample], mutant: Loaded, i: int) -> Relation | None:
-    """One word for what a gradient is, at all seeds; the simplest that holds."""
+def _relations(samples: Sequence[Sample], mutant: Loaded, i: int) -> Iterator[Relation]:
+    """All that is true of a gradient, at all seeds."""
     if all(sample.found[i] is None for sample in samples):
-        return Relation("none-returned", 0.0)
+        yield Relation("none-returned", 0.0)
     if any(sample.found[i] is None for sample in samples):
-        return None
+        return
     factor = _factor(samples, i)
     if factor is not None:
-        return Relation("zero" if factor == 0 else "factor", factor)
+        yield Relation("zero" if factor == 0 else "factor", factor)
+    if factor == 0:
+        return
     if all(_is_of_another_input(sample, i) for sample in samples):
-        return Relation("swapped")
+        yield Relation("swapped")
     if all(_ignores_grad_output(mutant, sample, i) for sample in samples):
-        return Relation("grad-output-ignored")
+        yield Relation("grad-output-ignored")
     if all(_is_repeated_mean(sample, i) for sample in samples):
-        return Relation("mean-repeated")
-    return None
+        yield Relation("mean-repeated")
 
 
 def _factor(samples: Sequence[Sample], i: int) -> float | None:
@@ -224,12 +226,11 @@ def _is_of_another_input(sample: Sample, i: int) -> bool:
 
 
 def _ignores_grad_output(mutant: Loaded, sample: Sample, i: int) -> bool:
-    """Whether the gradient is the right one for a `grad_output` of ones, whatever it really is."""
+    """Whether the gradient is the same for another `grad_output`."""
     arguments = mutant.inputs(sample.seed)
-    value = mutant.reference(*arguments)
-    ones = torch.ones_like(value)
-    wanted = gradients(mutant.reference, arguments, ones)[i]
-    return wanted is not None and equal(sample.found[i], wanted)
+    value = mutant.reference(*arguments).detach()
+    other = gradients(mutant.loss.apply, arguments, grad_output_for(value, sample.seed + 1))[i]
+    return other is not None and equal(sample.found[i], other)
 
 
 def _is_repeated_mean(sample: Sample, i: int) -> bool:

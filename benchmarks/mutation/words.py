@@ -67,30 +67,36 @@ OF_THE_SLIP: dict[str, set[str]] = {
 _DEFINITE = set().union(*OF_THE_GRADIENT.values())
 
 
-def said_by(relation: Relation | None) -> set[str]:
-    """The causes that say what a wrong gradient is."""
-    if relation is None:
-        return set()
+def said_by(relations: Iterable[Relation]) -> set[str]:
+    """The causes that say something true of one wrong gradient."""
+    return set().union(*map(_words, relations))
+
+
+def _words(relation: Relation) -> set[str]:
     if relation["word"] == "factor" and relation["factor"] == -1:
         return OF_THE_GRADIENT["negative"]
     return OF_THE_GRADIENT[relation["word"]]
 
 
-def agrees(kind: str, relations: Iterable[Relation | None], causes: Iterable[str]) -> bool:
-    """Whether one of the causes is true of the gradients, or of the slip."""
+def agrees(kind: str, relations: Iterable[Iterable[Relation]], causes: Iterable[str]) -> bool:
+    """Whether one of the causes is true of the gradients, or of the slip.
+
+    ``relations`` holds, for each wrong gradient, all that is true of it.
+    """
     right = OF_THE_SLIP[kind].union(*map(said_by, relations))
     return bool(right & set(causes))
 
 
-def says_the_implied(relations: Sequence[Relation | None], causes: Iterable[str]) -> bool | None:
-    """Whether a cause says the word that holds for every wrong gradient; None without such."""
+def says_the_simplest(
+    relations: Sequence[Iterable[Relation]], causes: Iterable[str]
+) -> bool | None:
+    """Whether a cause says what is true of every wrong gradient; None if nothing is."""
     sets = [said_by(relation) for relation in relations]
-    if not sets or not all(sets) or any(words != sets[0] for words in sets):
-        return None
-    return bool(sets[0] & set(causes))
+    common = set.intersection(*sets) if sets else set()
+    return bool(common & set(causes)) if common else None
 
 
-def contradicted(relations: Iterable[Relation | None], causes: Iterable[str]) -> list[str]:
+def contradicted(relations: Iterable[Iterable[Relation]], causes: Iterable[str]) -> list[str]:
     """The causes that say something definite which is true of none of the wrong gradients."""
     true: set[str] = set().union(*map(said_by, relations))
     return sorted((set(causes) & _DEFINITE) - true)

@@ -1,4 +1,4 @@
-"""One minus the intersection over union of paired boxes `(x1, y1, x2, y2)`, one per pair."""
+"""One minus the overlap over the union of paired boxes `(x1, y1, x2, y2)`; some are apart."""
 
 import torch
 from torch.autograd import Function
@@ -56,8 +56,8 @@ def reference(boxes, target):
 
 def inputs(seed):
     draw = Draw(seed)
-    corner = draw.uniform(7, 2, high=1.0)
+    corner = draw.uniform(7, 2, high=1.6)
     boxes = torch.cat([corner, corner + draw.uniform(7, 2, low=0.7, high=1.5)], dim=1)
-    other = draw.uniform(7, 2, high=1.0)
+    other = draw.uniform(7, 2, high=1.6)
     target = torch.cat([other, other + draw.uniform(7, 2, low=0.7, high=1.5)], dim=1)
     return boxes.requires_grad_(), target

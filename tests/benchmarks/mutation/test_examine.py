@@ -14,10 +14,10 @@ def finding(code: str = "LP202", cause: str | None = None, line: int = 9) -> dic
 
 
 def record(*findings: dict[str, Any], word: str | None = "factor", **more: Any) -> dict[str, Any]:
-    relation = None if word is None else {"word": word, "factor": 2.0}
+    relations = [] if word is None else [{"word": word, "factor": 2.0}]
     return {
         "label": "real", "subject": "mse", "split": "design", "kind": "sign-flipped", "line": 9,
-        "relations": [relation], "findings": list(findings),
+        "visible": True, "relations": [relations], "findings": list(findings),
         "gradcheck_slow": True, "gradcheck_fast": False, **more,
     }  # fmt: skip
 
@@ -52,22 +52,22 @@ def test_the_mutated_line_counts_wherever_the_report_shows_it() -> None:
 
 def test_a_cause_is_right_if_it_says_what_the_gradient_is() -> None:
     said = judge(record(finding(cause="constant-factor"), kind="operand-dropped"), set())
-    assert (said["agrees"], said["implied"], said["contradicted"]) == (True, True, [])
+    assert (said["agrees"], said["simplest"], said["contradicted"]) == (True, True, [])
     wrong = judge(record(finding(cause="none-returned"), kind="operand-dropped"), set())
-    assert (wrong["agrees"], wrong["implied"]) == (False, False)
+    assert (wrong["agrees"], wrong["simplest"]) == (False, False)
     assert wrong["contradicted"] == ["none-returned"]
 
 
 def test_a_cause_is_right_if_it_says_which_slip_was_made() -> None:
     said = judge(record(finding(cause="wrong-constant"), kind="constant-changed"), set())
-    assert (said["agrees"], said["implied"], said["contradicted"]) == (True, False, [])
+    assert (said["agrees"], said["simplest"], said["contradicted"]) == (True, False, [])
     said = judge(record(finding(cause="missing-path"), kind="axis-changed", word=None), set())
-    assert (said["agrees"], said["implied"], said["contradicted"]) == (False, None, [])
+    assert (said["agrees"], said["simplest"], said["contradicted"]) == (False, None, [])
 
 
 def test_only_a_factor_of_minus_one_is_a_sign() -> None:
     def causes_of(factor: float) -> set[str]:
-        return words.said_by({"word": "factor", "factor": factor})
+        return words.said_by([{"word": "factor", "factor": factor}])
 
     assert causes_of(-1.0) == {"sign"}
     assert "sign" not in causes_of(-2.0)
