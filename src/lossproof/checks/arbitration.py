@@ -197,8 +197,11 @@ class _Hearing:
                 j.verdict == "agrees" for j in beside
             ):
                 witnesses.append("finite differences")
-        if self._forward_mode_agrees(truth, wrong) and not self._forward_mode_agrees(
-            self.claim, wrong
+        # Forward mode is heard last: its first use in a process makes torch load its compiler.
+        if (
+            len(witnesses) == 1
+            and self._forward_mode_agrees(truth, wrong)
+            and not self._forward_mode_agrees(self.claim, wrong)
         ):
             witnesses.append("forward mode")
         if len(witnesses) == 1:
@@ -222,9 +225,9 @@ class _Hearing:
                 self.function, "surrogate",
                 "`forward` is piecewise constant, so its backward is a surrogate gradient",
             )  # fmt: skip
-        dual = None if self._numbers_leave() else self._forward_mode_agrees(self.claim, None)
         if said and all(j.verdict == "agrees" for j in said):
             return self._proved((), ["finite differences along 4 directions"])
+        dual = None if self._numbers_leave() else self._forward_mode_agrees(self.claim, None)
         if any(j.verdict == "differs" for j in said) and dual is False:
             truth = self._dual_gradient()
             if truth is not None:
@@ -333,9 +336,9 @@ class _Hearing:
         return any(position in op.inputs for op in scene.derivation.recorder.operations)
 
     def _passes_through(self, scene: Scene, k: int) -> bool:
-        """Whether ``forward`` returns the argument unchanged, or clamped: its backward is its point.
+        """Whether ``forward`` returns the argument unchanged, or clamped.
 
-        Gradient reversal, gradient scaling and gradient clipping are written in this way.
+        Its backward is then its point: gradient reversal, scaling and clipping are written so.
         """
         for i, weight in self.upstream.items():
             output, truth = self.values[i], scene.truth[k]

@@ -79,7 +79,7 @@ def broadcast_sum(study: Study, k: int) -> Cause | None:
             if axis < len(larger) - len(shape) or shape[axis - (len(larger) - len(shape))] != size
         )
         for words, mend, form in _reductions(axes, shape):
-            if study.explains(k, lambda s, f=form: f(whole[s])):
+            if study.explains(k, lambda s, f=form, w=whole: f(w[s])):
                 return Cause(
                     Kind.BROADCAST_SUM,
                     f"the gradient of `{study.name(k)}`, which `forward` broadcasts from "

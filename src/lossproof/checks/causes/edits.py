@@ -7,6 +7,8 @@ then (:attr:`Edit.rewritten`, to be shown and to be tried for certain).
 from __future__ import annotations
 
 import ast
+import functools
+import itertools
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,8 +43,9 @@ class Piece:
     line: int
     """From which line on it can be used."""
 
-    @property
+    @functools.cached_property
     def text(self) -> str:
+        """The expression as it is written."""
         return ast.unparse(self.node)
 
 
@@ -205,7 +208,7 @@ def _call_edits(number: int, node: ast.Call, operands: Sequence[Any]) -> Iterato
         yield from _summed_along(number, node, operands[0].dim())
     plain = [i for i, arg in enumerate(node.args) if not isinstance(arg, ast.Starred)]
     tensors = [i for i in plain if isinstance(args[i], Tensor)]
-    for one, other in zip(tensors, tensors[1:]):
+    for one, other in itertools.pairwise(tensors):
         yield _exchanged(number, node, one, other)
 
 
@@ -261,11 +264,16 @@ def _is_float_tensor(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
 
 
-def replaced(number: int, node: ast.expr, pieces: Sequence[Piece]) -> Iterator[Edit]:
-    """Another variable, or another size, in the place of this one."""
+def replaced(number: int, node: ast.expr, value: Any, pieces: Sequence[Piece]) -> Iterator[Edit]:
+    """Another variable, another size, or an expression of forward, in the place of this one."""
     text = ast.unparse(node)
     for piece in pieces:
-        if piece.text != text and piece.line <= node.lineno:
+        new = piece.values[0]
+        # Any variable may have been mistaken for another; a longer expression has the same shape.
+        alike = isinstance(piece.node, (ast.Name, ast.Attribute)) or not (
+            _is_float_tensor(value) and _is_float_tensor(new) and new.shape != value.shape
+        )
+        if alike and piece.text != text and piece.line <= node.lineno:
             yield Edit(
                 number, Kind.WRONG_VARIABLE, lambda s, *_, p=piece: p.values[s], piece.node
             )  # fmt: skip

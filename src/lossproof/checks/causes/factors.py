@@ -181,7 +181,7 @@ def mean_repeated(study: Study, k: int) -> Cause | None:
             continue
         means = [truth[k].mean(axes, keepdim=True).expand(shape) for truth in study.truth]
         factor = constant_between(study.claim[0][k], means[0])
-        if factor is None or not study.explains(k, lambda s: factor * means[s]):
+        if factor is None or not study.explains(k, lambda s, c=factor, m=means: c * m[s]):
             continue
         return _mean_cause(study, k, axes, count, factor)
     return None

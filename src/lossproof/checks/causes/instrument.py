@@ -10,7 +10,7 @@ import ast
 import copy
 import operator
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,8 +50,9 @@ class Record:
 class _Hooks(ast.NodeTransformer):
     """Puts the hooks into a tree; ``nodes[i]`` is the original of expression ``i``."""
 
-    def __init__(self) -> None:
+    def __init__(self, variables: Set[str]) -> None:
         self.nodes: list[ast.AST] = []
+        self.variables = variables
 
     def _number(self, node: ast.AST) -> ast.Constant:
         self.nodes.append(node)
@@ -81,7 +82,7 @@ class _Hooks(ast.NodeTransformer):
         return self._hook("_lp_negative", [number, self.visit(node.operand)])
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
-        if not isinstance(node.ctx, ast.Load):
+        if not isinstance(node.ctx, ast.Load) or node.id not in self.variables:
             return node
         return self._hook("_lp_value", [self._number(node), node])
 
@@ -182,7 +183,7 @@ class Instrumented:
 
     def __init__(self, source: FunctionSource) -> None:
         self.source = source
-        hooks = _Hooks()
+        hooks = _Hooks(_variables(source))
         tree = copy.deepcopy(source.tree)
         # Numbered in the copy; the originals are found again by their order in the walk.
         originals = {id(new): old for new, old in _pairs(tree, source.tree)}
@@ -257,6 +258,19 @@ class Instrumented:
 
     def _in_place(self, number: int, target: Any, value: Any) -> Any:
         return self._do(number, self._operators[number], target, value)
+
+
+def _variables(source: FunctionSource) -> set[str]:
+    """Everything a name can stand for but modules, functions and classes."""
+    found = {
+        name
+        for name, value in source.function.__globals__.items()
+        if isinstance(value, (int, float, Tensor))
+    }
+    found.update(source.function.__code__.co_varnames)
+    found.update(source.function.__code__.co_cellvars)
+    found.update(source.function.__code__.co_freevars)
+    return found
 
 
 def _pairs(one: ast.AST, other: ast.AST) -> list[tuple[ast.AST, ast.AST]]:

@@ -24,11 +24,12 @@ from lossproof.checks.causes import edits
 from lossproof.checks.causes.cause import Cause, Kind
 from lossproof.checks.causes.edits import Edit, Piece
 from lossproof.checks.causes.instrument import Instrumented, Record, compiled, fresh_context
+from lossproof.checks.causes.needed import Needed, Pool, explained_value
 from lossproof.checks.causes.source import FunctionSource, source_of
 from lossproof.checks.causes.study import Study
-from lossproof.checks.report import Location
-from lossproof.checks.trace import _Interceptor
 from lossproof.checks.ordinary_code import StandInContext
+from lossproof.checks.report import Location
+from lossproof.checks.trace import _Interceptor, tensors_in
 from lossproof.checks.witness import relative_error
 
 Tensor = torch.Tensor
@@ -86,7 +87,7 @@ _WORDS = {
 
 Effort = Literal["upstream", "plain", "full"]
 """How far to search: only for ``grad_output``; for a slip in what is written; for anything."""
-RUNS: dict[Effort, int] = {"upstream": 300, "plain": 800, "full": 3000}
+RUNS: dict[Effort, int] = {"upstream": 300, "plain": 800, "full": 2500}
 """So many changes are tried."""
 
 
@@ -107,7 +108,7 @@ def find_repairs(
         return [whole]
     if len(wrong) == 1:
         return []
-    alone = [bench.search((k,), effort) for k in wrong]
+    alone = [bench.search((k,), "plain") for k in wrong]
     return [repair for repair in alone if repair is not None]
 
 
@@ -137,7 +138,10 @@ class _Bench:
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
         )
         self.mode: Any = contextlib.nullcontext
+        self.writes = True
+        versions = self._versions()
         self.usable = self._runs_as_claimed()
+        self.writes = versions != self._versions() or _writes_in_place(source.tree)
         if not self.usable:
             self.mode = _lifted
             self.usable = self._runs_as_claimed()
@@ -164,7 +168,12 @@ class _Bench:
         return True
 
     def _arguments(self, s: int) -> tuple[Any, ...]:
-        return (fresh_context(self.contexts[s]), *self.upstream[s])
+        ctx = self.contexts[s]
+        return (fresh_context(ctx) if self.writes else ctx, *self.upstream[s])
+
+    def _versions(self) -> list[int]:
+        tensors = [*tensors_in([vars(ctx) for ctx in self.contexts]), *tensors_in(self.upstream)]
+        return [tensor._version for tensor in tensors]
 
     def _shaped(self, found: Any, s: int) -> list[Tensor] | None:
         """What torch makes of what a backward returns; ``None`` where it would refuse."""
@@ -229,12 +238,16 @@ class _Bench:
             return None if isinstance(self.instrumented.nodes[number], ast.Constant) else set()
         if isinstance(value, Tensor) and not value.is_floating_point():
             return None
-        other = _nudged(value)
-        found = self.run(0, Edit(number, Kind.SIGN, lambda s, *_: other, ast.Constant(0)))
-        if found is None:
-            return None
-        pairs = zip(found, self.plain[0], strict=True)
-        return {k for k, (new, old) in enumerate(pairs) if not torch.equal(new, old)}
+        for other in (_nudged(value), -value):
+            edit = Edit(number, Kind.SIGN, lambda s, *_, o=other: o, ast.Constant(0))  # type: ignore[misc]
+            found = self.run(0, edit)
+            if found is None:
+                return None
+            pairs = zip(found, self.plain[0], strict=True)
+            changed = {k for k, (new, old) in enumerate(pairs) if not torch.equal(new, old)}
+            if changed:  # a small change does not show behind a comparison
+                return changed
+        return set()
 
     def _candidates(
         self, sites: Sequence[int], wrong: tuple[int, ...], effort: Effort
@@ -257,18 +270,62 @@ class _Bench:
         if effort == "plain":
             yield from self._joined(values, names)
             return
+        theirs, pieces = self._pieces_of_forward(names), self._pieces(names)
+        yield from self._replaced(values, theirs)
+        yield from self._needed(values, wrong, [*names, *pieces, *theirs])
         yield from self._wrapped(values)
         yield from self._joined(values, names)
-        theirs = self._pieces_of_forward(names)
-        yield from self._replaced(values, theirs)
-        pieces = self._pieces(names)
         yield from self._joined(values, [*theirs, *pieces])
         yield from self._joined_from_left(values, [*names, *theirs, *pieces])
 
+    def _needed(
+        self, sites: Sequence[int], wrong: tuple[int, ...], pieces: Sequence[Piece]
+    ) -> Iterator[Edit]:
+        """Changes by what an expression's value should have been, where that can be computed."""
+        pools: dict[torch.Size, Pool] = {}
+        for number in sites:
+            if self._is_alias(number) or not self._open_to(number):
+                continue
+            needed = [self._needed_value(s, number, wrong) for s in range(len(self.contexts))]
+            found = [value for value in needed if value is not None]
+            if len(found) == len(needed):
+                node = self.instrumented.nodes[number]
+                shape = found[0].needed.shape
+                pool = pools[shape] = pools.get(shape) or Pool(pieces, shape)
+                for edit in explained_value(number, node, found, pool):  # type: ignore[arg-type]
+                    yield self._on_value(edit)
+
+    def _needed_value(self, s: int, number: int, wrong: tuple[int, ...]) -> Needed | None:
+        """What an expression should have been, where the gradient is linear in it elementwise."""
+        value, k = self.records[s].values[number], wrong[0]
+        truth = self.study.truth[s][k]
+        if not isinstance(value, Tensor) or not _broadcasts(value.shape, truth.shape):
+            return None
+        once, twice = self.plain[s][k], self._with_value(s, number, 2 * value)
+        self._runs += 2
+        if twice is None:
+            return None
+        slope = twice[k] - once
+        matters = slope.abs() > 1e-9 * slope.abs().max()
+        if not bool(matters.any()):
+            return None
+        factor = torch.where(matters, (truth - once + slope) / slope, 1.0)
+        if factor.shape != value.shape:
+            if not bool(matters.all()) or (factor := _common(factor, value.shape)) is None:
+                return None
+            matters = torch.ones_like(factor, dtype=torch.bool)
+        found = self._with_value(s, number, value * factor)
+        if not self._is_right(found, s, wrong):
+            return None
+        return Needed(value, value * factor, matters)
+
+    def _with_value(self, s: int, number: int, value: Tensor) -> list[Tensor] | None:
+        return self.run(s, Edit(number, Kind.MISSING_FACTOR, lambda s, *_: value, ast.Constant(0)))
+
     def _replaced(self, sites: Sequence[int], pieces: Sequence[Piece]) -> Iterator[Edit]:
         for number in sites:
-            node = self.instrumented.nodes[number]
-            yield from edits.replaced(number, node, pieces)  # type: ignore[arg-type]
+            node, value = self.instrumented.nodes[number], self.records[0].values[number]
+            yield from edits.replaced(number, node, value, pieces)  # type: ignore[arg-type]
 
     def _wrapped(self, sites: Sequence[int]) -> Iterator[Edit]:
         more = edits.harvested(self._trees(), self.source.function.__globals__)
@@ -439,7 +496,7 @@ class _Bench:
                 local = {p.text: p.values[s] for p in inner if isinstance(p.node, ast.Name)}
                 local["ctx"] = self.contexts[s]
                 with torch.no_grad(), self.mode():
-                    values.append(eval(code, self.source.function.__globals__, local))  # noqa: S307
+                    values.append(eval(code, self.source.function.__globals__, local))
         except Exception:  # a name that backward does not have
             return []
         fits = isinstance(values[0], (int, float)) and not isinstance(values[0], bool)
@@ -557,6 +614,38 @@ class _Lift(_Interceptor):
 
 def _lifted() -> _Lift:
     return _Lift(lift=True)
+
+
+def _writes_in_place(tree: ast.AST) -> bool:
+    """Whether the source writes to a tensor, perhaps to one that was saved."""
+    return any(
+        isinstance(node, ast.AugAssign)
+        or (isinstance(node, ast.Attribute) and node.attr.endswith("_") and node.attr[:1] != "_")
+        or (isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store))
+        for node in ast.walk(tree)
+    )
+
+
+def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:
+    try:
+        return torch.broadcast_shapes(shape, to) == to
+    except RuntimeError:
+        return False
+
+
+def _common(tensor: Tensor, shape: torch.Size) -> Tensor | None:
+    """A tensor of a smaller shape that broadcasts to ``tensor``; ``None`` where there is none."""
+    small = tensor
+    while small.dim() > len(shape):
+        small = small.select(0, 0)
+    for axis, size in enumerate(shape):
+        if size == 1 and small.shape[axis] != 1:
+            small = small.narrow(axis, 0, 1)
+    if small.shape != shape or float((small.expand_as(tensor) - tensor).abs().max()) > 1e-9 * float(
+        tensor.abs().max()
+    ):
+        return None
+    return small
 
 
 def _nudged(value: Any) -> Any:

@@ -72,7 +72,6 @@ Tensor = torch.Tensor
 
 RULE = RULES["LP205"]
 LOUD = "no second derivative: asking for one raises an error (nothing is silently wrong)"
-CAUSE = "saved-intermediate"
 
 
 def examine(case: Examination) -> Iterable[Verdict]:
@@ -176,29 +175,46 @@ def _accused(
             f"`{name}`: its second derivative differs from the re-derived one, and finite "
             "differences do not decide"
         )
-    location, saved = _saved_values(diagnosis, function)
-    names = ", ".join(f"`{value}`" for value in saved)
-    note = f"{names} computed in forward and saved: constant when backward is differentiated"
+    cause, location, note = _cause(diagnosis, function)
     worst = int((claimed[k] - true[k]).abs().argmax())
     return RULE.finding(
         f"the second derivative of `{name}` is wrong, without an error",
         severity=Severity.WARNING,
         location=location or diagnosis.definition(case),
-        cause=CAUSE if saved else None,
+        cause=cause,
         evidence={
             "relative error": errors[k],
             "second derivative": float(claimed[k].flatten()[worst]),
             "should be": float(true[k].flatten()[worst]),
         },
-        notes=[*([note] if saved else []), "re-derivation and finite differences agree against it"],
+        notes=[*([note] if note else []), "re-derivation and finite differences agree against it"],
         help="save the inputs and compute from them in backward, or mark backward with "
         "`@once_differentiable` so that asking for a second derivative is an error",
     )
 
 
-def _saved_values(
+DETACHING = ("detach", "data", "item", "tolist", "numpy", "no_grad")
+
+
+def _cause(
     diagnosis: Diagnosis, function: CustomFunction
-) -> tuple[Location | None, list[str]]:
+) -> tuple[str | None, Location | None, str]:
+    """Why the second derivative lacks a part: a word, the place, and a sentence."""
+    source = diagnosis.source
+    for node in ast.walk(source.tree) if source is not None else ():
+        if isinstance(node, ast.Attribute) and node.attr in DETACHING:
+            assert source is not None
+            text = ast.unparse(node)
+            return "detached", source.location(node), f"`{text}` makes a constant of its value"
+    location, saved = _saved_values(function)
+    if not saved:
+        return None, None, ""
+    names = ", ".join(f"`{value}`" for value in saved)
+    note = f"{names} computed in forward and saved: constant when backward is differentiated"
+    return "saved-intermediate", location, note
+
+
+def _saved_values(function: CustomFunction) -> tuple[Location | None, list[str]]:
     """The values that forward computes itself and saves: where, and what they are called."""
     source = source_of(getattr(function.cls, "forward", None))
     if source is None:
