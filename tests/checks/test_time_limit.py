@@ -1,6 +1,8 @@
 """A limit must end any Python code, once, and leave nothing behind."""
 
 import math
+import subprocess
+import sys
 import threading
 import time
 
@@ -180,3 +182,25 @@ def test_code_that_ends_near_its_limit_ends_one_way_or_the_other(seconds, work):
     except TimeLimitError as error:
         assert error.location is not None
     assert busy() == 1225 * work
+
+
+@pytest.mark.parametrize("seconds", [30, 0.01])
+def test_the_interpreter_is_left_as_it_was_for_a_profiler(seconds):
+    """CPython 3.11 hung in the first call after a limit whose interruption had been withdrawn."""
+    program = f"""
+import cProfile, contextlib
+from lossproof.checks.time_limit import time_limit
+from lossproof.errors import TimeLimitError
+
+def profiled():
+    with contextlib.suppress(TimeLimitError):
+        with time_limit({seconds}):
+            sum(range(100)) if {seconds} > 1 else [None for _ in iter(int, 1)]
+    return sum(number for number in range(100))
+
+print(cProfile.Profile().runcall(profiled))
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120
+    )
+    assert run.stdout == "4950\n", run.stderr

@@ -10,6 +10,7 @@ guards against that by a process of its own (:mod:`lossproof.checks.process`).
 from __future__ import annotations
 
 import _thread
+import contextlib
 import ctypes
 import math
 import sys
@@ -123,17 +124,29 @@ class _Watch:
         """Interrupt no more, and tell where the code was if it was interrupted.
 
         May be called again when interrupted itself. An interruption that was requested but has
-        not arrived is withdrawn; should it be an enclosing limit's, that one makes it again.
+        not arrived is taken here; should it be an enclosing limit's, that one makes it again.
         """
         with self.deciding:
             self.stopped = True
-        _raise_in(self.watched, None)
+        if self.location is not None:
+            self._take_interruption()
         if self.running.locked():
             self.running.release()
         # Wait for the thread's end: one that the interpreter meets at its own end, while it frees
         # the frame with the block's tensors, takes the process down with it.
         with self.watching:
             return self.location
+
+    def _take_interruption(self) -> None:
+        """Make one more and let it arrive: then none is under way.
+
+        A request can be withdrawn, but then CPython goes on looking for it at every call and every
+        turn of a loop, and 3.11 never gets past such a look under a profiler or a debugger.
+        """
+        with contextlib.suppress(self.interrupted):
+            _raise_in(self.watched, self.interrupted)
+            while True:
+                pass
 
     def _watch(self) -> None:
         wait = self.seconds
@@ -155,9 +168,9 @@ class _Watch:
             _raise_in(self.watched, self.interrupted)
 
 
-def _raise_in(thread: int, interruption: type[BaseException] | None) -> None:
-    """Request that the exception be raised in the thread; ``None`` withdraws the request."""
-    what = ctypes.py_object() if interruption is None else ctypes.py_object(interruption)
+def _raise_in(thread: int, interruption: type[BaseException]) -> None:
+    """Request that the exception be raised in the thread."""
+    what = ctypes.py_object(interruption)
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), what)
 
 
