@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
+    from lossproof.checks.compare import compare
+    from lossproof.checks.comparison import Comparison
     from lossproof.checks.report import Finding, Location, Outcome, Report, Severity
-    from lossproof.checks.run import check, compare
+    from lossproof.checks.run import check
     from lossproof.errors import FindingsError, LossproofError, UsageError
 
 _HOMES = {
     "check": "lossproof.checks.run",
-    "compare": "lossproof.checks.run",
+    "compare": "lossproof.checks.compare",
+    "Comparison": "lossproof.checks.comparison",
     "Finding": "lossproof.checks.report",
     "Location": "lossproof.checks.report",
     "Outcome": "lossproof.checks.report",
@@ -30,6 +33,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Comparison",
     "Finding",
     "FindingsError",
     "Location",

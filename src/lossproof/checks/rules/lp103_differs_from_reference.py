@@ -24,21 +24,26 @@ Differences below a relative 1e-5 in the value and 1e-4 in the gradient: another
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lossproof.checks.finite_differences import direction
+from lossproof.checks.agreement import (
+    GRADIENT_TOLERANCE,
+    VALUE_TOLERANCE,
+    agreement,
+    constant_offset,
+    constant_ratio,
+    tensors_agree,
+    variations,
+)
 from lossproof.checks.rules import RULES, Verdict
 
 if TYPE_CHECKING:
     from lossproof.checks.examination import Evaluation, Examination
 
 RULE = RULES["LP103"]
-VALUE_TOLERANCE = 1e-5
-GRADIENT_TOLERANCE = 1e-4
 
 
 def examine(case: Examination) -> Iterable[Verdict]:
@@ -64,28 +69,12 @@ def examine(case: Examination) -> Iterable[Verdict]:
             yield _gradient_finding(case, off[0], leaf, name)
             return
     yield RULE.proved(
-        f"value to {VALUE_TOLERANCE:g} and gradient to {GRADIENT_TOLERANCE:g} at {len(pairs)} points"
+        f"value to {VALUE_TOLERANCE:g} and gradient to {GRADIENT_TOLERANCE:g} "
+        f"at {len(pairs)} points"
     )
 
 
 Pair = tuple["Evaluation", "Evaluation"]
-
-
-def variations(case: Examination) -> Iterator[tuple[Any, ...]]:
-    """The given inputs, then other draws of what a gradient is wanted for, of several sizes."""
-    yield case.inputs.values
-    for number, size in enumerate((0.1, 1.0, 3.0)):
-        values = list(case.inputs.values)
-        for position in case.inputs.differentiable:
-            value = values[position].detach()
-            shift = direction(value.double(), case.seed, position, 100 + number)
-            moved = value.double() + size * shift * value.double().std(unbiased=False)
-            low, high = value.min(), value.max()
-            # A prediction in [0, 1] or one that is never negative stays so.
-            if low >= 0:
-                moved = moved.clamp(0.01 * float(high), 0.99 if high <= 1 else math.inf)
-            values[position] = moved.to(value.dtype)
-        yield tuple(values)
 
 
 def _pairs(case: Examination) -> Iterator[Pair]:
@@ -117,15 +106,11 @@ def _shapes(pairs: list[Pair]) -> tuple[list[int], list[int]] | None:
 def _same_value(pair: Pair) -> bool:
     own, other = pair[0].value, pair[1].value
     assert own is not None and other is not None
-    size = max(float(other.detach().abs().max()), 1e-12)
-    gap = (own.detach().double().reshape(other.shape) - other.detach().double()).abs().max()
-    return float(gap) <= VALUE_TOLERANCE * size + 1e-9
+    return agreement(own, other, VALUE_TOLERANCE).same
 
 
 def _same_gradient(pair: Pair, leaf: int) -> bool:
-    own, other = pair[0].gradient(leaf), pair[1].gradient(leaf)
-    scale = max(float(own.norm()), float(other.norm()))
-    return float((own - other).norm()) <= GRADIENT_TOLERANCE * scale + 1e-12
+    return tensors_agree(pair[0].gradient(leaf), pair[1].gradient(leaf))
 
 
 def _value_finding(case: Examination, pairs: list[Pair], wrong: list[Pair]) -> Verdict:
@@ -142,18 +127,13 @@ def _value_finding(case: Examination, pairs: list[Pair], wrong: list[Pair]) -> V
 
 def _relation(values: list[tuple[float, float]]) -> tuple[str, str | None]:
     """Whether all points differ by one factor, or by one constant."""
-    ratios = [own / other for own, other in values if other]
-    if len(ratios) > 1 and _equal(ratios) and ratios[0] != 1:
-        return f": always {ratios[0]:.6g} times as much", "constant-factor"
-    gaps = [own - other for own, other in values]
-    if len(gaps) > 1 and _equal(gaps):
-        return f": always {gaps[0]:+.6g}", "constant-offset"
+    ratio = constant_ratio(values)
+    if ratio is not None:
+        return f": always {ratio:.6g} times as much", "constant-factor"
+    offset = constant_offset(values)
+    if offset is not None:
+        return f": always {offset:+.6g}", "constant-offset"
     return "", None
-
-
-def _equal(numbers: list[float]) -> bool:
-    size = max(abs(number) for number in numbers)
-    return max(numbers) - min(numbers) <= 1e-6 * size
 
 
 def _gradient_finding(case: Examination, pair: Pair, leaf: int, name: str) -> Verdict:
