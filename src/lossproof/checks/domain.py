@@ -137,7 +137,7 @@ def domain_of(tensor: Tensor, name: str = "", *, smooth: bool = False) -> Domain
             if Domain(kind, axis).contains(values) and not _is_pattern(values, kind):
                 return Domain(kind, axis)
     discrete = (Kind.BINARY, Kind.SIGN, Kind.INTEGER)
-    if smooth and _POSITIVE_NAME.search(name) and Domain(Kind.POSITIVE).contains(values):
+    if _POSITIVE_NAME.search(name) and Domain(Kind.POSITIVE).contains(values):
         return Domain(Kind.POSITIVE)
     for kind in _FREE:
         if not (smooth and kind in discrete) and Domain(kind).contains(values):

@@ -12,6 +12,7 @@ import contextlib
 import copy as copying
 import functools
 import random
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -120,12 +121,22 @@ def _settings() -> dict[str, Any]:
     return {name: read() for name, (read, _) in SETTINGS.items()}
 
 
+def _eagerly() -> contextlib.AbstractContextManager[Any]:
+    """Run what is compiled within the loss as Python: compiled code cannot be looked into."""
+    compiler = torch.compiler
+    if "torch._dynamo" in sys.modules and hasattr(compiler, "set_stance"):  # torch 2.6
+        stance: contextlib.AbstractContextManager[Any] = compiler.set_stance("force_eager")
+        return stance
+    return contextlib.nullcontext()
+
+
 @contextlib.contextmanager
 def kept_settings() -> Iterator[None]:
-    """Put all process-wide settings back afterwards."""
+    """Put all process-wide settings back afterwards; nothing is compiled meanwhile."""
     before = _settings()
     try:
-        yield
+        with _eagerly():
+            yield
     finally:
         for name, (read, write) in SETTINGS.items():
             if read() != before[name]:

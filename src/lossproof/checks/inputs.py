@@ -125,16 +125,32 @@ def inputs_for(subject: Subject, given: Sequence[Any], seed: int) -> Inputs:
         UsageError: nothing was given, a specification has a typo, or the number of arguments does
             not fit the loss's signature.
     """
-    if not given:
-        takes = ", ".join(subject.parameter_names) or "its inputs"
-        raise UsageError(
-            f"no inputs were given for `{subject.name}`, which takes ({takes}); give tensors, or "
-            f'specifications such as `--inputs "float[8,10], int[8]<10"`, or write a function '
-            f"`{_snake(subject.name)}_inputs()` beside the loss that returns them"
-        )
+    if not given and not _needs_none(subject):
+        raise UsageError(_nothing_given(subject))
     arguments = _read(subject, given, seed)
     _check_count(subject, arguments)
+    for argument in arguments:
+        _refuse_unusable(argument)
     return _with_roles(subject, arguments)
+
+
+def _needs_none(subject: Subject) -> bool:
+    """Whether the loss is a function of its own parameters alone, such as a weight penalty."""
+    none = subject.signature is not None and subject.required == 0
+    return none and bool(subject.state.parameters())
+
+
+def _nothing_given(subject: Subject) -> str:
+    if subject.signature is not None and not subject.signature.parameters:
+        return f"`{subject.name}` takes no inputs and has no parameters: there is nothing to vary"
+    takes = ", ".join(subject.parameter_names) or "its inputs"
+    name = _snake(subject.name)
+    beside = f", or write a function `{name}_inputs()` beside the loss that returns them"
+    return (
+        f"no inputs were given for `{subject.name}`, which takes ({takes}); give tensors, or "
+        'specifications such as `--inputs "float[8,10], int[8]<10"`'
+        + (beside if name.isidentifier() else "")
+    )
 
 
 def _snake(name: str) -> str:
@@ -282,13 +298,30 @@ def _check_count(subject: Subject, arguments: Sequence[Argument]) -> None:
         )
 
 
+def _refuse_unusable(argument: Argument) -> None:
+    value = argument.value
+    if not isinstance(value, Tensor):
+        return
+    if value.is_meta:
+        raise UsageError(
+            f"`{argument.name}` is on the meta device and has no numbers; give it some"
+        )
+    if value.requires_grad and value.layout is not torch.strided:
+        raise UsageError(
+            f"`{argument.name}` requires a gradient and has the layout {value.layout}; give it "
+            "dense (`.to_dense()`), and make it sparse in a function around the loss"
+        )
+
+
 def _with_roles(subject: Subject, arguments: Sequence[Argument]) -> Inputs:
     """Decide which inputs a gradient is wanted for: those that say so, else the prediction."""
     wanting = [
-        isinstance(argument.value, Tensor) and argument.value.requires_grad
+        isinstance(argument.value, Tensor)
+        and argument.value.requires_grad
+        and argument.value.is_floating_point()
         for argument in arguments
     ]
-    assumptions = _constants(arguments)
+    assumptions = subject.assumptions + _constants(arguments)
     if not any(wanting):
         floating = [
             i
@@ -317,15 +350,23 @@ def _with_roles(subject: Subject, arguments: Sequence[Argument]) -> Inputs:
 
 
 def _constants(arguments: Sequence[Argument]) -> tuple[str, ...]:
-    """Say of tensors within lists and dictionaries that no gradient is looked at for them."""
-    return tuple(
-        f"the tensors in `{argument.name}` (a {type(argument.value).__name__}) are taken as "
-        "constants: to check their gradients, wrap the loss in a function that takes them one by "
-        "one"
-        for argument in arguments
-        if not isinstance(argument.value, Tensor)
-        and any(t.requires_grad for t in tensors_in(argument.value))
-    )
+    """Say of which tensors with a gradient the gradient is not looked at."""
+    said = []
+    for argument in arguments:
+        value = argument.value
+        if isinstance(value, Tensor):
+            if value.requires_grad and value.is_complex():
+                said.append(
+                    f"`{argument.name}` is complex and is taken as a constant: to check its "
+                    "gradient, wrap the loss in a function that takes its real and imaginary parts"
+                )
+        elif any(tensor.requires_grad for tensor in tensors_in(value)):
+            said.append(
+                f"the tensors in `{argument.name}` (a {type(value).__name__}) are taken as "
+                "constants: to check their gradients, wrap the loss in a function that takes them "
+                "one by one"
+            )
+    return tuple(said)
 
 
 def _prediction(

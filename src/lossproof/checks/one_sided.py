@@ -24,6 +24,7 @@ CONVERGED = 1e-3
 """Two step sizes must agree to this share of the slope."""
 CLEARLY = 1e-2
 """A gradient convicts only when it is off by more than this share of the slope."""
+NOISE_STEP = 1e-7
 NEGLIGIBLE = 1e-9
 EPSILON = 2.0**-52
 
@@ -78,18 +79,31 @@ def agrees_quickly(along: Along, here: float, gradient: float, reach: float) -> 
 
 def one_sided(along: Along, here: float, reach: float) -> Slopes | None:
     """Both one-sided derivatives by Richardson's extrapolation, where they converge."""
-    right = _converged(lambda step: (along(step) - here) / step, here, reach, math.inf)
-    left = _converged(lambda step: (here - along(-step)) / step, here, reach, -math.inf)
+    noise = max(_measured_noise(along, sign * NOISE_STEP * reach) for sign in (-1.0, 1.0))
+    noise = max(noise, 4 * EPSILON * abs(here))
+    right = _converged(lambda step: (along(step) - here) / step, noise, reach, math.inf)
+    left = _converged(lambda step: (here - along(-step)) / step, noise, reach, -math.inf)
     if right is None or left is None or (math.isinf(right[0]) and math.isinf(left[0])):
         return None
     return Slopes(left[0], right[0], max(left[1], right[1]))
 
 
+def _measured_noise(along: Along, step: float) -> float:
+    """The rounding noise of the loss on one side of the point.
+
+    Third differences over so small steps are far below rounding where the loss is smooth. A loss
+    that takes the difference of two large numbers is noisier than its own size tells.
+    """
+    samples = [along(k * step) for k in range(1, 5)]
+    third = abs(samples[0] - 3 * samples[1] + 3 * samples[2] - samples[3])
+    return third if math.isfinite(third) else 0.0
+
+
 def _converged(
-    quotient: Callable[[float], float], here: float, reach: float, missing: float
+    quotient: Callable[[float], float], noise: float, reach: float, missing: float
 ) -> tuple[float, float] | None:
     """The limit of a difference quotient and its error; ``missing`` where there is no side."""
-    estimates = [_extrapolated(quotient, here, step * reach) for step in STEPS]
+    estimates = [_extrapolated(quotient, noise, step * reach) for step in STEPS]
     known = [estimate for estimate in estimates if estimate is not None]
     if not known:
         return missing, 0.0
@@ -110,7 +124,7 @@ def _converged(
 
 
 def _extrapolated(
-    quotient: Callable[[float], float], here: float, step: float
+    quotient: Callable[[float], float], noise: float, step: float
 ) -> tuple[float, float] | None:
     """Richardson's table over halved steps, for errors of the orders 1, 2 and 3."""
     table = [[quotient(step / 2**level) for level in range(LEVELS)]]
@@ -123,5 +137,5 @@ def _extrapolated(
         )
     value = table[-1][0]
     # Extrapolation multiplies the rounding of the quotients by less than 4.
-    rounding = 32 * EPSILON * abs(here) / (step / 2 ** (LEVELS - 1))
+    rounding = 8 * noise / (step / 2 ** (LEVELS - 1))
     return value, abs(value - table[-2][-1]) + rounding

@@ -107,6 +107,9 @@ def _run_rule(rule: Rule, case: Examination) -> list[Verdict]:
         return [rule.unproved("the loss raised an exception")]
     if base.backward_error is not None and rule.code not in AFTER_A_FAILED_BACKWARD:
         return [rule.unproved("the backward pass raised an exception")]
+    if base.value is not None and base.value.is_complex():
+        if rule.code not in AFTER_A_FAILED_BACKWARD:
+            return [rule.unproved("the loss is a complex number")]
     try:
         return rule.examine(case)
     except Exception as error:
@@ -133,7 +136,10 @@ def _refuse_missing_device(case: Examination) -> None:
 
 def _still_running(case: Examination, error: TimeLimitError, limit: float | None) -> Finding:
     place = getattr(error, "location", None)
-    location = Location.at(*place[:2], function=place[2]) if place else case.subject.location
+    location = case.subject.location
+    if place:
+        file, line, function = place
+        location = Location.at(file, line, function=function)
     return RULES[CRASH].finding(
         f"`{case.subject.name}` was still running after {limit:g} s",
         location=location,

@@ -84,8 +84,8 @@ def locate(code: CodeType, instruction: int) -> Location:
     name = getattr(code, "co_qualname", code.co_name)
     if hasattr(code, "co_positions"):
         span = next(islice(code.co_positions(), instruction // 2, None), None)
-        if span is not None and span[0] is not None:
-            line, end_line, column, end_column = span
+        line, end_line, column, end_column = span or (None, None, None, None)
+        if line is not None:
             first = linecache.getline(code.co_filename, line)
             last = linecache.getline(code.co_filename, end_line or line)
             return Location.at(

@@ -8,6 +8,7 @@ with another target or mask is not asked here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -170,20 +171,31 @@ def _joint(inputs: Inputs, all_moved: Sequence[_Moved]) -> list[SpecialPoint]:
     return found
 
 
+_SOFT_LABELS = re.compile(
+    r"^(y|y_?true|y_?gt|t|targets?|labels?|gt\w*|truth|teacher\w*|[pq])$", re.I
+)
+
+
 def _targets(inputs: Inputs, all_moved: Sequence[_Moved]) -> Iterator[SpecialPoint]:
-    """Soft labels that are as hard as labels mostly are: exactly 0 and 1."""
+    """Soft labels that are as hard as labels mostly are: exactly 0 and 1.
+
+    Only what is called a label is moved: a weight or a mask of zeros leaves nothing to average.
+    """
     shapes = [moved.tensor.shape for moved in all_moved]
     for position, argument in enumerate(inputs.arguments):
         value = argument.value
         if argument.differentiable or not isinstance(value, torch.Tensor):
             continue
-        if value.is_floating_point() and value.shape in shapes:
-            target = _Moved(inputs, position, domain_of(value))
-            if target.domain.kind is Kind.PROBABILITY:
-                yield from list(_certainties(target))[:1]
-            elif target.domain.kind is Kind.UNIT:
-                hard = (target.tensor > 0.5).to(value.dtype)
-                yield target.point(hard, "{name} is exactly 0 or 1 everywhere")
+        if not value.is_floating_point() or value.shape not in shapes:
+            continue
+        target = _Moved(inputs, position, domain_of(value))
+        if not _SOFT_LABELS.match(argument.name):
+            continue
+        if target.domain.kind is Kind.PROBABILITY:
+            yield from list(_certainties(target))[:1]
+        elif target.domain.kind is Kind.UNIT:
+            hard = torch.arange(value.numel()).reshape(value.shape) % 2
+            yield target.point(hard, "{name} is exactly 0 or 1 everywhere")
 
 
 def _all_at(

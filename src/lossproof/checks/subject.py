@@ -6,7 +6,7 @@ import contextlib
 import copy
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,12 @@ from lossproof.checks.state import State
 from lossproof.errors import UsageError
 
 Kind = Literal["function", "module", "autograd.Function", "callable"]
+
+
+SCRIPTED = (
+    "the loss is TorchScript: its operations have no lines, and the gradients of its own "
+    "parameters were not looked at; check the Python it was made from",
+)
 
 
 @dataclass(eq=False)
@@ -38,6 +44,8 @@ class Subject:
     sources: Sources
     state: State = field(repr=False)
     signature: inspect.Signature | None = None
+    assumptions: tuple[str, ...] = ()
+    """What was taken for granted about the loss."""
 
     @property
     def parameter_names(self) -> tuple[str, ...]:
@@ -80,6 +88,12 @@ def subject_of(loss: Any) -> Subject:
     Raises:
         UsageError: ``loss`` is not callable, or its class cannot be made without arguments.
     """
+    eager = _eager(loss)
+    if eager is not loss:
+        subject = subject_of(eager)
+        subject.origin = loss
+        subject.assumptions = ("the loss is compiled: its eager original was checked",)
+        return subject
     if isinstance(loss, type) and issubclass(loss, torch.autograd.Function):
         return _function_subject(loss)
     if isinstance(loss, type):
@@ -97,6 +111,13 @@ def subject_of(loss: Any) -> Subject:
     if inspect.isroutine(base) or inspect.isfunction(inspect.unwrap(base)):
         return _plain_subject(loss, base)
     return _instance_subject(loss, loss)
+
+
+def _eager(loss: Any) -> Any:
+    """What ``torch.compile`` was given: compiled code cannot be looked into."""
+    if isinstance(loss, nn.Module):
+        return getattr(loss, "_orig_mod", loss)
+    return getattr(loss, "_torchdynamo_orig_callable", loss)
 
 
 def _made(cls: type) -> Any:
@@ -140,9 +161,10 @@ def _instance_subject(instance: Any, origin: Any) -> Subject:
         _refuse_missing_forward(instance)
         instance = _copied(instance)
     name = getattr(instance, "original_name", cls.__name__)  # of a scripted module
+    scripted = isinstance(instance, (torch.jit.ScriptModule, torch.jit.ScriptFunction))
     return Subject(
         instance, kind, name, origin, location, sources,
-        State(instance, sources), _signature_of_instance(instance),
+        State(instance, sources), _signature_of_instance(instance), SCRIPTED if scripted else (),
     )  # fmt: skip
 
 
@@ -157,13 +179,15 @@ def _refuse_missing_forward(module: nn.Module) -> None:
 def _signature_of_instance(instance: Any) -> inspect.Signature | None:
     compiled = instance.forward if isinstance(instance, torch.jit.ScriptModule) else instance
     if isinstance(compiled, (torch._C.ScriptMethod, torch.jit.ScriptFunction)):
-        return _signature_of_schema(compiled.schema)
+        schema: Any = compiled.schema
+        bound = isinstance(compiled, torch._C.ScriptMethod)
+        return _signature_of_schema(schema.arguments[bound:])
     if isinstance(instance, nn.Module):
         return _signature(instance.forward)
     return _signature(instance)
 
 
-def _signature_of_schema(schema: Any) -> inspect.Signature:
+def _signature_of_schema(arguments: Iterable[Any]) -> inspect.Signature:
     """The signature of TorchScript code, which Python cannot look into."""
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     return inspect.Signature(
@@ -175,8 +199,7 @@ def _signature_of_schema(schema: Any) -> inspect.Signature:
                 if argument.has_default_value()
                 else inspect.Parameter.empty,
             )
-            for argument in schema.arguments
-            if argument.name != "self"
+            for argument in arguments
         ]
     )
 

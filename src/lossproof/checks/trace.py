@@ -94,6 +94,11 @@ def _integers(value: Any) -> Iterator[int]:
             yield from _integers(item)
 
 
+def _has_memory(tensor: Tensor) -> bool:
+    """Whether the tensor has an address that a write could be known by."""
+    return tensor.layout is torch.strided and tensor.numel() > 0 and not tensor.is_meta
+
+
 def operation_name(func: Callable[..., Any]) -> str:
     """The name a user knows an operation by; ``x.data`` and ``x.T`` are called ``data``, ``T``."""
     name = getattr(func, "__name__", str(func))
@@ -353,7 +358,7 @@ class Recorder(_Interceptor):
         self._memory = {
             tensor.untyped_storage().data_ptr(): position
             for position, tensor in enumerate(inputs)
-            if tensor is not None and tensor.numel() > 0
+            if tensor is not None and _has_memory(tensor)
         }
         for position, tensor in enumerate(inputs):
             if tensor is not None:
@@ -429,7 +434,9 @@ class Recorder(_Interceptor):
         self.stops.append(Stop(operation, value, _is_discrete(out), not torch.is_grad_enabled()))
 
     def _note_write(self, operation: Operation, target: Tensor) -> None:
-        position = self._memory.get(target.untyped_storage().data_ptr())
+        position = None
+        if _has_memory(target):
+            position = self._memory.get(target.untyped_storage().data_ptr())
         frame = self.sources.frame()
         names: list[str] = []
         if frame is not None:

@@ -34,8 +34,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
+from lossproof.checks.reach import reaches
 from lossproof.checks.report import Location
 from lossproof.checks.rules import RULES, Verdict
 
@@ -43,6 +45,11 @@ if TYPE_CHECKING:
     from lossproof.checks.examination import Examination
 
 RULE = RULES["LP101"]
+MENDS = {
+    "generator": "the function has a `yield` and so runs only when it is iterated over: `return`",
+    "coroutine": "the function is `async` and so runs only when it is awaited: leave out `async`",
+    "ndarray": "compute with torch operations: numpy has no gradient",
+}
 
 
 def examine(case: Examination) -> Iterable[Verdict]:
@@ -58,7 +65,15 @@ def examine(case: Examination) -> Iterable[Verdict]:
     elif isinstance(output, (tuple, list, dict)):
         yield _container(case, output)
     elif not isinstance(output, torch.Tensor):
-        yield RULE.not_applicable(f"the loss is a {type(output).__name__}, see LP201")
+        yield _other(case, output)
+    elif output.is_complex():
+        yield RULE.finding(
+            f"`{case.subject.name}` returns a complex number",
+            location=_made(case, output) or case.subject.location,
+            cause="complex",
+            evidence={"dtype": str(output.dtype)},
+            help="a loss is a real number: take `.abs()`, `.real`, or `torch.view_as_real(...)`",
+        )
     elif output.numel() == 1:
         yield RULE.proved(f"one element, shape {list(output.shape)}")
     elif _unreduced_on_purpose(case, output):
@@ -83,6 +98,28 @@ def _container(case: Examination, output: Any) -> Verdict:
     )
 
 
+def _other(case: Examination, output: Any) -> Verdict:
+    kind = type(output).__name__
+    number = isinstance(output, (int, float, np.number)) and not isinstance(output, bool)
+    if number and any(r.kind in ("cut", "flat") for r in reaches(case)):
+        return RULE.not_applicable(
+            f"the loss is of type {kind}: LP201 or LP204 says what made it so"
+        )
+    return RULE.finding(
+        f"`{case.subject.name}` returns `{kind}`, not a tensor",
+        location=case.subject.location,
+        cause="no-tensor",
+        evidence={"type": kind},
+        help=MENDS.get(kind, "return the tensor that the loss is: `backward()` starts from it"),
+    )
+
+
+def _made(case: Examination, output: torch.Tensor) -> Location | None:
+    """The operation that made the result."""
+    made = case.trace.results.get(id(output))
+    return made[0].site.location if made else None
+
+
 def _unreduced_on_purpose(case: Examination, output: torch.Tensor) -> bool:
     if case.subject.option("reduction") == "none":
         return True
@@ -91,12 +128,10 @@ def _unreduced_on_purpose(case: Examination, output: torch.Tensor) -> bool:
 
 
 def _vector(case: Examination, output: torch.Tensor) -> Verdict:
-    made = case.trace.results.get(id(output))
-    location: Location | None = made[0].site.location if made else None
     return RULE.finding(
         f"`{case.subject.name}` returns shape {list(output.shape)}, and `backward()` needs one "
         "number",
-        location=location or case.subject.location,
+        location=_made(case, output) or case.subject.location,
         cause="not-reduced",
         evidence={"shape": str(list(output.shape)), "elements": output.numel()},
         notes=("with a batch of one sample the same code has one element and works",)

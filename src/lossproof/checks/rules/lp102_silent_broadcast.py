@@ -1,12 +1,12 @@
-"""Two inputs of different shape are combined element by element, and the result is larger than both.
+"""Two inputs of different shape are combined, and the result is larger than both.
 
 ## What it does
 Looks at every two-operand operation of one recorded call: `pred - target`, `F.mse_loss(pred,
 target)` and the like. It reports those whose operands come from different inputs of the loss and
 whose result has more elements than either, unless an operand was given its axes of size 1 on
-purpose. It also reports a constant vector (a buffer) that was spread over the last axis of a pairwise
-result `[B, N, N]` where it only fits because both axes have one length: given a target of another
-length, the operation fails, and given a prediction of another length, it does not.
+purpose. It also reports a constant vector (a buffer) that was spread over the last axis of a
+pairwise result `[B, N, N]` where it only fits because both axes have one length: given a target of
+another length, the operation fails, and given a prediction of another length, it does not.
 
 ## Why it matters
 A prediction of shape `[N, 1]` minus a target of shape `[N]` is an `[N, N]` matrix of all

@@ -66,6 +66,9 @@ def examine(case: Examination) -> Iterable[Verdict]:
     if not case.leaf_names:
         yield RULE.not_applicable("no input is a floating tensor, so there is no gradient")
         return
+    if case.base.value is None:
+        yield RULE.unproved("the loss returns no number")
+        return
     if case.twin.error is not None or case.twin.value is None:
         yield RULE.unproved("the loss does not run in float64")
         return

@@ -27,8 +27,8 @@ def iou_loss(logits, target):
 ```
 
 ## Not reported
-A loss that is flat only here (a hinge whose margin is satisfied) and has a gradient at other points;
-an input that the value does not depend on at all.
+A loss that is flat only here (a hinge whose margin is satisfied) and has a gradient at other
+points; an input that the value does not depend on at all.
 """
 
 from __future__ import annotations
@@ -62,6 +62,9 @@ def examine(case: Examination) -> Iterable[Verdict]:
     """Report leaves in which the value is piecewise constant."""
     if not case.leaf_names:
         yield RULE.not_applicable("no input is a floating tensor")
+        return
+    if case.base.value is None:
+        yield RULE.unproved("the loss returns no number")
         return
     if case.twin.error is not None or case.twin.value is None:
         yield RULE.unproved("the loss does not run in float64")

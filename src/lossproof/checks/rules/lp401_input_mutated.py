@@ -33,6 +33,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from lossproof.checks.rules import RULES, Verdict
@@ -64,12 +65,23 @@ def examine(case: Examination) -> Iterable[Verdict]:
 
 def _differs(before: Any, after: Any) -> bool:
     if isinstance(before, torch.Tensor):
-        same = before.shape == after.shape and torch.equal(
-            torch.nan_to_num(before.detach()) if before.is_floating_point() else before,
-            torch.nan_to_num(after.detach()) if after.is_floating_point() else after,
+        if before.shape != after.shape or before.dtype != after.dtype:
+            return True
+        one, other = before.detach(), after.detach()
+        return not (torch.equal(one, other) or bool(_equal_or_nan(one, other).all()))
+    if isinstance(before, np.ndarray):
+        return not np.array_equal(before, after, equal_nan=before.dtype.kind in "fc")
+    if isinstance(before, (list, tuple)):
+        return len(before) != len(after) or any(map(_differs, before, after))
+    if isinstance(before, dict):
+        return list(before) != list(after) or any(
+            _differs(before[key], after[key]) for key in before
         )
-        return not same
-    return isinstance(before, (list, dict, set)) and before != after
+    return isinstance(before, set) and before != after
+
+
+def _equal_or_nan(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    return (one == other) | (one.isnan() & other.isnan())
 
 
 def _finding(case: Examination, position: int) -> Verdict:

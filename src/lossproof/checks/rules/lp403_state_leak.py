@@ -73,15 +73,15 @@ def _settings(case: Examination) -> Iterator[Verdict]:
     for name in case.base.settings:
         yield RULE.finding(
             f"a call leaves `{name}` changed for the whole process",
-            location=case.subject.location,
+            location=_line_with(case, name.rpartition(".")[2]) or case.subject.location,
             cause="global-setting",
-            help=f"change it for a block only (`with torch.no_grad(): ...`), or leave `{name}` alone",
+            help="change it for a block only (`with torch.no_grad(): ...`), or leave it alone",
         )
-    name = _reseeded(case)
-    if name is not None:
+    seed = _reseeded(case)
+    if seed is not None:
         yield RULE.finding(
-            f"a call seeds the global random number generator (`{name}`)",
-            location=_line_with(case, "seed") or case.subject.location,
+            f"a call seeds the global random number generator (`{seed}`)",
+            location=_line_with(case, f"{seed.rpartition('.')[2]}(") or case.subject.location,
             cause="global-seed",
             notes=("after every call, dropout and data augmentation draw the same numbers again",),
             help="use a `torch.Generator` of the loss's own: "
@@ -99,17 +99,18 @@ def _reseeded(case: Examination) -> str | None:
             random.seed(start)
             np.random.seed(start)
             case.evaluate(reseed=False, backward=False)
+            state: Any = np.random.get_state()
             after.append(
                 {
-                    "torch": torch.get_rng_state().tolist(),
-                    "random": random.getstate(),
-                    "numpy": np.random.get_state()[1].tolist(),
+                    "torch.manual_seed": torch.get_rng_state().tolist(),
+                    "random.seed": random.getstate(),
+                    "numpy.random.seed": state[1].tolist(),
                 }
             )
         finally:
             _restore_generators(states)
-    seeds = {"torch": "torch.manual_seed", "random": "random.seed", "numpy": "numpy.random.seed"}
-    return next((seeds[key] for key in seeds if after[0][key] == after[1][key]), None)
+    one, other = after
+    return next((name for name in one if one[name] == other[name]), None)
 
 
 def _generator_states() -> tuple[Any, Any, Any]:
@@ -127,7 +128,7 @@ def _line_with(case: Examination, word: str) -> Location | None:
     target: Any = case.subject.call
     target = getattr(target, "forward", target) if hasattr(target, "forward") else target
     if not (inspect.isfunction(target) or inspect.ismethod(target)):
-        target = getattr(type(target), "__call__", target)
+        target = type(target).__call__
     try:
         lines, first = inspect.getsourcelines(target)
         file = inspect.getsourcefile(target)
@@ -208,14 +209,13 @@ def _plain(value: Any) -> Any:
 
 def _graph_size(value: Any) -> int:
     """How many nodes hang behind the tensors of a value."""
-    waiting = [t.grad_fn for t in tensors_in(_plain(value)) if t.grad_fn is not None]
-    seen = set()
+    waiting: list[Any] = [tensor.grad_fn for tensor in tensors_in(_plain(value))]
+    seen: set[Any] = set()
     while waiting and len(seen) < MOST_NODES:
         node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        waiting += [following for following, _ in node.next_functions]
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting += [following for following, _ in node.next_functions]
     return len(seen)
 
 
@@ -259,7 +259,7 @@ def _shape_note(change: Change) -> list[str]:
 
 
 def _overwritten(case: Examination, second: Evaluation) -> Iterator[Verdict]:
-    """Options, default arguments and globals that a call overwrote, where that changes the value."""
+    """Options, default arguments and globals whose new value changes the loss."""
     first = case.base
     if first.value is None or second.value is None:
         return
@@ -289,5 +289,5 @@ def _is_setting(case: Examination, change: Change) -> bool:
     if not change.path.startswith("self."):
         return True
     name = change.path.rpartition(".")[2]
-    options = inspect.signature(type(case.subject.call).__init__).parameters
+    options = inspect.signature(type(case.subject.call)).parameters
     return name in options or _reshaped(change)

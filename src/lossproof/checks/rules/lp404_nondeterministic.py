@@ -25,8 +25,8 @@ def sampled_softmax(query, document, generator=None):
 or draw the negatives where the batch is made and pass them in.
 
 ## Not reported
-A loss that takes or owns a `torch.Generator`; a module whose value is the same each time in `eval()`
-mode (dropout).
+A loss that takes or owns a `torch.Generator`; a module whose value is the same each time in
+`eval()` mode (dropout).
 """
 
 from __future__ import annotations
