@@ -152,8 +152,8 @@ def viewpoint(one: Tensor, other: Tensor) -> Viewpoint:
     if one.numel() == other.numel():
         return Viewpoint("elements")
     for reduction in (Viewpoint("mean"), Viewpoint("sum")):
-        pair = (reduction.value(Evaluation(value=value.double())) for value in (one, other))
-        if agreement(*pair, VALUE_TOLERANCE).same:
+        first, second = (reduction.value(Evaluation(value=v.double())) for v in (one, other))
+        if agreement(first, second, VALUE_TOLERANCE).same:
             return reduction
     return Viewpoint("mean")
 

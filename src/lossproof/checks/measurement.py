@@ -137,7 +137,8 @@ def measure_peak(case: Examination) -> int:
         return _cuda_peak(case, device)
     with _ready(case) as (arguments, leaves), _LiveBytes() as live:
         _forward_backward(case, arguments, leaves)
-        return live.peak
+    peak: int = live.peak
+    return peak
 
 
 def _forward_backward(
@@ -156,14 +157,14 @@ def _cuda_peak(case: Examination, device: torch.device) -> int:
         torch.cuda.reset_peak_memory_stats(device)
         _forward_backward(case, arguments, leaves)
         torch.cuda.synchronize(device)
-        return torch.cuda.max_memory_allocated(device) - before
+        return int(torch.cuda.max_memory_allocated(device)) - before
 
 
-class _LiveBytes(TorchDispatchMode):
+class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of all tensors that operations have made and nobody has freed yet."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.peak = 0
         self._bytes = 0
         self._sizes: dict[int, int] = {}
