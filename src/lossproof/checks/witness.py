@@ -189,7 +189,7 @@ class CustomFunction:
         recorder = Recorder(self.sources, (), lift=True)
         self._reseed()
         with recorder:
-            outputs = _as_tuple(self.cls.apply(*copies))
+            outputs = _as_tuple(self._applied(copies))
             pairs = [
                 (outputs[i], weight)
                 for i, weight in upstream.items()
@@ -211,6 +211,9 @@ class CustomFunction:
         )
         return Claim(found, narrow), tuple(leaves)
 
+    def _applied(self, copies: Sequence[Any]) -> Any:
+        return self.cls.apply(*copies)  # type: ignore[no-untyped-call]
+
     def gradient(self, args: Sequence[Any], upstream: dict[int, Tensor]) -> tuple[Tensor, ...]:
         """The hand-written gradient, with zeros where it is ``None``."""
         return filled(self.apply(args, upstream)[0].gradients, self.point(args))
@@ -220,7 +223,7 @@ class CustomFunction:
         copies, _ = self._copies(self.args, grad=True)
         self._reseed()
         with Recorder(self.sources, (), lift=True):
-            outputs = _as_tuple(self.cls.apply(*copies))
+            outputs = _as_tuple(self._applied(copies))
         return tuple(
             i for i, out in enumerate(outputs) if isinstance(out, Tensor) and out.requires_grad
         )
@@ -234,13 +237,14 @@ class CustomFunction:
         with forward_ad.dual_level(), torch.no_grad():
             for i, tangent in zip(self.wanted, tangents, strict=True):
                 if tangent is not None:
-                    copies[i] = forward_ad.make_dual(copies[i], tangent)
+                    copies[i] = forward_ad.make_dual(copies[i], tangent)  # type: ignore[no-untyped-call]
             inputs = [value if isinstance(value, Tensor) else None for value in copies]
             with AsOrdinaryCode(self.sources, inputs, graph=False):
                 output, _ = perform_forward(self.cls, copies, self.needs)
             total = 0.0
             for i, weight in upstream.items():
-                moved = forward_ad.unpack_dual(_as_tuple(output)[i]).tangent
+                dual = forward_ad.unpack_dual(_as_tuple(output)[i])  # type: ignore[no-untyped-call]
+                moved = dual.tangent
                 if moved is not None:
                     total += float((moved * weight).sum())
         return total

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 from lossproof.checks.causes.cause import Cause, Kind
+from lossproof.checks.causes.edits import broadcasts
 from lossproof.checks.causes.study import Study
 from lossproof.checks.witness import filled
 
@@ -33,8 +34,8 @@ def swapped(study: Study) -> dict[int, Cause]:
 def _are_swapped(study: Study, i: int, j: int) -> bool:
     return (
         study.truth[0][i].shape == study.truth[0][j].shape
-        and study.explains(i, lambda s: study.truth[s][j])
-        and study.explains(j, lambda s: study.truth[s][i])
+        and study.explains(i, (truth[j] for truth in study.truth))
+        and study.explains(j, (truth[i] for truth in study.truth))
     )
 
 
@@ -43,14 +44,14 @@ def transposed(study: Study, k: int) -> Cause | None:
     name = study.name(k)
     if study.truth[0][k].dim() < 2:
         return None
-    if study.explains(k, lambda s: study.truth[s][k].transpose(-1, -2)):
+    if study.explains(k, (truth[k].transpose(-1, -2) for truth in study.truth)):
         return Cause(
             Kind.TRANSPOSED, f"the gradient of `{name}` is transposed",
             help="transpose it back with `.T`",
         )  # fmt: skip
     for first in range(study.truth[0][k].dim()):
         for second in range(first + 1, study.truth[0][k].dim()):
-            if study.explains(k, lambda s, a=first, b=second: _reread(study.truth[s][k], a, b)):
+            if study.explains(k, (_reread(truth[k], first, second) for truth in study.truth)):
                 return Cause(
                     Kind.REORDERED,
                     f"the gradient of `{name}` has the right numbers in the wrong order: "
@@ -79,7 +80,7 @@ def broadcast_sum(study: Study, k: int) -> Cause | None:
             if axis < len(larger) - len(shape) or shape[axis - (len(larger) - len(shape))] != size
         )
         for words, mend, form in _reductions(axes, shape):
-            if study.explains(k, lambda s, f=form, w=whole: f(w[s])):
+            if study.explains(k, (form(copies) for copies in whole)):
                 return Cause(
                     Kind.BROADCAST_SUM,
                     f"the gradient of `{study.name(k)}`, which `forward` broadcasts from "
@@ -95,11 +96,7 @@ def _larger_shapes(study: Study, shape: torch.Size) -> Iterator[torch.Size]:
         if not isinstance(value, Tensor) or value.shape in seen or value.numel() == 0:
             continue
         seen.add(value.shape)
-        try:
-            larger = torch.broadcast_shapes(value.shape, shape)
-        except RuntimeError:
-            continue
-        if larger == value.shape and value.shape.numel() > shape.numel():
+        if value.numel() > shape.numel() and broadcasts(torch.empty(shape), value.shape):
             yield value.shape
 
 

@@ -71,7 +71,8 @@ def examine_functions(case: Examination) -> list[Diagnosis]:
         known = case.notes["functions"] = [
             _diagnosed(probe, call, used) for probe, call, used in _calls(case)
         ]
-    return known  # type: ignore[no-any-return]
+    assert isinstance(known, list)
+    return known
 
 
 def probe_of(case: Examination) -> Examination:
@@ -82,7 +83,8 @@ def probe_of(case: Examination) -> Examination:
         if case.small is not case.inputs:
             probe = Examination(case.subject, case.small, case.seed)
         case.notes["probe"] = probe
-    return probe  # type: ignore[no-any-return]
+    assert isinstance(probe, Examination)
+    return probe
 
 
 def _calls(case: Examination) -> Iterator[tuple[Examination, FunctionCall, tuple[int, ...]]]:
@@ -117,7 +119,7 @@ def _reached(value: Tensor | None) -> set[tuple[object, int]]:
     """Every output of a node that the loss is made from."""
     if value is None or value.grad_fn is None:
         return set()
-    found = {(value.grad_fn, value.output_nr)}
+    found: set[tuple[object, int]] = {(value.grad_fn, value.output_nr)}
     waiting, seen = [value.grad_fn], {value.grad_fn}
     while waiting:
         for node, output in waiting.pop().next_functions:
@@ -299,7 +301,7 @@ def _plain_cause(study: Study, k: int) -> Cause | None:
     if zero is not None:
         return zero
     return _first(
-        study, k, (_not_finite, constant_factor, mean_repeated, transposed, broadcast_sum)
+        study, k, (_not_finite, _phantom, constant_factor, mean_repeated, transposed, broadcast_sum)
     )
 
 
@@ -354,6 +356,30 @@ def _not_finite(study: Study, k: int) -> Cause | None:
         f"backward gives `nan` or `inf` in the gradient of `{study.name(k)}` where the derivative "
         "is finite",
         evidence={"not finite": int(bad.sum()), "elements": bad.numel()},
+    )
+
+
+def _phantom(study: Study, k: int) -> Cause | None:
+    """A gradient for elements that can be anything without changing the loss."""
+    scene = study.scenes[0]
+    bad = [
+        (claim[k] - truth[k]).abs() > study.tolerance * claim[k].abs().max()
+        for claim, truth in zip(study.claim, study.truth, strict=True)
+    ]
+    if any(bool((truth[k][b] != 0).any()) for truth, b in zip(study.truth, bad, strict=True)):
+        return None
+    point = list(scene.point)
+    point[k] = torch.where(bad[0], 1 - 2 * point[k], point[k])
+    here, _ = study.function.run(scene.args)
+    there, _ = study.function.run(study.function.at(point))
+    if not all(torch.equal(here[i], there[i]) for i in scene.upstream):
+        return None
+    name, count = study.name(k), int(bad[0].sum())
+    return Cause(
+        Kind.PHANTOM,
+        f"backward gives a gradient to elements of `{name}` that the loss does not depend on",
+        help=f"return zeros for these elements of `{name}`",
+        evidence={"phantom": count, "elements": bad[0].numel()},
     )
 
 

@@ -208,8 +208,8 @@ def _call_edits(number: int, node: ast.Call, operands: Sequence[Any]) -> Iterato
         yield from _summed_along(number, node, operands[0].dim())
     plain = [i for i, arg in enumerate(node.args) if not isinstance(arg, ast.Starred)]
     tensors = [i for i in plain if isinstance(args[i], Tensor)]
-    for one, other in itertools.pairwise(tensors):
-        yield _exchanged(number, node, one, other)
+    for first, second in itertools.pairwise(tensors):
+        yield _exchanged(number, node, first, second)
 
 
 def _function_kind(name: str) -> Kind:
@@ -264,6 +264,48 @@ def _is_float_tensor(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
 
 
+def unreduced(
+    number: int,
+    node: ast.expr,
+    values: Mapping[int, int],
+    points: Sequence[Mapping[int, Any]],
+    sizes: Sequence[Piece],
+) -> Iterator[Edit]:
+    """The elements themselves, or divided by their number, where their mean or sum is written.
+
+    Args:
+        number: the expression's number.
+        node: the expression; the mean stands somewhere in it.
+        values: the numbers of the expressions, by the ``id`` of their nodes.
+        points: what each expression is worth, at each point.
+        sizes: names for the number of elements.
+    """
+    for inner in ast.walk(node):
+        elements = _reduced_operand(inner)
+        order = values.get(id(elements)) if elements is not None else None
+        if elements is None or order is None or not _is_float_tensor(points[0][order]):
+            continue
+        found = [point[order] for point in points]
+        yield Edit(number, Kind.WRONG_REDUCTION, lambda s, *_, f=found: f[s], elements)
+        for size in sizes:
+            if size.values[0] == found[0].numel():
+                yield Edit(
+                    number, Kind.WRONG_REDUCTION,
+                    lambda s, *_, f=found: f[s] / f[s].numel(),
+                    ast.BinOp(elements, ast.Div(), size.node),
+                )  # fmt: skip
+
+
+def _reduced_operand(node: ast.AST) -> ast.expr | None:
+    """``x`` in ``x.mean()`` and in ``torch.mean(x)``."""
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+        return None
+    if node.func.attr not in SUMS:
+        return None
+    owner = node.func.value
+    return node.args[0] if isinstance(owner, ast.Name) and owner.id == "torch" else owner
+
+
 def replaced(number: int, node: ast.expr, value: Any, pieces: Sequence[Piece]) -> Iterator[Edit]:
     """Another variable, another size, or an expression of forward, in the place of this one."""
     text = ast.unparse(node)
@@ -277,6 +319,17 @@ def replaced(number: int, node: ast.expr, value: Any, pieces: Sequence[Piece]) -
             yield Edit(
                 number, Kind.WRONG_VARIABLE, lambda s, *_, p=piece: p.values[s], piece.node
             )  # fmt: skip
+
+
+def broadcasts(value: Any, shape: torch.Size) -> bool:
+    """Whether a value can be expanded to a shape."""
+    if not isinstance(value, Tensor):
+        return True
+    try:
+        torch.empty(value.shape, device="meta").expand(shape)
+    except RuntimeError:
+        return False
+    return True
 
 
 Unary = tuple[str, Kind, Callable[[Tensor], Tensor]]

@@ -27,7 +27,7 @@ def constant_factor(study: Study, k: int) -> Cause | None:
     factor = constant_between(study.claim[0][k], study.truth[0][k])
     if factor is None or abs(factor) < 1e-12:
         return None
-    if not study.explains(k, lambda s: factor * study.truth[s][k]):
+    if not study.explains(k, (factor * truth[k] for truth in study.truth)):
         return None
     kind, words, mend = name_factor(factor, study, k)
     return Cause(
@@ -181,7 +181,7 @@ def mean_repeated(study: Study, k: int) -> Cause | None:
             continue
         means = [truth[k].mean(axes, keepdim=True).expand(shape) for truth in study.truth]
         factor = constant_between(study.claim[0][k], means[0])
-        if factor is None or not study.explains(k, lambda s, c=factor, m=means: c * m[s]):
+        if factor is None or not study.explains(k, (factor * mean for mean in means)):
             continue
         return _mean_cause(study, k, axes, count, factor)
     return None

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from lossproof.checks.causes.cause import Kind
-from lossproof.checks.causes.edits import Edit, Piece
+from lossproof.checks.causes.edits import Edit, Piece, broadcasts
 
 Tensor = torch.Tensor
 
@@ -80,7 +80,7 @@ class Pool:
     """
 
     def __init__(self, pieces: Sequence[Piece], shape: torch.Size) -> None:
-        usable = [p for p in pieces if _fits(p.values[0], shape)]
+        usable = [p for p in pieces if broadcasts(p.values[0], shape)]
         single = [(pattern, (p,), f) for p in usable for pattern, f in FORMS]
         pairs = [
             (pattern, (one, other), f)
@@ -145,15 +145,6 @@ def explained_value(
         piece = pool.piece(row, len(needed))
         if piece.line <= node.lineno:
             yield Edit(number, Kind.WRONG_VARIABLE, lambda s, x, p=piece: p.values[s], piece.node)
-
-
-def _fits(value: Any, shape: torch.Size) -> bool:
-    if not isinstance(value, torch.Tensor):
-        return True
-    try:
-        return torch.broadcast_shapes(value.shape, shape) == shape
-    except RuntimeError:
-        return False
 
 
 def _bracketed(piece: Piece) -> str:

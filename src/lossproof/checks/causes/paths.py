@@ -207,7 +207,7 @@ def wrong_path(study: Study, k: int, paths: Paths, *, plain: bool = True) -> Cau
         if weight is None or _is_whole(study, k, edge) or (plain and weight not in PLAIN_WEIGHTS):
             continue
         change = weight - 1
-        if study.explains(k, lambda s, e=edge, c=change: study.truth[s][k] + c * e.shares[s]):
+        if study.explains(k, (study.truth[s][k] + change * edge.shares[s] for s in study.points)):
             found.append((weight, edge))
     if not found:
         return None
@@ -224,12 +224,11 @@ def two_wrong_paths(study: Study, k: int, paths: Paths) -> Cause | None:
             change = (first - 1) * one.shares[0] + (second - 1) * other.shares[0]
             if float((change - difference).abs().max()) > 1e-7 * float(difference.abs().max()):
                 continue
-            if study.explains(
-                k,
-                lambda s, a=one, b=other, p=first, q=second: (
-                    study.truth[s][k] + (p - 1) * a.shares[s] + (q - 1) * b.shares[s]
-                ),
-            ):
+            predicted = (
+                study.truth[s][k] + (first - 1) * one.shares[s] + (second - 1) * other.shares[s]
+                for s in study.points
+            )
+            if study.explains(k, predicted):
                 return _cause(study, k, [(first, one), (second, other)])
     return None
 

@@ -63,9 +63,9 @@ class Repair:
     def cause(self) -> Cause:
         """The change as a cause."""
         if max(len(self.before), len(self.after)) > LONGEST:
-            message = f"{_WORDS[self.kind]} in line {self.location.line} of backward"
+            message = f"{_WORDS[self.kind]}: line {self.location.line} of backward"
         else:
-            message = f"{_WORDS[self.kind]}: `{self.before}` should be `{self.after}` in backward"
+            message = f"{_WORDS[self.kind]}: `{self.before}` should be `{self.after}`"
         return Cause(self.kind, message, self.location, self.help)
 
 
@@ -239,7 +239,7 @@ class _Bench:
         if isinstance(value, Tensor) and not value.is_floating_point():
             return None
         for other in (_nudged(value), -value):
-            edit = Edit(number, Kind.SIGN, lambda s, *_, o=other: o, ast.Constant(0))  # type: ignore[misc]
+            edit = Edit(number, Kind.SIGN, lambda s, *_, o=other: o, ast.Constant(0))
             found = self.run(0, edit)
             if found is None:
                 return None
@@ -266,6 +266,7 @@ class _Bench:
             solved = self._solved_constant(number, wrong)
             if solved is not None:
                 yield solved
+        yield from self._unreduced(values, names)
         yield from self._replaced(values, names)
         if effort == "plain":
             yield from self._joined(values, names)
@@ -299,7 +300,7 @@ class _Bench:
         """What an expression should have been, where the gradient is linear in it elementwise."""
         value, k = self.records[s].values[number], wrong[0]
         truth = self.study.truth[s][k]
-        if not isinstance(value, Tensor) or not _broadcasts(value.shape, truth.shape):
+        if not isinstance(value, Tensor) or not edits.broadcasts(value, truth.shape):
             return None
         once, twice = self.plain[s][k], self._with_value(s, number, 2 * value)
         self._runs += 2
@@ -311,8 +312,10 @@ class _Bench:
             return None
         factor = torch.where(matters, (truth - once + slope) / slope, 1.0)
         if factor.shape != value.shape:
-            if not bool(matters.all()) or (factor := _common(factor, value.shape)) is None:
+            common = _common(factor, value.shape)
+            if common is None or not bool(matters.all()):
                 return None
+            factor = common
             matters = torch.ones_like(factor, dtype=torch.bool)
         found = self._with_value(s, number, value * factor)
         if not self._is_right(found, s, wrong):
@@ -321,6 +324,15 @@ class _Bench:
 
     def _with_value(self, s: int, number: int, value: Tensor) -> list[Tensor] | None:
         return self.run(s, Edit(number, Kind.MISSING_FACTOR, lambda s, *_: value, ast.Constant(0)))
+
+    def _unreduced(self, sites: Sequence[int], names: Sequence[Piece]) -> Iterator[Edit]:
+        numbers = {id(node): number for number, node in enumerate(self.instrumented.nodes)}
+        points = [record.values for record in self.records]
+        sizes = [piece for piece in names if isinstance(piece.values[0], int)]
+        for number in sites:
+            node = self.instrumented.nodes[number]
+            if isinstance(self.records[0].values[number], Tensor):
+                yield from edits.unreduced(number, node, numbers, points, sizes)  # type: ignore[arg-type]
 
     def _replaced(self, sites: Sequence[int], pieces: Sequence[Piece]) -> Iterator[Edit]:
         for number in sites:
@@ -626,13 +638,6 @@ def _writes_in_place(tree: ast.AST) -> bool:
     )
 
 
-def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:
-    try:
-        return torch.broadcast_shapes(shape, to) == to
-    except RuntimeError:
-        return False
-
-
 def _common(tensor: Tensor, shape: torch.Size) -> Tensor | None:
     """A tensor of a smaller shape that broadcasts to ``tensor``; ``None`` where there is none."""
     small = tensor
@@ -739,7 +744,14 @@ def _changed_tree(
     statement = _simple_statement(new, old)
     changed = Replace().visit(new)
     ast.fix_missing_locations(changed)
-    return changed, ast.unparse(statement) if statement is not None else ast.unparse(instead)
+    return changed, as_written(statement if statement is not None else instead)
+
+
+def as_written(node: ast.AST) -> str:
+    """A statement as people write it: ``return a, b`` without brackets."""
+    if isinstance(node, ast.Return) and isinstance(node.value, ast.Tuple) and node.value.elts:
+        return f"return {', '.join(ast.unparse(item) for item in node.value.elts)}"
+    return ast.unparse(node)
 
 
 def _simple_statement(tree: ast.AST, node: ast.AST) -> ast.stmt | None:

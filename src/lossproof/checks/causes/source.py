@@ -21,7 +21,8 @@ def backward_of(cls: type[torch.autograd.Function]) -> Callable[..., Any] | None
     for name in ("backward", "vjp"):
         found = getattr(cls, name, None)
         if found is not None and found is not getattr(base, name):
-            return inspect.unwrap(found)
+            unwrapped: Callable[..., Any] = inspect.unwrap(found)
+            return unwrapped
     return None
 
 
@@ -83,6 +84,23 @@ class FunctionSource:
         ):
             return value.elts[position] if position < len(value.elts) else None
         return value
+
+    def defining(self, position: int) -> ast.expr | None:
+        """Where the gradient of an argument is computed: a returned name is looked up."""
+        node = self.returned(position)
+        for _ in range(10):
+            if not isinstance(node, ast.Name):
+                return node
+            assigned = [
+                other.value
+                for other in ast.walk(self.tree)
+                if isinstance(other, ast.Assign)
+                and any(isinstance(t, ast.Name) and t.id == node.id for t in other.targets)
+            ]
+            if len(assigned) != 1:
+                return node
+            node = assigned[0]
+        return node
 
     def return_location(self, positions: Sequence[int]) -> Location:
         """Where the gradient of these arguments is returned: its expression where there is one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -52,16 +52,21 @@ class Study:
             return False
         return relative_error(self.claim[s][k], found, self.scenes[s].floor) <= self.tolerance
 
-    def explains(self, k: int, predict: Callable[[int], Tensor | None]) -> bool:
-        """Whether a prediction of the claim holds at every point."""
-        return all(self.same(predict(s), s, k) for s in range(len(self.scenes)))
+    @property
+    def points(self) -> range:
+        """The numbers of the scenes."""
+        return range(len(self.scenes))
+
+    def explains(self, k: int, predictions: Iterable[Tensor | None]) -> bool:
+        """Whether predictions of the claim hold, one for each point; lazy ones save work."""
+        return all(self.same(found, s, k) for s, found in enumerate(predictions))
 
     def still_wrong(self) -> tuple[int, ...]:
         """The arguments whose claim differs from the truth it is compared with."""
         return tuple(
             k
             for k in range(len(self.truth[0]))
-            if not all(self.same(self.truth[s][k], s, k) for s in range(len(self.scenes)))
+            if not self.explains(k, (truth[k] for truth in self.truth))
         )
 
     def name(self, k: int) -> str:
@@ -89,7 +94,7 @@ def _second_scene(scene: Scene) -> Scene | None:
 
 def _scene_at(
     function: CustomFunction, args: tuple[object, ...], outputs: tuple[int, ...], first: Scene
-) -> Scene | None:
+) -> Scene:
     values, _ = function.run(args)
     upstream = random_upstream({i: values[i] for i in outputs}, function.seed + 1)
     if first.derivation is None:

@@ -121,10 +121,10 @@ def take_out(study: Study, k: int, kind: Kind, how: str | None = None) -> bool:
             if how == "sum":
                 count = sum(weight.numel() for weight in upstream.values())
                 instead = _scaled(instead, float(count))
-        elif kind is Kind.GRAD_OUTPUT_PARTLY and _single(upstream) is not None:
+        elif kind is Kind.GRAD_OUTPUT_PARTLY and (single := _single(upstream)) is not None:
             # The part that does not grow with `grad_output` gets its factor.
             constant = scene.claim_for(_scaled(upstream, 0.0))[k]
-            study.claim[s][k] = study.claim[s][k] - constant + constant * _single(upstream)
+            study.claim[s][k] = study.claim[s][k] - constant + constant * single
             continue
         else:
             return False

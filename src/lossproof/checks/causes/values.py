@@ -128,7 +128,7 @@ def _as_factor(study: Study, k: int, quantity: Quantity) -> Cause | None:
     truth, claim = study.truth, study.claim
     for c in (1.0, -1.0, 2.0, 0.5):
         extra = "" if c == 1 else " and the sign is wrong" if c == -1 else f", times {c:g}"
-        if study.explains(k, lambda s, c=c: c * truth[s][k] * quantity.values[s]):
+        if study.explains(k, (c * truth[s][k] * quantity.values[s] for s in study.points)):
             return Cause(
                 Kind.EXTRA_FACTOR,
                 f"the gradient of `{name}` has a factor `{text}` too many{extra}",
@@ -156,7 +156,7 @@ def _as_term(study: Study, k: int, quantity: Quantity) -> Cause | None:
         return None
     c = float((difference * quantity.values[0]).sum()) / square
     if abs(c) < 1e-12 or not study.explains(
-        k, lambda s: study.truth[s][k] + c * quantity.values[s]
+        k, (study.truth[s][k] + c * quantity.values[s] for s in study.points)
     ):
         return None
     text = (
@@ -195,12 +195,11 @@ def chain_rule(study: Study, k: int) -> Cause | None:
             continue
         for words, mend, change in LOCAL:
             for sign in (1, -1):
-                if study.explains(
-                    k,
-                    lambda s, o=order, c=change, g=sign: _times(
-                        _changed(study, k, s, graphs[s][o], c), g
-                    ),
-                ):
+                changed = (
+                    _times(_changed(study, k, s, graphs[s][order], change), sign)
+                    for s in study.points
+                )
+                if study.explains(k, changed):
                     place = operation.site.location
                     text = excerpt(place)
                     also = ", and the sign is wrong" if sign < 0 else ""

@@ -5,19 +5,26 @@ from __future__ import annotations
 import ast
 
 from lossproof.checks.causes import Diagnosis, Fault
-from lossproof.checks.causes.source import FunctionSource
 from lossproof.checks.examination import Examination
 from lossproof.checks.report import Location, Number
 
 
+def in_function(message: str, name: str) -> str:
+    """A clause about a backward, with the Function it is about."""
+    head, colon, rest = message.partition(": ")
+    return f"{head} in `{name}`{colon}{rest}"
+
+
 def fault_location(case: Examination, diagnosis: Diagnosis, fault: Fault) -> Location | None:
-    """The line of backward at fault: what is to be changed, else what is returned."""
+    """The line of backward at fault: what is to be changed, else where it is computed."""
     if fault.repair is not None:
         return fault.repair.location
-    if diagnosis.source is not None:
-        function = diagnosis.verdict.function
-        return diagnosis.source.return_location([function.wanted[k] for k in fault.arguments])
-    return diagnosis.definition(case)
+    source = diagnosis.source
+    if source is None:
+        return diagnosis.definition(case)
+    positions = [diagnosis.verdict.function.wanted[k] for k in fault.arguments]
+    node = source.defining(positions[0]) if len(positions) == 1 else None
+    return source.return_location(positions) if node is None else source.location(node)
 
 
 def related_places(diagnosis: Diagnosis, fault: Fault) -> list[tuple[str, Location]]:
@@ -29,13 +36,11 @@ def related_places(diagnosis: Diagnosis, fault: Fault) -> list[tuple[str, Locati
     return places
 
 
-def words_on(source: FunctionSource, position: int) -> str | None:
-    """The expression that backward returns for an argument of forward, in brackets if need be."""
-    node = source.returned(position)
-    if node is None or isinstance(node, ast.Constant):
-        return None
+def as_factor(node: ast.expr) -> str:
+    """An expression that something is to be multiplied by, in brackets if need be."""
     text = ast.unparse(node)
-    return f"({text})" if isinstance(node, (ast.BinOp, ast.UnaryOp, ast.IfExp)) else text
+    sum_ = isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Sub))
+    return f"({text})" if sum_ or isinstance(node, ast.IfExp) else text
 
 
 def evidence(diagnosis: Diagnosis, fault: Fault) -> dict[str, Number]:

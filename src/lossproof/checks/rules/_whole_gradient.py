@@ -10,7 +10,7 @@ from torch.autograd import forward_ad
 
 from lossproof.checks.arbitration import EXACT
 from lossproof.checks.causes.diagnosis import probe_of
-from lossproof.checks.examination import Evaluation, Examination
+from lossproof.checks.examination import Evaluation, Examination, primary
 from lossproof.checks.finite_differences import Judgement, direction, judge
 from lossproof.checks.ordinary_code import AsOrdinaryCode
 from lossproof.checks.rules import Rule, Verdict
@@ -116,14 +116,16 @@ def _forward_mode(case: Examination, leaf: int) -> float | None:
     try:
         with double_precision(case), forward_ad.dual_level(), torch.no_grad():
             position = positions[leaf]
-            values[position] = forward_ad.make_dual(values[position], _tangent(case, leaf))
+            tangent = _tangent(case, leaf)
+            values[position] = forward_ad.make_dual(values[position], tangent)  # type: ignore[no-untyped-call]
             inputs = [v if isinstance(v, Tensor) else None for v in values]
             with AsOrdinaryCode(case.subject.sources, inputs, graph=False):
                 output = case.subject.call(*values)
-            moved = [forward_ad.unpack_dual(t).tangent for t in tensors_in(output)][:1]
-            if not moved or moved[0] is None:
+            value = primary(output)
+            moved = forward_ad.unpack_dual(value).tangent  # type: ignore[no-untyped-call]
+            if moved is None:
                 return None
-            number = float((moved[0] * twin.upstream).sum())
+            number = float((moved * twin.upstream).sum())
     except Exception:  # an operation without forward mode
         return None
     return number if math.isfinite(number) else None

@@ -47,7 +47,13 @@ from lossproof.checks.causes import Diagnosis, Fault, examine_functions
 from lossproof.checks.examination import Examination
 from lossproof.checks.report import Finding
 from lossproof.checks.rules import RULES, Verdict
-from lossproof.checks.rules._gradients import evidence, fault_location, notes, related_places
+from lossproof.checks.rules._gradients import (
+    evidence,
+    fault_location,
+    in_function,
+    notes,
+    related_places,
+)
 from lossproof.checks.rules._whole_gradient import judge_whole_loss
 
 RULE = RULES["LP202"]
@@ -92,7 +98,7 @@ def _named_elsewhere(diagnosis: Diagnosis) -> Verdict:
 def _finding(case: Examination, diagnosis: Diagnosis, fault: Fault) -> Finding:
     cause = fault.cause
     message = (
-        f"{cause.message} in `{diagnosis.name}`"
+        in_function(cause.message, diagnosis.name)
         if cause is not None
         else f"the backward of `{diagnosis.name}` is not the derivative of its forward"
     )

@@ -35,13 +35,17 @@ clipping): its backward is meant to treat `grad_output` in its own way.
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterable
 
+import torch
+
 from lossproof.checks.causes import Diagnosis, Fault, Kind, examine_functions
-from lossproof.checks.examination import Examination
+from lossproof.checks.causes.source import FunctionSource
+from lossproof.checks.examination import Evaluation, Examination, weights_like
 from lossproof.checks.report import Finding
 from lossproof.checks.rules import RULES, Verdict
-from lossproof.checks.rules._gradients import related_places, words_on
+from lossproof.checks.rules._gradients import as_factor, in_function, related_places
 from lossproof.checks.witness import relative_error
 
 RULE = RULES["LP203"]
@@ -75,7 +79,7 @@ def _finding(case: Examination, diagnosis: Diagnosis, fault: Fault) -> Finding:
     if fault.cause.kind is Kind.GRAD_OUTPUT_IGNORED:
         notes.append("a factor in front of the loss changes nothing")
     return RULE.finding(
-        f"{fault.cause.message} in `{diagnosis.name}`",
+        in_function(fault.cause.message, diagnosis.name),
         location=location,
         cause=fault.cause.kind.value,
         evidence=dict(fault.cause.evidence),
@@ -99,15 +103,35 @@ def _seen(kind: Kind) -> str:
 
 
 def _mend(diagnosis: Diagnosis, positions: list[int]) -> str:
-    source = diagnosis.source
-    name = "grad_output"
-    if source is not None and len(source.tree.args.args) > 1:
-        name = source.tree.args.args[1].arg
-    if source is not None and len(positions) == 1:
-        text = words_on(source, positions[0])
-        if text is not None:
-            return f"return `{name} * {text}`"
+    """The corrected ``return``, where it is a tuple and `grad_output` is one number."""
+    source, scene = diagnosis.source, diagnosis.verdict.scene
+    if source is None or len(source.tree.args.args) < 2:
+        return "multiply each gradient that backward returns by `grad_output`"
+    name = source.tree.args.args[1].arg
+    single = scene is not None and all(w.numel() == 1 for w in scene.upstream.values())
+    value = _returned(diagnosis, source)
+    if single and isinstance(value, ast.Tuple):
+        texts = [
+            f"{name} * {as_factor(item)}" if i in positions else ast.unparse(item)
+            for i, item in enumerate(value.elts)
+        ]
+        return f"`return {', '.join(texts)}`"
     return f"multiply each gradient that backward returns by `{name}`"
+
+
+def _returned(diagnosis: Diagnosis, source: FunctionSource) -> ast.expr | None:
+    """What backward returns, with the mend of another fault in it if that is in the same line."""
+    for fault in diagnosis.faults:
+        if fault.repair is not None and fault.repair.statement.startswith("return "):
+            statement = ast.parse(f"def backward():\n    {fault.repair.statement}").body[0]
+            assert isinstance(statement, ast.FunctionDef)
+            assert isinstance(statement.body[0], ast.Return)
+            return statement.body[0].value
+    return source.returns[-1].value if source.returns else None
+
+
+def _has_gradient(once: Evaluation) -> bool:
+    return any(gradient is not None for gradient in once.gradients)
 
 
 def _whole_loss(case: Examination) -> Verdict:
@@ -115,14 +139,12 @@ def _whole_loss(case: Examination) -> Verdict:
     undecided = [d for d in examine_functions(case) if d.linear is None]
     if any(d.verdict.status == "raises" for d in undecided):
         return RULE.unproved(f"`{undecided[0].name}` cannot be run by itself")
-    once, triple = case.twin, None
-    if not once.failed and once.value is not None and once.value.requires_grad:
-        triple = case.evaluate(
-            dtype=case.twin.value.dtype,  # type: ignore[union-attr]
-            upstream=lambda value: 3 * once.upstream,  # type: ignore[operator]
-        )
-    if triple is None or triple.failed:
+    once = case.twin
+    if once.failed or once.upstream is None or not _has_gradient(once):
         return RULE.not_applicable("the loss has no gradient")
+    triple = case.evaluate(dtype=torch.float64, upstream=lambda value: 3 * weights_like(value))
+    if triple.failed:
+        return RULE.unproved("the loss cannot be differentiated a second time")
     for leaf, name in enumerate(case.leaf_names):
         if relative_error(triple.gradient(leaf), 3 * once.gradient(leaf)) > LIMIT:
             return RULE.unproved(

@@ -48,7 +48,13 @@ from lossproof.checks.causes import Diagnosis, Fault, examine_functions
 from lossproof.checks.examination import Examination
 from lossproof.checks.report import Finding
 from lossproof.checks.rules import RULES, Verdict
-from lossproof.checks.rules._gradients import evidence, fault_location, notes, related_places
+from lossproof.checks.rules._gradients import (
+    evidence,
+    fault_location,
+    in_function,
+    notes,
+    related_places,
+)
 
 RULE = RULES["LP206"]
 
@@ -84,7 +90,7 @@ def _finding(case: Examination, diagnosis: Diagnosis, fault: Fault) -> Finding:
     if backward is not None:
         related.insert(0, ("backward", backward))
     return RULE.finding(
-        f"{cause.message} in `{diagnosis.name}`",
+        in_function(cause.message, diagnosis.name),
         location=cause.location or backward,
         cause=cause.kind.value,
         evidence=evidence(diagnosis, fault),

@@ -44,6 +44,7 @@ input changed in place: that is LP401 and LP402.
 
 from __future__ import annotations
 
+import ast
 import inspect
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -51,6 +52,7 @@ from typing import Any
 import torch
 
 from lossproof.checks.causes.diagnosis import CALLS
+from lossproof.checks.causes.edits import broadcasts
 from lossproof.checks.causes.source import FunctionSource, backward_of, source_of
 from lossproof.checks.examination import Examination
 from lossproof.checks.report import Finding, Location, Severity
@@ -249,8 +251,6 @@ def _wrong_count(call: FunctionCall, source: FunctionSource | None, count: int) 
     if missing > 0:
         mend = f"return {wants} values, with `None` for what needs no gradient"
         if source is not None and source.returns and source.returns[-1].value is not None:
-            import ast
-
             text = ast.unparse(source.returns[-1].value).removeprefix("(").removesuffix(")")
             if isinstance(source.returns[-1].value, (ast.Tuple, ast.Name, ast.BinOp)):
                 mend = f"`return {text}{', None' * missing}`"
@@ -284,7 +284,7 @@ def _wrong_gradient(
             cause="gradient-type",
             help="return a tensor of the shape of the input, or `None`",
         )
-    if gradient.shape == value.shape or _summed_by_torch(value.shape, gradient.shape):
+    if broadcasts(value, gradient.shape):  # torch itself sums what is a broadcast of the input
         return None
     return RULE.finding(
         f"`backward` of `{name}` returns a gradient of shape {tuple(gradient.shape)} for "
@@ -293,14 +293,6 @@ def _wrong_gradient(
         cause="gradient-shape",
         help=f"return one derivative for each element of `{argument}`",
     )
-
-
-def _summed_by_torch(wanted: torch.Size, found: torch.Size) -> bool:
-    """Torch itself sums a gradient that is a broadcast of the input's shape."""
-    try:
-        return torch.broadcast_shapes(wanted, found) == found
-    except RuntimeError:
-        return False
 
 
 def _argument_name(call: FunctionCall, position: int) -> str:
@@ -339,8 +331,6 @@ def _outputs_kept(case: Examination, call: FunctionCall) -> Iterator[Finding]:
 
 
 def _attribute_location(call: FunctionCall, attribute: str) -> Location | None:
-    import ast
-
     for method in ("forward", "setup_context"):
         source = source_of(getattr(call.cls, method, None))
         if source is None:
