@@ -82,6 +82,24 @@ def test_function_or_layer_tells_its_story(tmp_path):
     assert "no input requires a gradient: `prediction` was taken as the prediction" in words
 
 
+def test_cross_entropy_tells_its_story(tmp_path):
+    path = EXAMPLES / "cross_entropy.py"
+    result = run(path, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    words = " ".join(result.stdout.split())
+    line = number_of_line(path, "row.exp()")
+    assert "gives nan when `logits` is 100 for the class in `target`" in words
+    assert f"`row.exp()` overflows (cross_entropy.py:{line})" in words
+    assert "loss.backward(gradient=torch.ones_like(loss))" in words
+    assert "it is the gradient of the mean: True" in words
+
+
+def test_every_example_is_told_above():
+    told = Path(__file__).read_text(encoding="utf-8")
+    names = [path.name for path in EXAMPLES.iterdir() if path.suffix in {".py", ".sh"}]
+    assert [name for name in names if f'EXAMPLES / "{name}"' not in told] == []
+
+
 @pytest.mark.skipif(os.name != "posix", reason="the demo is a shell script")
 def test_the_demo_convicts_the_wrong_and_acquits_the_right():
     environment = {**os.environ, "BIN": str(Path(sys.executable).parent)}
