@@ -26,7 +26,7 @@ from lossproof.checks.differences import Measured, beyond, relation
 from lossproof.checks.examination import Evaluation, Examination
 from lossproof.checks.extremes import compare_extremes
 from lossproof.checks.inputs import Inputs, inputs_for
-from lossproof.checks.measurement import measure_peak, measure_times
+from lossproof.checks.measurement import UnmeasurableError, measure_peak, measure_times
 from lossproof.checks.rearrangement import compare_rearrangements
 from lossproof.checks.report import Location
 from lossproof.checks.subject import subject_of
@@ -388,14 +388,24 @@ class _Comparing:
         self.differences = tuple(dict.fromkeys((*self.differences, *texts)))
 
     def _measure_times(self, pair: Pair) -> None:
-        self.found["times"] = measure_times(pair.a, pair.b)
+        with self._measurable("time"):
+            self.found["times"] = measure_times(pair.a, pair.b)
 
     def _measure_memory(self, pair: Pair) -> None:
-        one, two = self.sides
-        self.sides = (
-            replace(one, peak_bytes=measure_peak(pair.a)),
-            replace(two, peak_bytes=measure_peak(pair.b)),
-        )
+        with self._measurable("memory"):
+            peaks = measure_peak(pair.a), measure_peak(pair.b)
+            one, two = self.sides
+            self.sides = (
+                replace(one, peak_bytes=peaks[0]),
+                replace(two, peak_bytes=peaks[1]),
+            )
+
+    @contextlib.contextmanager
+    def _measurable(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except UnmeasurableError as error:
+            self.notes.append(f"{what} was not measured: {error}")
 
 
 def _short(dtype: torch.dtype) -> str:

@@ -222,7 +222,7 @@ def _culprit(reading: Reading) -> str:
 def _more(count: int) -> str:
     if count == 1:
         return ""
-    return f" (and so at {count - 1} other extreme point{'s' if count > 2 else ''})"
+    return f"; likewise at {count - 1} other extreme point{'s' if count > 2 else ''}"
 
 
 def _rearranged(a: Side, b: Side, rearrangements: Sequence[Rearrangement]) -> Iterator[str]:

@@ -29,6 +29,10 @@ WARM_UP = 2
 """The first runs fill caches and allocate memory; they do not count."""
 
 
+class UnmeasurableError(Exception):
+    """A loss raised while it was measured; the cause is what it raised."""
+
+
 def measure_times(a: Examination, b: Examination) -> Times:
     """Time forward and backward of two losses in interleaved runs: a, b, a, b...
 
@@ -38,6 +42,9 @@ def measure_times(a: Examination, b: Examination) -> Times:
     Args:
         a: the first loss with its inputs.
         b: the second.
+
+    Raises:
+        UnmeasurableError: a forward or backward pass raised.
     """
     for _ in range(WARM_UP):
         _timed_run(a)
@@ -91,7 +98,12 @@ def _ready(case: Examination) -> Iterator[tuple[tuple[Any, ...], list[Tensor]]]:
     ):
         warnings.simplefilter("ignore")
         arguments, leaves = case._fresh(case.inputs.values, None)
-        yield arguments, [*leaves, *case.subject.state.parameters().values()]
+        try:
+            yield arguments, [*leaves, *case.subject.state.parameters().values()]
+        except Exception as error:
+            raise UnmeasurableError(
+                f"`{case.subject.name}` raised {type(error).__name__}"
+            ) from error
 
 
 def _timed_run(case: Examination) -> tuple[float, float]:
@@ -131,6 +143,9 @@ def measure_peak(case: Examination) -> int:
     included. On the CPU every tensor is counted exactly, from the operation that makes it until its
     memory is given back; scratch memory inside one operation is not seen. On CUDA it is the
     allocator's own count.
+
+    Raises:
+        UnmeasurableError: the forward or backward pass raised.
     """
     device = _device(case)
     if device.type == "cuda":
