@@ -48,6 +48,7 @@ def kink_between(
     case: Examination, behind: Sequence[Any], ahead: Sequence[Any]
 ) -> tuple[str, Site] | None:
     """The first operation that takes another branch at ``ahead`` than at ``behind``."""
+    assert case.base.trace is not None  # recorded before, so that the mode sees this call alone
     one, other = (_branches(case, values) for values in (behind, ahead))
     flips = [
         (name, site)

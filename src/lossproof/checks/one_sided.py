@@ -26,6 +26,7 @@ CLEARLY = 1e-2
 """A gradient convicts only when it is off by more than this share of the slope."""
 NOISE_STEP = 1e-7
 NEGLIGIBLE = 1e-9
+"""Slopes that differ by less are the same."""
 EPSILON = 2.0**-52
 
 
@@ -107,20 +108,16 @@ def _converged(
     known = [estimate for estimate in estimates if estimate is not None]
     if not known:
         return missing, 0.0
-    best: tuple[float, float] | None = None
+    # Every step must tell the same story: where rounding makes a staircase of the loss, small
+    # steps agree on the slope of one stair.
     for one, other in itertools.pairwise(known):
-        gap = abs(one[0] - other[0])
         scale = max(abs(one[0]), abs(other[0]))
-        if gap > CONVERGED * scale + one[1] + other[1]:
-            best = None  # a smaller step tells another story: only what comes later counts
-            continue
-        nearest = min(one, other, key=lambda estimate: estimate[1])
-        found = nearest[0], nearest[1] + gap
-        if best is None or found[1] < best[1]:
-            best = found
-    if best is None or (best[1] > CLEARLY * max(abs(best[0]), 1e-300) and best[1] > NEGLIGIBLE):
+        if abs(one[0] - other[0]) > CONVERGED * scale + one[1] + other[1] + NEGLIGIBLE:
+            return None
+    value, error = min(known, key=lambda estimate: estimate[1])
+    if len(known) < 2 or error > max(CLEARLY * abs(value), NEGLIGIBLE):
         return None
-    return best
+    return value, error
 
 
 def _extrapolated(

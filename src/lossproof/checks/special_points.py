@@ -37,6 +37,8 @@ class SpecialPoint:
     values: Values
     words: str
     """Completes a sentence that begins with "when"."""
+    parts: tuple[SpecialPoint, ...] = ()
+    """Simpler points that this one gathers: where it fails, one of them may be to blame."""
 
 
 @dataclass(frozen=True)
@@ -326,12 +328,19 @@ def _elements(moved: _Moved) -> Iterator[SpecialPoint]:
                 _set(x.reshape(-1), 0, value).reshape(x.shape),
                 f"one element of {{name}} is {value:g}",
             )
-    # Many values in one call; a failing one is looked for one by one.
+    # Many values in one call; where it fails, they are tried one by one.
+    parts = tuple(
+        moved.point(
+            _set(x.reshape(-1), 0, value).reshape(x.shape), f"one element of {{name}} is {value:g}"
+        )
+        for value in values
+    )
     for start in (0, 1):
         cycle = torch.tensor(values, dtype=x.dtype).roll(-start)
         repeated = cycle.repeat(x.numel() // len(values) + 1)[: x.numel()].reshape(x.shape)
-        shown = ", ".join(f"{value:g}" for value in values[:3])
-        yield moved.point(repeated, f"the elements of {{name}} run through {shown}, ...")
+        shown = ", ".join(f"{float(value):g}" for value in cycle[:3])
+        words = f"the elements of {moved.name} run through {shown}, ..."
+        yield SpecialPoint(moved.to(repeated), words, parts)
 
 
 # ---------------------------------------------------------------------------- ladders

@@ -73,7 +73,32 @@ def single_element(case: Examination, inputs: Inputs) -> Inputs | None:
     tried = case.evaluate(single.values, dtype=torch.float64)
     if tried.failed or tried.value is None or not is_finite(tried):
         return None
-    return single if all(g is not None for g in tried.gradients[: len(moved)]) else None
+    if any(gradient is None for gradient in tried.gradients[: len(moved)]):
+        return None
+    return single if _is_separable(case, inputs) else None
+
+
+def _is_separable(case: Examination, inputs: Inputs) -> bool:
+    """Whether an element's gradient stays as it is when another element changes."""
+    before = case.evaluate(inputs.values, dtype=torch.float64)
+    for leaf, position in enumerate(inputs.differentiable):
+        values = list(inputs.values)
+        values[position] = _with_largest_last(values[position])
+        after = case.evaluate(values, dtype=torch.float64)
+        if after.failed:
+            return False
+        one, other = (found.gradient(leaf).reshape(-1)[:-1] for found in (before, after))
+        if not torch.allclose(one, other, rtol=1e-9, atol=0.0):
+            return False
+    return True
+
+
+def _with_largest_last(x: Tensor) -> Tensor:
+    """The tensor with its last element larger than every other, within [0, 1] where they are."""
+    changed = x.reshape(-1).clone()
+    top = float(changed.max())
+    changed[-1] = top + (0.5 * (1 - top) if 0 < top < 1 else 1.0 if top > 0 else -0.5 * top)
+    return changed.reshape(x.shape)
 
 
 # ---------------------------------------------------------------------------- element by element

@@ -248,13 +248,22 @@ class Probe:
             if _total(truth.value) == -math.inf:
                 self.survey.poles.append(point)
                 return
-            self.survey.undefined.append(self.failure(point, torch.float64, truth, truth))
+            blamed, found = self._simplest(point, truth)
+            self.survey.undefined.append(self.failure(blamed, torch.float64, found, found))
             return
         narrow = self.call(point.values, self.survey.dtype)
         if narrow.failed or narrow.value is None or is_finite(narrow):
             return
         if is_representable(truth, self.survey.dtype):
             self.survey.undefined.append(self.failure(point, self.survey.dtype, narrow, truth))
+
+    def _simplest(self, point: SpecialPoint, found: Evaluation) -> tuple[SpecialPoint, Evaluation]:
+        """The part of a point that fails by itself; the point where none does."""
+        for part in point.parts:
+            tried = self.call(part.values, torch.float64)
+            if not tried.failed and tried.value is not None and not is_finite(tried):
+                return part, tried
+        return point, found
 
     # ------------------------------------------------------------------ ladders
     def climb(self) -> None:

@@ -395,6 +395,14 @@ def test_the_message_says_when_in_words(found):
     assert finding.cause == "sqrt-backward"
 
 
+def test_the_element_to_blame_is_singled_out(found):
+    def loss(x):
+        return torch.log((x - 0.5).abs()).sum().exp()
+
+    (finding,) = found("LP301", loss, real(3, 20))
+    assert "when one element of `x` is 0.5" in finding.message
+
+
 def test_not_outside_the_domain_of_the_given_values(silent):
     def loss(p, t):
         return ((torch.log(p) - torch.log(t)) ** 2).mean()
