@@ -123,6 +123,15 @@ def test_many_extremes_are_counted():
     assert f"and {9 - MOST_EXTREMES} more" in text
 
 
+def test_values_that_differ_are_shown_beside_those_in_float64():
+    one, other = Reading(18.2, "finite", truth=18.4), Reading(20.0, "finite", truth=20.0)
+    text = render(
+        comparison(extremes=(Extreme("x is 20", one, other, "values differ"),)), width=120
+    )
+    shown = ["18.2", "20", "values differ (in float64 18.4 and 20)"]
+    assert cells(text, "  x is 20") == shown
+
+
 def test_a_side_that_raised():
     broken = Side("theirs", "function", error="ValueError: no [bold]way")
     text = render(

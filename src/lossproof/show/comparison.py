@@ -158,6 +158,9 @@ def _extreme_rows(comparison: Comparison) -> Iterator[_Row]:
     parting = [extreme for extreme in extremes if extreme.differs]
     for extreme in parting[:MOST_EXTREMES]:
         verdict = "" if "fails" in extreme.verdict else extreme.verdict
+        if extreme.verdict == "values differ":
+            truths = f"{_number(extreme.a.truth)} and {_number(extreme.b.truth)}"
+            verdict += f" (in float64 {truths})"
         yield _Row(f"  {extreme.words}", *_readings(extreme), verdict, "yellow")
     if len(parting) > MOST_EXTREMES:
         yield _Row(f"  and {len(parting) - MOST_EXTREMES} more", "", "")
