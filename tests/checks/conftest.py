@@ -1,4 +1,4 @@
-"""What the tests of the checks share: marked lines, pages' examples, losses in files of their own."""
+"""What the tests of the checks share: marked lines, pages, losses in files of their own."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def generators():
     return (
         torch.get_rng_state().tolist(),
         random.getstate(),
-        str(np.random.get_state()),  # noqa: NPY002
+        str(np.random.get_state()),
     )
 
 

@@ -110,7 +110,9 @@ def test_names_and_separators_may_be_written_in_several_ways(text):
 
 
 def test_literals_stand_for_themselves():
-    values = [a.value for a in parsed("float[2], 0.5, True, None, 'mean', \"a,b\", -3, (1, 2), [1]")]
+    values = [
+        a.value for a in parsed("float[2], 0.5, True, None, 'mean', \"a,b\", -3, (1, 2), [1]")
+    ]
     assert values[1:] == [0.5, True, None, "mean", "a,b", -3, (1, 2), [1]]
 
 
@@ -165,7 +167,9 @@ def test_a_name_that_the_loss_has_not_is_refused():
 
 
 def test_a_wrong_number_of_inputs_names_the_arguments():
-    with pytest.raises(UsageError, match=r"`loss` takes 2 to 3 inputs \(input, target, weight\), got 1"):
+    with pytest.raises(
+        UsageError, match=r"`loss` takes 2 to 3 inputs \(input, target, weight\), got 1"
+    ):
         made("float[3]")
     with pytest.raises(UsageError, match="got 4"):
         made(*["float[3]"] * 4)
@@ -183,7 +187,9 @@ def test_a_required_keyword_is_named():
     def needs(input, target, *, temperature):
         return input
 
-    with pytest.raises(UsageError, match=r"needs` needs the keyword .*`functools.partial\(needs, temp"):
+    with pytest.raises(
+        UsageError, match=r"needs` needs the keyword .*`functools.partial\(needs, temp"
+    ):
         made("float[3]", "float[3]", of=needs)
 
 
@@ -199,7 +205,7 @@ def test_any_number_is_right_for_star_arguments():
 
 def named(*names):
     space = {}
-    exec(f"def f({', '.join(names)}):\n    return None\n", space)  # noqa: S102
+    exec(f"def f({', '.join(names)}):\n    return None\n", space)
     return space["f"]
 
 
@@ -285,6 +291,8 @@ def test_description():
     assert str(Argument("input", torch.zeros(2, 3), True)) == "input: float32[2, 3], requires grad"
     assert str(Argument("target", torch.zeros(2).long())) == "target: int64[2]"
     assert str(Argument("scale", 0.5)) == "scale: 0.5"
-    inputs = Inputs((Argument("a", torch.zeros(2, 3)), Argument("b", 2), Argument("c", torch.ones(4))))
+    inputs = Inputs(
+        (Argument("a", torch.zeros(2, 3)), Argument("b", 2), Argument("c", torch.ones(4)))
+    )
     assert inputs.numel == 10
     assert inputs.with_values([1, 2, 3]).values == (1, 2, 3)

@@ -361,7 +361,9 @@ def test_random_draws_and_casts_are_recorded():
     x = torch.randn(3, requires_grad=True)
     with Recorder(Sources(), [x]) as trace:
         y = x + torch.randn(3) + F.dropout(x, 0.5) + torch.rand_like(x)
-        y.half().double(); F.softmax(x, 0, dtype=torch.float32); torch.ones(2, dtype=torch.float32)
+        y.half().double()
+        F.softmax(x, 0, dtype=torch.float32)
+        torch.ones(2, dtype=torch.float32)
     # `F.dropout` is one call to its user.
     assert [operation.name for operation in trace.random] == ["randn", "dropout", "rand_like"]
     assert [operation.name for operation in trace.casts] == ["half", "softmax", "ones"]

@@ -10,11 +10,11 @@ import enum
 import linecache
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Union
+from typing import Any
 
 from lossproof.errors import FindingsError
 
-Number = Union[int, float, str, bool, None]
+Number = int | float | str | bool | None
 
 
 class Severity(str, enum.Enum):

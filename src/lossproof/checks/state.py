@@ -386,8 +386,11 @@ class State:
             if file is not None and self._sources.owns(file):
                 self._add(_Globals(f"{name}.", vars(module), names), depth)
         self._add(_Dictionary(f"{function.__name__}.", vars(function)), depth)
-        for default in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
-            self._visit("a default argument", default, depth + 1)
+        defaults = function.__defaults__ or ()
+        positional = function.__code__.co_varnames[: function.__code__.co_argcount]
+        named = dict(zip(positional[len(positional) - len(defaults) :], defaults, strict=True))
+        for name, default in {**named, **(function.__kwdefaults__ or {})}.items():
+            self._visit(name, default, depth + 1)
 
     def _add(self, bindings: _Bindings, depth: int) -> None:
         self._records.append(bindings)

@@ -14,7 +14,7 @@ import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING
 
 from lossproof.checks.report import Finding, Location, Number, Outcome, Severity, Status
 from lossproof.errors import UsageError
@@ -22,7 +22,7 @@ from lossproof.errors import UsageError
 if TYPE_CHECKING:
     from lossproof.checks.examination import Examination
 
-Verdict = Union[Finding, Outcome]
+Verdict = Finding | Outcome
 Examine = Callable[["Examination"], Iterable[Verdict]]
 
 FOLDER = Path(__file__).parent
@@ -111,6 +111,6 @@ def find_rule(word: str) -> Rule:
             return rule
     names = [name for rule in RULES.values() for name in (rule.code, rule.name)]
     near = difflib.get_close_matches(wanted.upper(), names, 3, 0.5)
-    near += [name for name in difflib.get_close_matches(wanted.lower(), names, 3, 0.5)]
+    near += difflib.get_close_matches(wanted.lower(), names, 3, 0.5)
     hint = f"; did you mean {' or '.join(dict.fromkeys(near))}?" if near else ""
     raise UsageError(f"no rule is called `{word}`{hint}")

@@ -34,6 +34,7 @@ from __future__ import annotations
 
 import inspect
 import random
+import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,7 @@ def _settings(case: Examination) -> Iterator[Verdict]:
     for name in case.base.settings:
         yield RULE.finding(
             f"a call leaves `{name}` changed for the whole process",
-            location=_line_with(case, name.rpartition(".")[2]) or case.subject.location,
+            location=_line_with(case, rf"\b{name.rpartition('.')[2]}\b") or case.subject.location,
             cause="global-setting",
             help="change it for a block only (`with torch.no_grad(): ...`), or leave it alone",
         )
@@ -81,7 +82,7 @@ def _settings(case: Examination) -> Iterator[Verdict]:
     if seed is not None:
         yield RULE.finding(
             f"a call seeds the global random number generator (`{seed}`)",
-            location=_line_with(case, f"{seed.rpartition('.')[2]}(") or case.subject.location,
+            location=_line_with(case, rf"\b{seed.rpartition('.')[2]}\(") or case.subject.location,
             cause="global-seed",
             notes=("after every call, dropout and data augmentation draw the same numbers again",),
             help="use a `torch.Generator` of the loss's own: "
@@ -123,20 +124,24 @@ def _restore_generators(states: tuple[Any, Any, Any]) -> None:
     np.random.set_state(states[2])
 
 
-def _line_with(case: Examination, word: str) -> Location | None:
-    """The first line of the loss's source with this word: no torch operation marks the place."""
+def _line_with(case: Examination, pattern: str) -> Location | None:
+    """The first line of the loss's source that matches: no torch operation marks the place."""
     target: Any = case.subject.call
     target = getattr(target, "forward", target) if hasattr(target, "forward") else target
     if not (inspect.isfunction(target) or inspect.ismethod(target)):
         target = type(target).__call__
+    return _line_in(target, pattern)
+
+
+def _line_in(function: Any, pattern: str) -> Location | None:
     try:
-        lines, first = inspect.getsourcelines(target)
-        file = inspect.getsourcefile(target)
+        lines, first = inspect.getsourcelines(function)
+        file = inspect.getsourcefile(function)
     except (OSError, TypeError):
         return None
     for offset, line in enumerate(lines):
-        if word in line and file is not None:
-            return Location.at(file, first + offset)
+        if re.search(pattern, line) and file is not None:
+            return Location.at(file, first + offset, function=function.__qualname__)
     return None
 
 
@@ -144,22 +149,20 @@ def _kept_graph(case: Examination, second: Evaluation) -> Iterator[Verdict]:
     """Whether what is left after a call holds a graph that grows from call to call."""
     holders = [change for change in second.changes if _with_graph(change.after)]
     third = case.evaluate(prelude=2, record=True) if holders else None
+    failed = bool(holders) and _runs_into_freed_graph(second)
     for change in holders:
         later = next((c for c in third.changes if c.path == change.path), None) if third else None
-        failed = "second time" in str(second.backward_error)
         growing = later is not None and _graph_size(later.after) > _graph_size(change.after)
         if failed or growing:
-            yield _graph_finding(case, change, second)
+            yield _graph_finding(case, change, failed)
             return
 
 
-def _graph_finding(case: Examination, change: Change, second: Evaluation) -> Verdict:
-    failed = "second time" in str(second.backward_error)
-    name = change.path.rpartition(".")[2]
+def _graph_finding(case: Examination, change: Change, failed: bool) -> Verdict:
     return RULE.finding(
         f"`{change.path}` keeps the graph of the calls before",
         severity=Severity.ERROR if failed else Severity.WARNING,
-        location=_assignment(case, name) or case.subject.location,
+        location=_written_at(case, change) or case.subject.location,
         cause="graph-kept",
         evidence={"nodes": _graph_size(change.after)},
         notes=(
@@ -171,32 +174,27 @@ def _graph_finding(case: Examination, change: Change, second: Evaluation) -> Ver
     )
 
 
-def _assignment(case: Examination, name: str) -> Location | None:
-    return (
-        _line_with(case, f"{name} =")
-        or _line_with(case, f"{name}.append")
-        or _line_with(case, f"{name} +=")
-        or _in_methods(case, name)
-    )
-
-
-def _in_methods(case: Examination, name: str) -> Location | None:
-    """The line of any method of the loss's class, but the constructor, that writes the name."""
+def _written_at(case: Examination, change: Change) -> Location | None:
+    """The line of the loss, or of a method of its class, that writes what was changed."""
+    name = re.escape(_name(change))
+    pattern = rf"\b{name}(\[.*?\])*(\s*[-+*/]?=(?!=)|\.(append|extend|add|update|insert)\w*\()"
+    found = _line_with(case, rf"^(?!\s*(def|class)\b).*{pattern}")
+    if found is not None:
+        return found
     for cls in type(case.subject.call).__mro__:
         for function in vars(cls).values():
             if not inspect.isfunction(function) or function.__name__ == "__init__":
                 continue
-            file = function.__code__.co_filename
-            if not case.subject.sources.owns(file):
-                continue
-            try:
-                lines, first = inspect.getsourcelines(function)
-            except (OSError, TypeError):
-                continue
-            for offset, line in enumerate(lines):
-                if f".{name} =" in line or f".{name}.append" in line or f".{name} +=" in line:
-                    return Location.at(file, first + offset, function=function.__qualname__)
+            if case.subject.sources.owns(function.__code__.co_filename):
+                found = _line_in(function, rf"\.{pattern}")
+                if found is not None:
+                    return found
     return None
+
+
+def _name(change: Change) -> str:
+    """The last name of the path: `total` of `self.memory.total`, `table` of `self.table['a']`."""
+    return change.path.partition("[")[0].rpartition(".")[2]
 
 
 def _with_graph(value: Any) -> bool:
@@ -207,8 +205,8 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, set) else value
 
 
-def _graph_size(value: Any) -> int:
-    """How many nodes hang behind the tensors of a value."""
+def _nodes(value: Any) -> set[Any]:
+    """The nodes of the graph behind the tensors of a value."""
     waiting: list[Any] = [tensor.grad_fn for tensor in tensors_in(_plain(value))]
     seen: set[Any] = set()
     while waiting and len(seen) < MOST_NODES:
@@ -216,7 +214,28 @@ def _graph_size(value: Any) -> int:
         if node is not None and node not in seen:
             seen.add(node)
             waiting += [following for following, _ in node.next_functions]
-    return len(seen)
+    return seen
+
+
+def _graph_size(value: Any) -> int:
+    return len(_nodes(value))
+
+
+def _runs_into_freed_graph(second: Evaluation) -> bool:
+    """Whether `backward()` of the second call goes back into the graph of the first, and raises.
+
+    The gradient for the second call's own inputs does not go there; `backward()` goes everywhere.
+    """
+    if second.value is None or second.upstream is None or not second.value.requires_grad:
+        return False
+    leaves = [node.variable for node in _nodes(second.value) if hasattr(node, "variable")]
+    try:
+        torch.autograd.grad(
+            second.value, leaves, second.upstream, retain_graph=True, allow_unused=True
+        )
+    except RuntimeError as error:
+        return "second time" in str(error)
+    return False
 
 
 def _second_call(case: Examination, second: Evaluation) -> Iterator[Verdict]:
@@ -228,8 +247,7 @@ def _second_call(case: Examination, second: Evaluation) -> Iterator[Verdict]:
     notes = [f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"]
     location = case.where(error)
     if changed:
-        name = changed[0].path.rpartition(".")[2]
-        location = _assignment(case, name) or location
+        location = _written_at(case, changed[0]) or location
         notes += _shape_note(changed[0])
     yield RULE.finding(
         f"the first call works, the second one raises {what}",
@@ -270,12 +288,11 @@ def _overwritten(case: Examination, second: Evaluation) -> Iterator[Verdict]:
     for change in second.changes:
         if change.kind == "new" or not _is_setting(case, change):
             continue
-        name = change.path.rpartition(".")[2]
         yield RULE.finding(
             f"a call overwrites `{change.path}`, and the next call on the same inputs gives "
             "another value",
             severity=Severity.WARNING,
-            location=_assignment(case, name) or case.subject.location,
+            location=_written_at(case, change) or case.subject.location,
             cause="overwritten",
             evidence={"first": first.scalar, "second": second.scalar},
             notes=(f"{first.scalar:.6g} at the first call, {second.scalar:.6g} at the second",),
@@ -288,6 +305,6 @@ def _is_setting(case: Examination, change: Change) -> bool:
     """Whether the user set this, and did not ask for it to move: no average, counter or queue."""
     if not change.path.startswith("self."):
         return True
-    name = change.path.rpartition(".")[2]
+    name = _name(change)
     options = inspect.signature(type(case.subject.call)).parameters
     return name in options or _reshaped(change)

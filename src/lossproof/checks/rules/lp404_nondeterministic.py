@@ -33,13 +33,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from lossproof.checks.report import Severity
 from lossproof.checks.rules import RULES, Verdict
+from lossproof.checks.subject import subject_of
 
 if TYPE_CHECKING:
     from lossproof.checks.examination import Evaluation, Examination
@@ -86,7 +87,10 @@ def _differ(one: Evaluation, other: Evaluation) -> bool:
 def _numbers(one: Evaluation, other: Evaluation) -> dict[str, float | int | str | bool | None]:
     if one.value is None or other.value is None:
         return {}
-    return {"first": float(one.value.sum()), "second": float(other.value.sum())}
+    return {
+        "first": float(one.value.detach().sum()),
+        "second": float(other.value.detach().sum()),
+    }
 
 
 def _owns_generator(case: Examination) -> bool:
@@ -102,13 +106,11 @@ def _deterministic_in_eval(case: Examination) -> bool:
     module = case.subject.call
     if not isinstance(module, nn.Module) or not module.training:
         return False
-    module.eval()
-    try:
-        one = case.evaluate(backward=False)
-        other = case.evaluate(backward=False, seed=case.seed + 1)
-        return not _differ(one, other)
-    finally:
-        module.train()
+    copy: Any = subject_of(module).call
+    quiet = subject_of(copy.eval())
+    one = case.evaluate(backward=False, subject=quiet)
+    other = case.evaluate(backward=False, subject=quiet, seed=case.seed + 1)
+    return not _differ(one, other)
 
 
 def _finding(case: Examination, first: Evaluation, other: Evaluation) -> Verdict:
