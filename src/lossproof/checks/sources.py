@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+import os
 import site
 import sys
 import sysconfig
@@ -32,19 +33,24 @@ def _library_folders() -> tuple[str, ...]:
 _LIBRARIES = _library_folders()
 
 
+def _within(file: str, place: str) -> bool:
+    """Whether a file is this one or lies in this folder (`torchvision` is not in `torch`)."""
+    return file == place or file.startswith(place.rstrip(os.sep) + os.sep)
+
+
 @lru_cache(maxsize=4096)
 def is_machinery(file: str) -> bool:
     """Whether code of this file is torch's or ours, or has no file at all (frozen modules)."""
     if file.startswith("<"):
         # `<stdin>`, `<ipython-input-...>` and `<string>` may be the user's.
         return file.startswith("<frozen") or not linecache.getline(file, 1)
-    return file.startswith((_TORCH, _OURS))
+    return _within(file, _TORCH) or _within(file, _OURS)
 
 
 @lru_cache(maxsize=4096)
 def is_library(file: str) -> bool:
     """Whether this file is part of the standard library or of an installed package."""
-    return file.startswith(_LIBRARIES)
+    return any(_within(file, folder) for folder in _LIBRARIES)
 
 
 @dataclass(frozen=True)
@@ -141,7 +147,7 @@ class Sources:
         """Whether this file is the user's own."""
         known = self._known.get(file)
         if known is None:
-            inside = self.root is not None and file.startswith(self.root)
+            inside = self.root is not None and _within(file, self.root)
             known = not is_machinery(file) and (inside or not is_library(file))
             self._known[file] = known
         return known
