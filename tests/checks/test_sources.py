@@ -95,7 +95,7 @@ def test_columns_count_characters_and_not_bytes():
 
 def test_an_expression_over_lines_has_its_span():
     def call():
-        return dict(
+        return dict(  # noqa: C408 - a call over several lines
             a=1,
             b=here(),
         )["b"]
