@@ -198,13 +198,12 @@ def _upstream_first(
 ) -> tuple[list[Fault], tuple[int, ...]]:
     """The misuse of ``grad_output``, and the arguments that are wrong besides."""
     repairs = find_repairs(study, source, study.still_wrong(), "upstream")
-    faults = list(_upstream_faults(study, verdict, kinds))
+    faults, unknown = _upstream_faults(study, verdict, kinds)
     _add_repairs(faults, repairs)
-    rest = tuple(k for k in study.still_wrong() if k in verdict.wrong)
+    # Nothing can be compared where it is unknown what `grad_output` does, until that is mended.
+    rest = tuple(k for k in study.still_wrong() if k in verdict.wrong and k not in unknown)
     if any(set(rest) <= set(repair.arguments) for repair in repairs):
         return faults, ()  # one change mends it all: one fault
-    if all(fault.cause.kind is Kind.GRAD_OUTPUT_NONLINEAR for fault in faults if fault.cause):
-        return faults, ()  # nothing can be compared until that is mended
     return faults, rest
 
 
@@ -239,13 +238,17 @@ def _gradient_faults(
 
 def _upstream_faults(
     study: Study, verdict: FunctionVerdict, kinds: Sequence[Kind | None]
-) -> Iterator[Fault]:
-    """Faults in the use of ``grad_output``; what they explain is taken out of the study."""
+) -> tuple[list[Fault], set[int]]:
+    """Faults in the use of ``grad_output``; what they explain is taken out of the study.
+
+    The second result are the arguments for which that could not be done.
+    """
+    faults: list[Fault] = []
+    unknown: set[int] = set()
     for kind, ks in _grouped(kinds):
-        for k in ks:
-            take_out(study, k, kind)
-        yield Fault("LP203", _upstream_cause(verdict, kind, None, ks), ks)
-    yield from _reduced_faults(study, verdict, kinds)
+        unknown.update(k for k in ks if not take_out(study, k, kind))
+        faults.append(Fault("LP203", _upstream_cause(verdict, kind, None, ks), ks))
+    return [*faults, *_reduced_faults(study, verdict, kinds)], unknown
 
 
 def _reduced_faults(

@@ -42,6 +42,12 @@ class Piece:
     values: list[Any]
     line: int
     """From which line on it can be used."""
+    until: int = 10**9
+    """Up to which line: a variable may be assigned anew there."""
+
+    def at_hand(self, node: ast.expr) -> bool:
+        """Whether it can be written where an expression stands."""
+        return self.line <= node.lineno <= self.until
 
     @functools.cached_property
     def text(self) -> str:
@@ -309,13 +315,13 @@ def _reduced_operand(node: ast.AST) -> ast.expr | None:
 def replaced(number: int, node: ast.expr, value: Any, pieces: Sequence[Piece]) -> Iterator[Edit]:
     """Another variable, another size, or an expression of forward, in the place of this one."""
     text = ast.unparse(node)
+    short = isinstance(node, (ast.Name, ast.Attribute, ast.Call, ast.Subscript))
     for piece in pieces:
         new = piece.values[0]
         # Any variable may have been mistaken for another; a longer expression has the same shape.
-        alike = isinstance(piece.node, (ast.Name, ast.Attribute)) or not (
-            _is_float_tensor(value) and _is_float_tensor(new) and new.shape != value.shape
-        )
-        if alike and piece.text != text and piece.line <= node.lineno:
+        both = _is_float_tensor(value) and _is_float_tensor(new)
+        alike = short if isinstance(piece.node, ast.Name) or not both else new.shape == value.shape
+        if alike and piece.text != text and piece.at_hand(node):
             yield Edit(
                 number, Kind.WRONG_VARIABLE, lambda s, *_, p=piece: p.values[s], piece.node
             )  # fmt: skip
@@ -378,7 +384,7 @@ def joined(
 ) -> Iterator[Edit]:
     """A factor or a term more: ``x * piece``, ``x / piece``, ``x + piece``, ``x - piece``."""
     for piece in pieces:
-        if piece.line > node.lineno:
+        if not piece.at_hand(node):
             continue
         for op, kind, join in JOINS:
             if kind in kinds:
@@ -396,7 +402,7 @@ def joined_from_left(
     """What :func:`joined` leaves out: ``piece / x``, ``piece - x``."""
     for piece in pieces:
         for op, kind, join in (JOINS[1], JOINS[3]):
-            if kind in kinds and piece.line <= node.lineno:
+            if kind in kinds and piece.at_hand(node):
                 yield Edit(
                     number, kind, lambda s, x, p=piece, f=join: f(p.values[s], x),
                     ast.BinOp(piece.node, op(), node),

@@ -114,7 +114,8 @@ class Pool:
         texts = [_bracketed(part) for part in parts]
         node = ast.parse(pattern.format(*texts), mode="eval").body
         values = [function(*(_as_tensor(p.values[s]) for p in parts)) for s in range(points)]
-        return Piece(node, values, max(part.line for part in parts))
+        until = min(part.until for part in parts)
+        return Piece(node, values, max(part.line for part in parts), until)
 
 
 def explained_value(
@@ -135,7 +136,7 @@ def explained_value(
             continue
         for row in pool.find(lacking, matters):
             piece = pool.piece(row, len(needed))
-            if piece.line <= node.lineno:
+            if piece.at_hand(node):
                 yield Edit(
                     number, kind,
                     lambda s, x, p=piece, f=APPLY[op]: f(x, p.values[s]),
@@ -143,7 +144,7 @@ def explained_value(
                 )  # fmt: skip
     for row in pool.find([at.needed for at in needed], matters):
         piece = pool.piece(row, len(needed))
-        if piece.line <= node.lineno:
+        if piece.at_hand(node):
             yield Edit(number, Kind.WRONG_VARIABLE, lambda s, x, p=piece: p.values[s], piece.node)
 
 

@@ -12,6 +12,7 @@ import ast
 import collections
 import contextlib
 import copy
+import itertools
 import math
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
@@ -87,7 +88,7 @@ _WORDS = {
 
 Effort = Literal["upstream", "plain", "full"]
 """How far to search: only for ``grad_output``; for a slip in what is written; for anything."""
-RUNS: dict[Effort, int] = {"upstream": 300, "plain": 800, "full": 2500}
+RUNS: dict[Effort, int] = {"upstream": 1000, "plain": 800, "full": 4000}
 """So many changes are tried."""
 
 
@@ -127,6 +128,7 @@ class _Bench:
             self.upstream.append(
                 tuple(_upstream(i, out, scene.upstream) for i, out in enumerate(outputs))
             )
+        self.floors = [scene.floor for scene in study.scenes]
         self._parents = {
             id(child): node
             for node in ast.walk(source.tree)
@@ -195,7 +197,7 @@ class _Bench:
     def run(self, s: int, edit: Edit) -> list[Tensor] | None:
         """The gradients with a change; ``None`` where it cannot be computed."""
         try:
-            with torch.no_grad(), self.mode():
+            with self.mode():
                 found = self.instrumented.run(
                     self._arguments(s), edit.number, lambda *operands: edit.instead(s, *operands)
                 )
@@ -207,22 +209,29 @@ class _Bench:
     def search(self, wrong: tuple[int, ...], effort: Effort) -> Repair | None:
         """The first change that makes ``wrong`` right and leaves the others as they are."""
         self._runs = 0
-        for edit in self._candidates(self._sites(wrong), wrong, effort):
-            self._runs += 1
-            if self._runs > RUNS[effort]:
-                return None
-            if self._mends(edit, wrong):
-                repair = self._confirmed(edit, wrong)
-                if repair is not None:
-                    return repair
+        with torch.no_grad():
+            for edit in self._candidates(self._sites(wrong), wrong, effort):
+                self._runs += 1
+                if self._runs > RUNS[effort]:
+                    return None
+                if self._mends(edit, wrong):
+                    repair = self._confirmed(edit, wrong)
+                    if repair is not None:
+                        return repair
         return None
 
     def _sites(self, wrong: tuple[int, ...]) -> list[int]:
         """The expressions that matter to all that is wrong, and to nothing that is right."""
+        # Behind a comparison a small change may show in a part of what is wrong only.
+        branches = any(isinstance(n, (ast.Compare, ast.IfExp)) for n in ast.walk(self.source.tree))
         found = []
         for number in self.records[0].values:
             changed = self._changed(number)
-            if changed is None or changed == set(wrong):
+            if (
+                changed is None
+                or changed == set(wrong)
+                or (branches and len(changed) > 0 and changed <= set(wrong))
+            ):
                 found.append(number)
         return sorted(found, key=self._order)
 
@@ -260,7 +269,8 @@ class _Bench:
         names = self._names()
         values = [n for n in sites if self._is_value(n)]
         if effort == "upstream":
-            yield from self._joined(values, self._upstream_pieces(names))
+            yield from self._joined(values, [*self._upstream_pieces(names), *names])
+            yield from self._replaced(values, names)
             return
         for number in sites:
             solved = self._solved_constant(number, wrong)
@@ -408,7 +418,10 @@ class _Bench:
     def _names(self) -> list[Piece]:
         """The variables of backward and the sizes of its tensors."""
         found: dict[str, Piece] = {}
+        again = self._assigned_again()
         for number, node in enumerate(self.instrumented.nodes):
+            if isinstance(node, ast.Name) and node.id in again:
+                continue
             if isinstance(node, ast.Name) or _is_option(node):
                 self._add(found, number, node)  # type: ignore[arg-type]
         for piece in self._unread_names():
@@ -416,7 +429,30 @@ class _Bench:
         for piece in list(found.values()):
             if isinstance(piece.values[0], Tensor) and isinstance(piece.node, ast.Name):
                 _add_sizes(found, piece)
-        return list(found.values())
+        return [*found.values(), *self._versions_of(again)]
+
+    def _assigned_again(self) -> dict[str, list[ast.Assign]]:
+        """The variables that get a second value, with their assignments."""
+        found: dict[str, list[ast.Assign]] = {}
+        for node in ast.walk(self.source.tree):
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                found.setdefault(node.targets[0].id, []).append(node)
+        arguments = {argument.arg for argument in self.source.tree.args.args}
+        return {n: places for n, places in found.items() if len(places) > 1 or n in arguments}
+
+    def _versions_of(self, again: dict[str, list[ast.Assign]]) -> Iterator[Piece]:
+        """Each value of a variable that has several, from its assignment to the next."""
+        numbers = {id(node): number for number, node in enumerate(self.instrumented.nodes)}
+        for name, places in again.items():
+            for place, following in itertools.zip_longest(places, places[1:]):
+                found: dict[str, Piece] = {}
+                number = numbers.get(id(place.value))
+                if number is not None:
+                    self._add(found, number, place.value)
+                until = 10**9 if following is None else following.lineno
+                for piece in found.values():
+                    line = (place.end_lineno or place.lineno) + 1
+                    yield Piece(ast.Name(name, ast.Load()), piece.values, line, until)
 
     def _unread_names(self) -> Iterator[Piece]:
         """Variables that are assigned but never read any more: the mistake may be just that."""
@@ -577,15 +613,17 @@ class _Bench:
         )
 
     def _is_right(self, found: list[Tensor] | None, s: int, wrong: tuple[int, ...]) -> bool:
+        """Whether what was wrong is right, and what was right still is."""
         if found is None:
             return False
-        study = self.study
-        for k, gradient in enumerate(found):
-            wanted = study.truth[s][k] if k in wrong else self.plain[s][k]
-            if k in wrong or k not in study.wrong:
-                if relative_error(gradient, wanted, study.scenes[s].floor) > study.tolerance:
-                    return False
-        return True
+        others = [k for k in range(len(found)) if k not in wrong and k not in self.study.wrong]
+        return all(self._near(found[k], self.study.truth[s][k], s) for k in wrong) and all(
+            self._near(found[k], self.plain[s][k], s) for k in others
+        )
+
+    def _near(self, found: Tensor, wanted: Tensor, s: int) -> bool:
+        limit = self.study.tolerance * max(float(wanted.abs().max()), self.floors[s])
+        return float((found - wanted).abs().max()) <= limit
 
     def _confirmed(self, edit: Edit, wrong: tuple[int, ...]) -> Repair | None:
         """Compile the changed source and run it: what is shown is what was tried."""

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
+import ast
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from lossproof.checks.causes.cause import Cause, Kind
+from lossproof.checks.causes.edits import Piece
+from lossproof.checks.causes.needed import Pool
 from lossproof.checks.causes.paths import assigned_name, nodes_of
 from lossproof.checks.causes.source import source_of
 from lossproof.checks.causes.study import Study
-from lossproof.checks.report import Location
 from lossproof.checks.sources import excerpt
 from lossproof.checks.witness import filled
 
@@ -21,163 +21,101 @@ Tensor = torch.Tensor
 
 MANY = 200
 """More operations of ``forward`` than these are not tried one by one."""
+MULTIPLES = (1.0, -1.0, 2.0, 0.5)
 
 
-@dataclass(eq=False)
-class Quantity:
-    """Something that has a value at every point, and a text that a reader knows it by."""
-
-    text: str
-    values: list[Tensor]
-    location: Location | None = None
-
-
-FORMS: tuple[tuple[str, Callable[[Tensor], Tensor]], ...] = (
-    ("{}", lambda v: v),
-    ("{}**2", lambda v: v * v),
-    ("(1 - {})", lambda v: 1 - v),
-    ("{}.sqrt()", torch.sqrt),
-    ("torch.exp({})", torch.exp),
-    ("torch.exp(-{})", lambda v: torch.exp(-v)),
-    ("torch.sigmoid({})", torch.sigmoid),
-    ("{0} * (1 - {0})", lambda v: v * (1 - v)),
-    ("(1 - {}**2)", lambda v: 1 - v * v),
-    ("{}.sign()", torch.sign),
-    ("torch.log({})", torch.log),
-)
-PAIRS: tuple[tuple[str, Callable[[Tensor, Tensor], Tensor]], ...] = (
-    ("({} - {})", lambda a, b: a - b),
-    ("{} * {}", lambda a, b: a * b),
-    ("({} + {})", lambda a, b: a + b),
-    ("{} / {}", lambda a, b: a / b),
-)
-
-
-def quantities(study: Study) -> list[Quantity]:
+def quantities(study: Study) -> list[Piece]:
     """The arguments and the values of ``forward``, each once."""
-    found = [
-        Quantity(study.function.name_of(i), [scene.args[i] for scene in study.scenes])
-        for i, value in enumerate(study.function.args)
-        if isinstance(value, Tensor) and value.is_floating_point()
-    ]
+    found: dict[str, Piece] = {}
+    for text, values in _valued(study):
+        try:
+            node = ast.parse(text, mode="eval").body
+        except SyntaxError:  # an excerpt that is a part of an expression only
+            continue
+        found.setdefault(text, Piece(node, values, 0))
+    return list(found.values())
+
+
+def _valued(study: Study) -> Iterator[tuple[str, list[Tensor]]]:
+    for i, value in enumerate(study.function.args):
+        if isinstance(value, Tensor) and value.is_floating_point():
+            yield study.function.name_of(i), [scene.args[i] for scene in study.scenes]
     if study.derived:
-        found += list(_forward_values(study))
-    return found
+        yield from _forward_values(study)
 
 
-def _forward_values(study: Study) -> Iterator[Quantity]:
+def _forward_values(study: Study) -> Iterator[tuple[str, list[Tensor]]]:
     source = source_of(getattr(study.function.cls, "forward", None))
     tables: list[dict[int, Any]] = []
     for scene in study.scenes:
         assert scene.derivation is not None
         results = scene.derivation.recorder.results.values()
-        tables.append({op.index: (op, value) for op, value in results})
+        tables.append({operation.index: (operation, value) for operation, value in results})
     for index, (operation, value) in sorted(tables[0].items())[:MANY]:
         if not isinstance(value, Tensor) or not value.is_floating_point():
             continue
         if not all(index in table and table[index][0].name == operation.name for table in tables):
             continue
         place = operation.site.location
-        name = assigned_name(source, place) or excerpt(place)
-        yield Quantity(name, [table[index][1].detach() for table in tables], place)
+        text = assigned_name(source, place) or excerpt(place)
+        yield text, [table[index][1].detach() for table in tables]
 
 
-def _forms(pool: Sequence[Quantity], shape: torch.Size) -> Iterator[Quantity]:
-    """Every quantity and every simple function of one or two of them, in the gradient's shape."""
-    fitting = []
-    for quantity in pool:
-        try:
-            fitting.append(
-                Quantity(
-                    quantity.text, [v.expand(shape) for v in quantity.values], quantity.location
-                )
-            )
-        except RuntimeError:
-            continue
-    for quantity in fitting:
-        for pattern, function in FORMS:
-            text = quantity.text if quantity.text.isidentifier() else f"({quantity.text})"
-            yield Quantity(
-                pattern.format(text), [function(v) for v in quantity.values], quantity.location
-            )
-    for one, other in itertools.permutations(fitting[:12], 2):
-        for pattern, join in PAIRS:
-            yield Quantity(
-                pattern.format(one.text, other.text),
-                [join(a, b) for a, b in zip(one.values, other.values, strict=True)],
-                one.location,
-            )
-
-
-def factor_or_term(study: Study, k: int, pool: Sequence[Quantity]) -> Cause | None:
+def factor_or_term(study: Study, k: int, known: Sequence[Piece]) -> Cause | None:
     """The truth times, divided by, plus or minus something that is known."""
-    shape = study.truth[0][k].shape
-    for quantity in _forms(pool, shape):
-        if not all(bool(torch.isfinite(v).all()) for v in quantity.values):
-            continue
-        if float(quantity.values[0].std() if shape.numel() > 1 else 0.0) == 0:
-            continue
-        cause = _as_factor(study, k, quantity) or _as_term(study, k, quantity)
-        if cause is not None:
-            return cause
-    return None
-
-
-def _as_factor(study: Study, k: int, quantity: Quantity) -> Cause | None:
-    name, text = study.name(k), quantity.text
-    truth, claim = study.truth, study.claim
-    for c in (1.0, -1.0, 2.0, 0.5):
-        extra = "" if c == 1 else " and the sign is wrong" if c == -1 else f", times {c:g}"
-        if study.explains(k, (c * truth[s][k] * quantity.values[s] for s in study.points)):
-            return Cause(
-                Kind.EXTRA_FACTOR,
-                f"the gradient of `{name}` has a factor `{text}` too many{extra}",
-                help=f"leave out the factor `{text}`",
-                related=_place(quantity),
-            )
-        if all(
-            bool((quantity.values[s] != 0).all())
-            and study.same(c * truth[s][k] / quantity.values[s], s, k)
-            for s in range(len(claim))
+    pool = Pool(known, study.truth[0][k].shape)
+    truth = [truth[k] for truth in study.truth]
+    claim = [claim[k] for claim in study.claim]
+    pairs = list(zip(truth, claim, strict=True))
+    matters = [(t != 0) & (c != 0) for t, c in pairs]
+    everywhere = [torch.ones_like(t, dtype=torch.bool) for t in truth]
+    for multiple in MULTIPLES:
+        for kind, wanted, where in (
+            (Kind.EXTRA_FACTOR, [c / t / multiple for t, c in pairs], matters),
+            (Kind.MISSING_FACTOR, [t / c * multiple for t, c in pairs], matters),
+            (Kind.EXTRA_TERM, [(c - t) / multiple for t, c in pairs], everywhere),
         ):
-            return Cause(
-                Kind.MISSING_FACTOR,
-                f"the gradient of `{name}` lacks a factor `{text}`{extra}",
-                help=f"multiply it by `{text}`",
-                related=_place(quantity),
-            )
+            if not all(bool(mask.any()) for mask in where):
+                continue
+            for row in pool.find(wanted, where):
+                piece = pool.piece(row, len(truth))
+                if _holds(study, k, kind, multiple, piece):
+                    return _cause(study.name(k), kind, multiple, piece.text)
     return None
 
 
-def _as_term(study: Study, k: int, quantity: Quantity) -> Cause | None:
-    difference = study.claim[0][k] - study.truth[0][k]
-    square = float((quantity.values[0] ** 2).sum())
-    if square == 0:
-        return None
-    c = float((difference * quantity.values[0]).sum()) / square
-    if abs(c) < 1e-12 or not study.explains(
-        k, (study.truth[s][k] + c * quantity.values[s] for s in study.points)
-    ):
-        return None
-    text = (
-        quantity.text
-        if c == 1
-        else f"-{quantity.text}"
-        if c == -1
-        else f"{c:.6g} * {quantity.text}"
-    )
+def _holds(study: Study, k: int, kind: Kind, multiple: float, piece: Piece) -> bool:
+    truth = [truth[k] for truth in study.truth]
+    if piece.values[0].numel() > 1 and float(piece.values[0].std()) == 0:
+        return False  # a constant is no value of its own: see `factors`
+    if kind is Kind.EXTRA_FACTOR:
+        found = (multiple * t * v for t, v in zip(truth, piece.values, strict=True))
+    elif kind is Kind.MISSING_FACTOR:
+        found = (multiple * t / v for t, v in zip(truth, piece.values, strict=True))
+    else:
+        found = (t + multiple * v for t, v in zip(truth, piece.values, strict=True))
+    return study.explains(k, found)
+
+
+def _cause(name: str, kind: Kind, multiple: float, text: str) -> Cause:
+    term = text if multiple == 1 else f"-{text}" if multiple == -1 else f"{multiple:g} * {text}"
+    if kind is Kind.EXTRA_TERM:
+        return Cause(
+            kind, f"the gradient of `{name}` has a term `{term}` too many",
+            help=f"leave out the term `{term}`",
+        )  # fmt: skip
+    also = "" if multiple == 1 else ", and the sign is wrong" if multiple == -1 else (
+        f", and is {multiple:g} times what it should be besides"
+    )  # fmt: skip
+    if kind is Kind.EXTRA_FACTOR:
+        return Cause(
+            kind, f"the gradient of `{name}` has a factor `{text}` too many{also}",
+            help=f"leave out the factor `{text}`",
+        )  # fmt: skip
     return Cause(
-        Kind.EXTRA_TERM,
-        f"the gradient of `{study.name(k)}` has a term `{text}` too many",
-        help=f"leave out the term `{text}`",
-        related=_place(quantity),
-    )
-
-
-def _place(quantity: Quantity) -> tuple[tuple[str, Location], ...]:
-    if quantity.location is None:
-        return ()
-    return (("the value", quantity.location),)
+        kind, f"the gradient of `{name}` lacks a factor `{text}`{also}",
+        help=f"multiply it by `{text}`",
+    )  # fmt: skip
 
 
 # ---------------------------------------------------------------------- the chain rule
