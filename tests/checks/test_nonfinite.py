@@ -133,6 +133,8 @@ def test_finite_means_value_and_gradients(examination):
         (lambda x: torch.log(torch.cosh(x)).sum(), torch.full((2,), 200.0), "logsumexp"),
         (lambda x: torch.log(x).sum(), torch.zeros(2), "xlogy"),
         (lambda x: torch.acos(x).sum(), torch.ones(2), "clamp(-1 + eps, 1 - eps)"),
+        (lambda x: (x * x).sum(), torch.full((2,), 1e30), "float()"),
+        (lambda x: (x**0.5).sum(), -torch.ones(2), "clamp_min(0)"),
     ],
 )
 def test_the_mend_fits_what_the_operation_was_given(examination, loss, x, piece):

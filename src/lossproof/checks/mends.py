@@ -11,6 +11,11 @@ from lossproof.checks.nonfinite import Culprit
 
 def mend(culprit: Culprit) -> str | None:
     """The stable formulation, as code."""
+    if culprit.produced == "inf" and culprit.operation in _GROWING and culprit.operand != 0:
+        return (
+            "the result has no room in this type: compute it in a wider one (`x.float()`), "
+            "or scale down before"
+        )
     maker = _MENDS.get(culprit.operation)
     if maker is not None:
         return maker(culprit)
@@ -65,6 +70,9 @@ def _has(chain: tuple[str, ...], name: str) -> bool:
     return name in chain
 
 
+_GROWING = frozenset(
+    "add sub mul pow sum mean mm bmm addmm dot mv prod cumsum cumprod square".split()
+)
 _MENDS = {"log": _log, "log2": _log, "log10": _log, "exp": _exp, "cosh": _exp, "sinh": _exp}
 
 _GENERAL = {
@@ -85,8 +93,6 @@ _GENERAL = {
     "erfinv": "`torch.erfinv(x.clamp(-1 + eps, 1 - eps))`",
     "mul": "0 times infinity is nan, so a mask must be put in before the infinity is made: "
     "`torch.where(mask, f(torch.where(mask, x, safe)), 0)`",
-    "sum": "sum in float32: `x.sum(dtype=torch.float32)`, or `x.float()` first",
-    "mean": "average in float32: `x.mean(dtype=torch.float32)`, or `x.float()` first",
     "std": "one value has no spread and a constant has none: add `eps` under the root of `x.var()`",
     "softmax": "a row in which everything is masked with -inf has no softmax: mask with a large "
     "negative number, or leave the row out",

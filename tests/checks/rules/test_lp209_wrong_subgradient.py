@@ -213,3 +213,15 @@ def test_a_slow_loss_is_asked_less(verdicts):
     said = verdicts("LP209", loss, torch.randn(4).requires_grad_())
     assert said[-1].status is Status.UNPROVED
     assert "left out" in said[-1].detail
+
+
+def test_a_module_with_an_empty_parameter(silent):
+    class Loss(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.unused = torch.nn.Parameter(torch.zeros(0))
+
+        def forward(self, x):
+            return x.abs().mean() + self.unused.sum()
+
+    assert silent("LP209", Loss(), torch.randn(4).requires_grad_()) is Status.PROVED

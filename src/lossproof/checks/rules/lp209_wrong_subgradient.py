@@ -164,7 +164,8 @@ class _Prober:
             spots = list(row_spots(inputs, ROWS))
         self.calls_left = self._calls_in(BUDGET, single or inputs)
         ordinary, _ = self._differentiated((single or inputs).values)
-        self.usual = max(float(g.abs().max()) for g in ordinary.gradients if g is not None)
+        sizes = [float(g.abs().max()) for g in ordinary.gradients if g is not None and g.numel()]
+        self.usual = max(sizes, default=0.0)
         answers: list[_Answer] = []
         for number, spot in enumerate(spots):
             if self.calls_left <= 0:
