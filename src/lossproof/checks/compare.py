@@ -30,13 +30,11 @@ from lossproof.checks.measurement import UnmeasurableError, measure_peak, measur
 from lossproof.checks.rearrangement import compare_rearrangements
 from lossproof.checks.report import Location
 from lossproof.checks.subject import subject_of
+from lossproof.checks.threads import threads_for
 from lossproof.checks.time_limit import time_limit as limited
 from lossproof.errors import TimeLimitError, UsageError
 
 Tensor = torch.Tensor
-
-PARALLEL = 32_768
-"""From so many elements on, torch itself begins to share an operation out over threads."""
 FRESH_LEAVES = (
     "each side got fresh leaves of its own: two names for one tensor would share one `.grad`, "
     "and comparing that with itself says nothing"
@@ -85,28 +83,12 @@ def compare(
     """
     start = time.perf_counter()
     cases, errors = _cases(a, b, inputs, seed)
-    with _threads_for(cases[0].inputs):
+    with threads_for(cases[0].inputs.numel):
         sides = _sides(cases, errors, time_limit)
         found = _Comparing(cases, sides, seed)
         if all(side.error is None for side in sides):
             found.run(time_limit)
     return found.comparison(time.perf_counter() - start)
-
-
-@contextlib.contextmanager
-def _threads_for(inputs: Inputs) -> Iterator[None]:
-    """One thread for small inputs.
-
-    There is nothing to share out, but some operations (``nll_loss``) wake all threads even so, and
-    wait for them: on a busy machine a thousand times longer than they compute.
-    """
-    threads = torch.get_num_threads()
-    if inputs.numel < PARALLEL:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 # ---------------------------------------------------------------------------- the two sides

@@ -200,7 +200,7 @@ def weights_like(value: Tensor) -> Tensor:
         return torch.ones_like(value)
     generator = torch.Generator().manual_seed(27_182)
     weights = torch.rand(value.shape, generator=generator, dtype=torch.float64) + 0.5
-    return weights.to(value.dtype)
+    return weights.to(value)
 
 
 class Examination:
@@ -292,7 +292,7 @@ class Examination:
         lift: bool,
         parameters: Sequence[Tensor] | None,
     ) -> Evaluation:
-        arguments, leaves = self._fresh(values, dtype)
+        arguments, leaves = self.fresh(values, dtype)
         own = subject.state.parameters()
         if parameters is not None:
             with torch.no_grad():
@@ -325,7 +325,7 @@ class Examination:
         found.value = primary(found.output)
         return found
 
-    def _fresh(
+    def fresh(
         self, values: Sequence[Any], dtype: torch.dtype | None
     ) -> tuple[tuple[Any, ...], list[Tensor]]:
         """Copies of the arguments: no leaves (as a network's output is none), nothing shared."""

@@ -97,7 +97,7 @@ def _ready(case: Examination) -> Iterator[tuple[tuple[Any, ...], list[Tensor]]]:
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")
-        arguments, leaves = case._fresh(case.inputs.values, None)
+        arguments, leaves = case.fresh(case.inputs.values, None)
         try:
             yield arguments, [*leaves, *case.subject.state.parameters().values()]
         except Exception as error:

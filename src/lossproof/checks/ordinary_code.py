@@ -9,7 +9,7 @@ import torch
 
 from lossproof.checks.sources import Sources
 from lossproof.checks.subject import separate_setup
-from lossproof.checks.trace import Recorder, _Interceptor, branch_taken
+from lossproof.checks.trace import Interceptor, Recorder, branch_taken
 
 Tensor = torch.Tensor
 
@@ -101,7 +101,7 @@ class AsOrdinaryCode(Recorder):
         return perform_forward(cls, args, needs)[0]
 
 
-class Branches(_Interceptor):
+class Branches(Interceptor):
     """Notes which branch each element takes in a ``forward`` that runs on plain numbers."""
 
     def __init__(self) -> None:

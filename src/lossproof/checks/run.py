@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import traceback
@@ -14,6 +15,7 @@ from lossproof.checks.report import Finding, Location, Outcome, Report
 from lossproof.checks.rules import RULES, Rule, Verdict
 from lossproof.checks.sources import is_library
 from lossproof.checks.subject import Subject, subject_of
+from lossproof.checks.threads import threads_for
 from lossproof.checks.time_limit import time_limit
 from lossproof.errors import TimeLimitError, UsageError
 
@@ -86,10 +88,12 @@ def check(
 def _run_rules(case: Examination, limit: float | None) -> list[Verdict]:
     verdicts: list[Verdict] = []
     try:
-        with time_limit(limit):
+        with time_limit(limit), threads_for(case.inputs.numel):
             _refuse_missing_device(case)
-            for rule in RULES.values():
-                verdicts += _run_rule(rule, case)
+            # The first call may print; the hundreds after it would only repeat that.
+            with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+                for rule in RULES.values():
+                    verdicts += _run_rule(rule, case)
     except TimeLimitError as error:
         done = {verdict.code for verdict in verdicts}
         verdicts.append(_still_running(case, error, limit))

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 
@@ -67,6 +68,8 @@ ELEMENTWISE = BINARY | frozenset(
     type softplus logsigmoid reciprocal clone detach pow sin cos __neg__ __abs__ __invert__
     """.split()
 )
+# Their results hold whatever the memory held: no branch that anybody took.
+UNWRITTEN = frozenset({"empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided"})
 SINGLETON_MAKERS = frozenset({"unsqueeze", "expand", "expand_as", "broadcast_to", "diag_embed"})
 PYTHON_VALUES = (int, float, bool, complex, list)
 HALVES = (torch.float32, torch.float16, torch.bfloat16)
@@ -249,7 +252,7 @@ def _lift(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str
     )
 
 
-class _Interceptor(TorchFunctionMode):
+class Interceptor(TorchFunctionMode):
     """What recording and replaying have in common: names, stops, and custom Functions."""
 
     def __init__(self, lift: bool = False) -> None:
@@ -326,7 +329,7 @@ def intercept_functions(handler: Callable[..., Any]) -> Iterator[None]:
             base.apply = outer  # type: ignore[attr-defined]
 
 
-class Recorder(_Interceptor):
+class Recorder(Interceptor):
     """Records one call of a loss.
 
     Args:
@@ -456,8 +459,8 @@ class Recorder(_Interceptor):
             return
         left, right = operands[0], operands[1]
         try:
-            shape = torch.broadcast_shapes(left.shape, right.shape)  # type: ignore[no-untyped-call]
-        except RuntimeError:
+            shape = np.broadcast_shapes(left.shape, right.shape)
+        except ValueError:
             return
         if math.prod(shape) <= max(left.numel(), right.numel()):
             self._note_alignment(operation, left, right)
@@ -534,7 +537,7 @@ class ReplayMismatch(RuntimeError):
     """The replayed call took another way than the recorded one."""
 
 
-class Replay(_Interceptor):
+class Replay(Interceptor):
     """Performs a recorded call at another point, with every stopped value held fixed.
 
     Args:
@@ -619,5 +622,5 @@ def branch_taken(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: 
     if name in ("round", "floor", "ceil", "trunc"):
         return out.clone()
     if isinstance(out, Tensor) and out.dim() > 0 and not out.is_floating_point():
-        return None if out.is_complex() else out.clone()
+        return None if out.is_complex() or name in UNWRITTEN else out.clone()
     return None

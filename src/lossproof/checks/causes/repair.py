@@ -30,7 +30,7 @@ from lossproof.checks.causes.source import FunctionSource, source_of
 from lossproof.checks.causes.study import Study
 from lossproof.checks.ordinary_code import StandInContext
 from lossproof.checks.report import Location
-from lossproof.checks.trace import _Interceptor, tensors_in
+from lossproof.checks.trace import Interceptor, tensors_in
 from lossproof.checks.witness import relative_error
 
 Tensor = torch.Tensor
@@ -655,7 +655,7 @@ def _upstream(i: int, output: Any, upstream: dict[int, Tensor]) -> Tensor | None
     return torch.zeros_like(output) if isinstance(output, Tensor) else None
 
 
-class _Lift(_Interceptor):
+class _Lift(Interceptor):
     """Turns casts to float32 into casts to float64, and nothing else."""
 
     def operate(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
