@@ -1,4 +1,4 @@
-"""Whether a value depends on an input, and the line that is to blame where its gradient does not."""
+"""Whether a value depends on an input, and which line is to blame where no gradient does."""
 
 import math
 

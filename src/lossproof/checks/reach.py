@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 Tensor = torch.Tensor
 Kind = Literal["connected", "cut", "flat", "unused"]
 LARGE_STEPS = (0.3, 1.0, 3.0)
+LARGE_DIRECTIONS = 6
 NOTHING = 1e-10
 """A change of the value below this share of it counts as none."""
 
@@ -92,7 +93,7 @@ def _reach(case: Examination, leaf: int, name: str) -> Reach:
         if gradient is not None and _connected_nearby(case, leaf, point, along):
             return Reach(leaf, name, "connected")
         return Reach(leaf, name, "cut", slope, culprits=_culprits(case, leaf, point, along, slope))
-    change = _largest_change(case, leaf, point, along)
+    change, along = _largest_change(case, leaf, point, NOTHING * size)
     if change <= NOTHING * size:
         return Reach(leaf, name, "unused")
     if gradient is not None and _connected_nearby(case, leaf, point, along):
@@ -115,16 +116,28 @@ def _connected_nearby(case: Examination, leaf: int, point: Point, along: Tensor)
     return False
 
 
-def _largest_change(case: Examination, leaf: int, point: Point, along: Tensor) -> float:
+def _largest_change(
+    case: Examination, leaf: int, point: Point, nothing: float
+) -> tuple[float, Tensor]:
+    """The largest change under large steps, and the direction of it.
+
+    A count may stay the same along one direction although its parts change (one more right, one
+    more wrong), so several are tried.
+    """
     here = case.twin.scalar
-    largest = 0.0
-    for step in LARGE_STEPS:
-        for sign in (1, -1):
-            there = case.evaluate_at(moved(point, leaf, sign * step * along), backward=False)
-            if there.error is None and there.value is not None:
-                change = abs(there.scalar - here)
-                largest = max(largest, change if math.isfinite(change) else 0.0)
-    return largest
+    along = direction(point[leaf], case.seed, leaf, 71)
+    for number in range(LARGE_DIRECTIONS):
+        along = direction(point[leaf], case.seed, leaf, 71, number) if number else along
+        largest = 0.0
+        for step in LARGE_STEPS:
+            for sign in (1, -1):
+                there = case.evaluate_at(moved(point, leaf, sign * step * along), backward=False)
+                if there.error is None and there.value is not None:
+                    change = abs(there.scalar - here)
+                    largest = max(largest, change if math.isfinite(change) else 0.0)
+        if largest > nothing:
+            return largest, along
+    return 0.0, along
 
 
 def grouped(stops: Sequence[Stop]) -> list[tuple[Stop, ...]]:

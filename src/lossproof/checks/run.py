@@ -9,6 +9,8 @@ import traceback
 from collections.abc import Iterable
 from typing import Any
 
+import torch
+
 from lossproof.checks.examination import Examination
 from lossproof.checks.inputs import Inputs, inputs_for
 from lossproof.checks.report import Finding, Location, Outcome, Report
@@ -77,11 +79,13 @@ def check(
         Griewank and Walther, "Evaluating Derivatives", 2008 (the dot-product test).
     """
     start = time.perf_counter()
-    subject = subject_of(loss)
-    given = inputs_for(subject, inputs, seed)
-    other = None if reference is None else subject_of(reference)
-    case = Examination(subject, given, seed, other)
-    verdicts = _run_rules(case, time_limit)
+    # The caller may be in the middle of a validation, with gradients switched off.
+    with torch.inference_mode(False), torch.enable_grad():
+        subject = subject_of(loss)
+        given = inputs_for(subject, inputs, seed)
+        other = None if reference is None else subject_of(reference)
+        case = Examination(subject, given, seed, other)
+        verdicts = _run_rules(case, time_limit)
     return _report(case, verdicts, seed, time.perf_counter() - start)
 
 
