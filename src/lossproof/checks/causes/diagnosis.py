@@ -179,7 +179,7 @@ def _explained(
     verdict: FunctionVerdict, source: FunctionSource | None, kinds: Sequence[Kind | None] | None
 ) -> list[Fault]:
     assert verdict.scene is not None
-    study = Study(verdict.scene, verdict.wrong)
+    study = Study(verdict.scene, verdict.wrong, verdict.narrow)
     if kinds is not None and any(kinds):
         faults, rest = _upstream_first(study, verdict, source, kinds)
     else:

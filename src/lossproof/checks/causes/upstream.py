@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -20,7 +21,9 @@ Upstream = dict[int, Tensor]
 Claims = Callable[[Upstream], Sequence[Tensor]]
 
 LINEAR = 1e-6
-"""Relative; float32 inside a backward must not look like a fault."""
+"""Relative; rounding must not look like a fault."""
+LINEAR_NARROW = 2e-2
+"""The same for a backward that computes in float32 or narrower."""
 
 
 def usage(
@@ -35,34 +38,43 @@ def usage(
     def claims(scaled: Upstream) -> Sequence[Tensor]:
         return function.gradient(args, scaled)
 
+    near = _Near(LINEAR_NARROW if function.apply(args, upstream)[0].narrow else LINEAR)
     other = {i: _signed(weight) for i, weight in upstream.items()}
     ours, theirs = claims(upstream), claims(other)
     both = claims({i: weight + other[i] for i, weight in upstream.items()})
     triple = claims(_scaled(upstream, 3.0))
     nothing = claims(_scaled(upstream, 0.0))
-    return [_kind(ours[k], theirs[k], both[k], triple[k], nothing[k]) for k in range(len(ours))]
+    return [
+        _kind(near, ours[k], theirs[k], both[k], triple[k], nothing[k]) for k in range(len(ours))
+    ]
+
+
+@dataclass(frozen=True)
+class _Near:
+    """Whether two gradients are the same but for rounding."""
+
+    tolerance: float = LINEAR
+
+    def __call__(self, found: Tensor, expected: Tensor) -> bool:
+        return relative_error(found, expected) <= self.tolerance
 
 
 def _kind(
-    ours: Tensor, theirs: Tensor, both: Tensor, triple: Tensor, nothing: Tensor
+    near: _Near, ours: Tensor, theirs: Tensor, both: Tensor, triple: Tensor, nothing: Tensor
 ) -> Kind | None:
     if not all(bool(torch.isfinite(t).all()) for t in (ours, theirs, both, triple)):
         return None
-    if _near(triple, 3 * ours) and _near(both, ours + theirs):
+    if near(triple, 3 * ours) and near(both, ours + theirs):
         return None
-    if _near(triple, ours) and _near(theirs, ours):
+    if near(triple, ours) and near(theirs, ours):
         return Kind.GRAD_OUTPUT_IGNORED
-    if _near(triple, 9 * ours):
+    if near(triple, 9 * ours):
         return Kind.GRAD_OUTPUT_TWICE
-    if _near(triple, ours / 3):
+    if near(triple, ours / 3):
         return Kind.GRAD_OUTPUT_INVERTED
-    if bool(torch.isfinite(nothing).all()) and _near(both - nothing, ours + theirs - 2 * nothing):
+    if bool(torch.isfinite(nothing).all()) and near(both - nothing, ours + theirs - 2 * nothing):
         return Kind.GRAD_OUTPUT_PARTLY
     return Kind.GRAD_OUTPUT_NONLINEAR
-
-
-def _near(found: Tensor, expected: Tensor) -> bool:
-    return relative_error(found, expected) <= LINEAR
 
 
 def _scaled(upstream: Upstream, factor: float) -> Upstream:
@@ -86,7 +98,7 @@ def _averaged(upstream: Upstream) -> Upstream:
 
 def reduced(study: Study, k: int) -> str | None:
     """``"mean"`` or ``"sum"`` where the claim knows ``grad_output`` only by that, else ``None``."""
-    verdicts = set()
+    verdicts, near = set(), _Near()
     for s, scene in enumerate(study.scenes):
         upstream = study.upstream[s][k]
         if not bool((scene.claim[k] != 0).any()):
@@ -96,10 +108,10 @@ def reduced(study: Study, k: int) -> str | None:
         flat = _averaged(upstream)
         truth, level = scene.truth_for(upstream), scene.truth_for(flat)
         assert truth is not None and level is not None
-        if _near(truth[k], level[k]) or not _near(scene.claim[k], scene.claim_for(flat)[k]):
+        if near(truth[k], level[k]) or not near(scene.claim[k], scene.claim_for(flat)[k]):
             return None
         count = sum(weight.numel() for weight in upstream.values())
-        verdicts.add("sum" if _near(scene.claim[k], count * level[k]) else "mean")
+        verdicts.add("sum" if near(scene.claim[k], count * level[k]) else "mean")
     return verdicts.pop() if len(verdicts) == 1 else None
 
 
