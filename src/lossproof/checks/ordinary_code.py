@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lossproof.checks.sources import Sources
 from lossproof.checks.subject import separate_setup
-from lossproof.checks.trace import Interceptor, Recorder, branch_taken
+from lossproof.checks.trace import HALVES, Interceptor, Recorder, branch_taken, tensors_in
 
 Tensor = torch.Tensor
 
@@ -116,4 +117,27 @@ class Branches(Interceptor):
             branch = branch_taken(name, args, kwargs, out)
         if branch is not None:
             self.taken.append(branch)
+        return out
+
+
+class LiftedBackward(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Lifts casts to float64 while torch runs a backward, where no function mode is active."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.narrow = False
+        """Whether anything came out in less than float64 all the same."""
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if kwargs.get("dtype") in HALVES:
+            kwargs = {**kwargs, "dtype": torch.float64}
+        out = func(*args, **kwargs)
+        self.narrow = self.narrow or any(tensor.dtype in HALVES for tensor in tensors_in(out))
         return out

@@ -27,9 +27,15 @@ from torch.autograd import forward_ad
 
 from lossproof.checks.examination import Examination, untouched_globals
 from lossproof.checks.finite_differences import Point
-from lossproof.checks.ordinary_code import AsOrdinaryCode, Branches, StandInContext, perform_forward
+from lossproof.checks.ordinary_code import (
+    AsOrdinaryCode,
+    Branches,
+    LiftedBackward,
+    StandInContext,
+    perform_forward,
+)
 from lossproof.checks.subject import separate_setup
-from lossproof.checks.trace import HALVES, FunctionCall, Recorder, tensors_in
+from lossproof.checks.trace import FunctionCall, Recorder
 
 Tensor = torch.Tensor
 Gradients = tuple["Tensor | None", ...]
@@ -186,17 +192,18 @@ class CustomFunction:
     ) -> tuple[Claim, tuple[Tensor, ...]]:
         """The hand-written gradient, through torch's own machinery, and the leaves it is for."""
         copies, leaves = self._copies(args, grad=True)
-        recorder = Recorder(self.sources, (), lift=True)
         self._reseed()
-        with recorder:
+        with Recorder(self.sources, (), lift=True):
             outputs = _as_tuple(self._applied(copies))
-            pairs = [
-                (outputs[i], weight)
-                for i, weight in upstream.items()
-                if isinstance(outputs[i], Tensor) and outputs[i].requires_grad
-            ]
-            found: Gradients = (None,) * len(leaves)
-            if pairs and leaves:
+        pairs = [
+            (outputs[i], weight)
+            for i, weight in upstream.items()
+            if isinstance(outputs[i], Tensor) and outputs[i].requires_grad
+        ]
+        found: Gradients = (None,) * len(leaves)
+        lifted = LiftedBackward()
+        if pairs and leaves:
+            with lifted:
                 found = torch.autograd.grad(
                     [output for output, _ in pairs],
                     leaves,
@@ -204,12 +211,7 @@ class CustomFunction:
                     create_graph=create_graph,
                     allow_unused=True,
                 )
-        narrow = any(
-            tensor.dtype in HALVES
-            for _, result in recorder.results.values()
-            for tensor in tensors_in(result)
-        )
-        return Claim(found, narrow), tuple(leaves)
+        return Claim(found, lifted.narrow), tuple(leaves)
 
     def _applied(self, copies: Sequence[Any]) -> Any:
         return self.cls.apply(*copies)  # type: ignore[no-untyped-call]

@@ -43,6 +43,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from lossproof.checks.arbitration import EXACT, FunctionVerdict
 from lossproof.checks.causes import Diagnosis, Fault, examine_functions
 from lossproof.checks.examination import Examination
 from lossproof.checks.report import Finding
@@ -67,9 +68,15 @@ def examine(case: Examination) -> Iterable[Verdict]:
         yield from _verdicts(case, diagnosis)
     if wrong:
         return
-    if any(diagnosis.verdict.status in ("surrogate", "unproved") for diagnosis in diagnoses):
+    if any(_leaves_open(diagnosis.verdict) for diagnosis in diagnoses):
         return  # the loss as a whole cannot be better than its parts
     yield judge_whole_loss(case, RULE)
+
+
+def _leaves_open(verdict: FunctionVerdict) -> bool:
+    if verdict.status in ("surrogate", "unproved"):
+        return True
+    return verdict.narrow or max(verdict.errors, default=0.0) > EXACT
 
 
 def _verdicts(case: Examination, diagnosis: Diagnosis) -> Iterable[Verdict]:
