@@ -403,8 +403,9 @@ def test_the_reference_is_compared():
 
 def test_an_endless_loss_is_found_where_it_was(marked):
     def endless(input, target):
+        turns = 0
         while True:
-            input = input + 0  # <-- here
+            turns += 1  # <-- here
 
     start = time.perf_counter()
     report = lossproof.check(endless, *PAIR, time_limit=0.3)
