@@ -26,6 +26,11 @@ AFTER_A_CRASH = ("LP207", "LP401", "LP402", CRASH)
 """The rules that can say something of a loss whose forward raises."""
 AFTER_A_FAILED_BACKWARD = ("LP101", "LP102", "LP207", "LP401", "LP402", "LP403", CRASH)
 """The rules that can say something of a loss whose backward raises."""
+EXPLAIN_A_CRASH = {
+    "raised": ("LP207", "LP402"),
+    "backward-raised": ("LP207", "LP401", "LP402", "LP403"),
+}
+"""The rules whose finding says why the forward, or the backward, raised."""
 NO_DEVICE = ("Torch not compiled with CUDA", "Found no NVIDIA driver", "No CUDA GPUs")
 
 
@@ -161,21 +166,14 @@ def _still_running(case: Examination, error: TimeLimitError, limit: float | None
 def _explained(verdicts: Iterable[Verdict]) -> list[Verdict]:
     """Drop a crash that another finding explains: one fault, one finding."""
     listed = list(verdicts)
-    explained = any(
-        isinstance(verdict, Finding) and verdict.code in AFTER_A_FAILED_BACKWARD
-        and verdict.code not in (CRASH, "LP101", "LP102")
-        for verdict in listed
-    )  # fmt: skip
-    if not explained:
-        return listed
+    found = {verdict.code for verdict in listed if isinstance(verdict, Finding)}
+    explained = {cause for cause, codes in EXPLAIN_A_CRASH.items() if not found.isdisjoint(codes)}
     return [
         verdict
         for verdict in listed
-        if not (
-            isinstance(verdict, Finding)
-            and verdict.code == CRASH
-            and verdict.cause == "backward-raised"
-        )
+        if not isinstance(verdict, Finding)
+        or verdict.code != CRASH
+        or verdict.cause not in explained
     ]
 
 

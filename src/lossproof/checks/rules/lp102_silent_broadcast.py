@@ -54,19 +54,20 @@ RULE = RULES["LP102"]
 
 def examine(case: Examination) -> Iterable[Verdict]:
     """Report the broadcasts that nobody asked for, one for each line."""
-    seen = set()
+    seen: set[tuple[str, int] | None] = set()
     for broadcast in case.trace.broadcasts:
         if not is_silent(broadcast):
             continue
         location = broadcast.operation.site.location
-        if location in seen:
+        line = None if location is None else (location.file, location.line)
+        if line in seen:
             continue
-        seen.add(location)
+        seen.add(line)
         yield _finding(case, broadcast)
     for alignment in case.trace.alignments:
         target = _wrong_axis(case, alignment)
         if target is not None:
-            seen.add(alignment.operation.site.location)
+            seen.add(None)
             yield _alignment_finding(case, alignment, target)
             break
     if not seen:

@@ -94,9 +94,11 @@ def examine(case: Examination) -> Iterable[Verdict]:
 def _lost_or_proved(case: Examination) -> Iterable[Verdict]:
     terms = lost_terms(case)
     yield from map(_lost, terms)
-    if not terms:
-        names = ", ".join(f"`{r.name}`" for r in reaches(case) if r.kind == "connected")
-        yield RULE.proved(f"the gradient reaches {names or 'nothing that the value depends on'}")
+    names = ", ".join(f"`{r.name}`" for r in reaches(case) if r.kind == "connected")
+    if names and not terms:
+        yield RULE.proved(f"the gradient reaches {names}")
+    elif not terms:
+        yield RULE.not_applicable("the value does not change with small changes of any input")
 
 
 def _finding(case: Examination, reach: Reach) -> Verdict:

@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from lossproof.checks.report import Severity
 from lossproof.checks.rules import RULES, Verdict
 from lossproof.checks.trace import Write
 
@@ -57,10 +58,20 @@ def examine(case: Examination) -> Iterable[Verdict]:
     ]
     for position in changed:
         yield _finding(case, position)
+    unnoticed = [] if changed else _written_without_effect(case)
+    for position in unnoticed:
+        yield _finding(case, position)
+    changed += unnoticed
     if not changed and case.base.error is not None:
         yield RULE.unproved("the loss raised an exception before its end")
     elif not changed:
         yield RULE.proved("inputs equal bit for bit before and after a call")
+
+
+def _written_without_effect(case: Examination) -> list[int]:
+    """Inputs that were written into, though no element changed here: `clamp_` of what fits."""
+    writes = case.base.trace.writes if case.base.trace is not None else []
+    return sorted({write.input for write in writes if write.input is not None})
 
 
 def _differs(before: Any, after: Any) -> bool:
@@ -93,7 +104,11 @@ def _finding(case: Examination, position: int) -> Verdict:
     if isinstance(before, torch.Tensor) and before.shape == after.shape:
         count = int((before.detach() != after.detach()).sum())
         evidence = {"changed": count, "elements": before.numel()}
-        notes.append(f"{count} of {before.numel()} elements of `{name}` differ after the call")
+        notes.append(
+            f"{count} of {before.numel()} elements of `{name}` differ after the call"
+            if count
+            else f"no element of `{name}` changed at these inputs, others would"
+        )
     elif isinstance(before, torch.Tensor):
         notes.append(f"shape {list(before.shape)} became {list(after.shape)}")
     if write is not None and write.operation.inside is not None:
@@ -104,6 +119,7 @@ def _finding(case: Examination, position: int) -> Verdict:
     operation = f"`{_shown(write)}` writes into" if write else "the loss changes"
     return RULE.finding(
         f"{operation} the caller's `{name}`",
+        severity=Severity.WARNING if evidence.get("changed") == 0 else Severity.ERROR,
         location=write.operation.site.location if write else case.subject.location,
         cause="in-place",
         evidence=evidence,
