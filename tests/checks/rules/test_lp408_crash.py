@@ -86,7 +86,7 @@ def recursive(input, target):
 def test_an_exception_is_told_with_its_line_and_the_inputs(loss, exception, found, marked):
     (finding,) = found("LP408", loss, *PAIR)
     location = finding.location
-    assert location.line <= marked(loss) <= (location.end_line or location.line)
+    assert location.line <= marked(loss) <= (location.end_line or marked(loss))
     assert finding.evidence["exception"] == exception
     assert finding.cause == "raised"
     assert "input: float32[6, 4], requires grad; target: float32[6, 4]" in finding.notes[0]
