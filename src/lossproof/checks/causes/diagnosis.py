@@ -183,10 +183,12 @@ def _explained(
     if kinds is not None and any(kinds):
         faults, rest = _upstream_first(study, verdict, source, kinds)
     else:
-        faults = list(_reduced_faults(study, verdict))
+        how = {k: reduced(study, k) for k in verdict.wrong}
+        affected = [k for k in verdict.wrong if how[k] is not None]
+        repairs = find_repairs(study, source, affected, "upstream")
+        faults = _reduced_faults(study, verdict)
+        _add_repairs(faults, repairs)
         rest = tuple(k for k in study.still_wrong() if k in verdict.wrong)
-        if faults:
-            _add_repairs(faults, find_repairs(study, source, verdict.wrong, "upstream"))
     return [*faults, *_gradient_faults(study, source, rest)] if rest else faults
 
 
@@ -211,11 +213,15 @@ def _gradient_faults(
     study: Study, source: FunctionSource | None, wrong: tuple[int, ...]
 ) -> list[Fault]:
     """What is wrong with the gradient itself."""
-    causes: dict[int, Cause | None] = dict(swapped(study))
+    causes: dict[int, Cause | None] = dict(swapped(study, source))
     for k in wrong:
         causes.setdefault(k, _plain_cause(study, k))
     effort: Effort = "full" if any(causes[k] is None for k in wrong) else "plain"
-    repairs = find_repairs(study, source, wrong, effort)
+    repairs = [
+        repair
+        for repair in find_repairs(study, source, wrong, effort)
+        if all(_goes_with(causes[k], repair) for k in repair.arguments)
+    ]
     pool = None
     for k in wrong:
         if causes[k] is not None:
@@ -253,7 +259,7 @@ def _upstream_faults(
 
 def _reduced_faults(
     study: Study, verdict: FunctionVerdict, kinds: Sequence[Kind | None] = ()
-) -> Iterator[Fault]:
+) -> list[Fault]:
     """Where only the mean or the sum of ``grad_output`` is used: linear, but wrong."""
     by_reduction: dict[str, list[int]] = {}
     for k in verdict.wrong:
@@ -263,9 +269,14 @@ def _reduced_faults(
         if how is not None:
             take_out(study, k, Kind.GRAD_OUTPUT_REDUCED, how)
             by_reduction.setdefault(how, []).append(k)
-    for how, found in by_reduction.items():
-        cause = _upstream_cause(verdict, Kind.GRAD_OUTPUT_REDUCED, how, found)
-        yield Fault("LP203", cause, tuple(found))
+    return [
+        Fault(
+            "LP203",
+            _upstream_cause(verdict, Kind.GRAD_OUTPUT_REDUCED, how, found),
+            tuple(found),
+        )
+        for how, found in by_reduction.items()
+    ]
 
 
 def _upstream_cause(
@@ -295,6 +306,17 @@ def _add_repairs(faults: Sequence[Fault], repairs: Sequence[Repair]) -> None:
                 fault.repair = repair
 
 
+def _goes_with(cause: Cause | None, repair: Repair) -> bool:
+    """Whether a change can be shown as the mend of a cause that was named without it."""
+    if cause is None:
+        return True
+    if cause.kind is Kind.SWAPPED:
+        return False  # its own mend says both
+    if cause.kind is Kind.BROADCAST_SUM:
+        return repair.kind is Kind.WRONG_REDUCTION
+    return True
+
+
 def _repair_of(k: int, repairs: Sequence[Repair]) -> Repair | None:
     return next((repair for repair in repairs if k in repair.arguments), None)
 
@@ -304,7 +326,7 @@ def _plain_cause(study: Study, k: int) -> Cause | None:
     if zero is not None:
         return zero
     return _first(
-        study, k, (_not_finite, _phantom, constant_factor, mean_repeated, transposed, broadcast_sum)
+        study, k, (_not_finite, _phantom, constant_factor, broadcast_sum, mean_repeated, transposed)
     )
 
 

@@ -294,7 +294,7 @@ def unreduced(
         found = [point[order] for point in points]
         yield Edit(number, Kind.WRONG_REDUCTION, lambda s, *_, f=found: f[s], elements)
         for size in sizes:
-            if size.values[0] == found[0].numel():
+            if all(n == f.numel() for n, f in zip(size.values, found, strict=True)):
                 yield Edit(
                     number, Kind.WRONG_REDUCTION,
                     lambda s, *_, f=found: f[s] / f[s].numel(),
@@ -312,7 +312,9 @@ def _reduced_operand(node: ast.AST) -> ast.expr | None:
     return node.args[0] if isinstance(owner, ast.Name) and owner.id == "torch" else owner
 
 
-def replaced(number: int, node: ast.expr, value: Any, pieces: Sequence[Piece]) -> Iterator[Edit]:
+def replaced(
+    number: int, node: ast.expr, value: Any, pieces: Sequence[Piece], *, any_shape: bool = False
+) -> Iterator[Edit]:
     """Another variable, another size, or an expression of forward, in the place of this one."""
     text = ast.unparse(node)
     short = isinstance(node, (ast.Name, ast.Attribute, ast.Call, ast.Subscript))
@@ -320,7 +322,8 @@ def replaced(number: int, node: ast.expr, value: Any, pieces: Sequence[Piece]) -
         new = piece.values[0]
         # Any variable may have been mistaken for another; a longer expression has the same shape.
         both = _is_float_tensor(value) and _is_float_tensor(new)
-        alike = short if isinstance(piece.node, ast.Name) or not both else new.shape == value.shape
+        plain = any_shape or isinstance(piece.node, ast.Name) or not both
+        alike = short if plain else new.shape == value.shape
         if alike and piece.text != text and piece.at_hand(node):
             yield Edit(
                 number, Kind.WRONG_VARIABLE, lambda s, *_, p=piece: p.values[s], piece.node
@@ -369,6 +372,11 @@ def wrapped(number: int, node: ast.expr, more: Sequence[Unary]) -> Iterator[Edit
             number, kind, lambda s, x, f=function: f(x),
             ast.parse(pattern.format(inner), mode="eval").body,
         )  # fmt: skip
+
+
+def negated(number: int, node: ast.expr) -> Edit:
+    """The other sign."""
+    return Edit(number, Kind.SIGN, lambda s, x: -x, ast.UnaryOp(ast.USub(), node))
 
 
 JOINS: tuple[tuple[type, Kind, Callable[[Any, Any], Any]], ...] = (

@@ -76,11 +76,15 @@ class Pool:
 
     Args:
         pieces: what there is to make up for a difference.
-        shape: the shape of the values that are to be explained.
+        shapes: the shape of the values that are to be explained, at each point.
     """
 
-    def __init__(self, pieces: Sequence[Piece], shape: torch.Size) -> None:
-        usable = [p for p in pieces if broadcasts(p.values[0], shape)]
+    def __init__(self, pieces: Sequence[Piece], shapes: Sequence[torch.Size]) -> None:
+        usable = [
+            piece
+            for piece in pieces
+            if all(broadcasts(v, s) for v, s in zip(piece.values, shapes, strict=True))
+        ]
         single = [(pattern, (p,), f) for p in usable for pattern, f in FORMS]
         pairs = [
             (pattern, (one, other), f)
@@ -88,8 +92,7 @@ class Pool:
             for pattern, f in PAIRS
         ]
         self.forms: list[tuple[str, tuple[Piece, ...], Callable[..., Tensor]]] = [*single, *pairs]
-        points = range(len(pieces[0].values)) if pieces else range(0)
-        self.values = [self._rows(s, shape) for s in points]
+        self.values = [self._rows(s, shape) for s, shape in enumerate(shapes)]
 
     def _rows(self, s: int, shape: torch.Size) -> Tensor:
         size = shape.numel()

@@ -88,7 +88,7 @@ _WORDS = {
 
 Effort = Literal["upstream", "plain", "full"]
 """How far to search: only for ``grad_output``; for a slip in what is written; for anything."""
-RUNS: dict[Effort, int] = {"upstream": 1000, "plain": 800, "full": 4000}
+RUNS: dict[Effort, int] = {"upstream": 1000, "plain": 800, "full": 5000}
 """So many changes are tried."""
 
 
@@ -263,37 +263,66 @@ class _Bench:
     ) -> Iterator[Edit]:
         """All changes, the plausible ones first."""
         nodes, record = self.instrumented.nodes, self.records[0]
-        axes = edits.axis_constants(self.source.tree)
-        for number in sites:
-            yield from edits.plain_edits(number, nodes[number], record.operands[number], axes)
         names = self._names()
         values = [n for n in sites if self._is_value(n)]
         if effort == "upstream":
-            yield from self._joined(values, [*self._upstream_pieces(names), *names])
+            # What is nearest to the `return` first: there people multiply by `grad_output`.
+            nearest = sorted(values, key=lambda n: -nodes[n].lineno)  # type: ignore[attr-defined]
+            yield from self._plain(sites)
+            pieces = self._upstream_pieces(names)
+            yield from self._replaced(nearest, pieces, any_shape=True)
+            yield from self._joined(nearest, [*pieces, *names])
             yield from self._replaced(values, names)
             return
-        for number in sites:
-            solved = self._solved_constant(number, wrong)
-            if solved is not None:
-                yield solved
+        yield from self._plain(sites)
+        sizes = [n for n in values if isinstance(record.values[n], int)]
+        yield from self._replaced(sizes, names)
+        solved = [self._solved_constant(number, wrong) for number in sites]
+        yield from (edit for edit, plain in solved if edit is not None and plain)
         yield from self._unreduced(values, names)
         yield from self._replaced(values, names)
         if effort == "plain":
-            yield from self._joined(values, names)
-            return
+            yield from self._negated(values)
+            yield from self._joined(values, [*self._numbers(), *names])
+        else:
+            yield from self._anything(values, wrong, names)
+        yield from (edit for edit, plain in solved if edit is not None and not plain)
+
+    def _anything(
+        self, values: Sequence[int], wrong: tuple[int, ...], names: Sequence[Piece]
+    ) -> Iterator[Edit]:
+        """What is left out of the source, or has been written instead of it."""
         theirs, pieces = self._pieces_of_forward(names), self._pieces(names)
-        yield from self._replaced(values, theirs)
         yield from self._needed(values, wrong, [*names, *pieces, *theirs])
         yield from self._wrapped(values)
-        yield from self._joined(values, names)
+        yield from self._replaced(values, theirs)
+        yield from self._joined(values, [*self._numbers(), *names])
         yield from self._joined(values, [*theirs, *pieces])
         yield from self._joined_from_left(values, [*names, *theirs, *pieces])
+
+    def _plain(self, sites: Sequence[int]) -> Iterator[Edit]:
+        """What is written there: operators, signs and comparisons first, then calls."""
+        nodes, axes = self.instrumented.nodes, edits.axis_constants(self.source.tree)
+        for calls in (False, True):
+            for number in sites:
+                if isinstance(nodes[number], ast.Call) == calls:
+                    operands = self.records[0].operands[number]
+                    yield from edits.plain_edits(number, nodes[number], operands, axes)
+
+    def _negated(self, sites: Sequence[int]) -> Iterator[Edit]:
+        for number in sites:
+            if Kind.MISSING_FACTOR in self._open_to(number) and not self._is_alias(number):
+                yield self._on_value(edits.negated(number, self.instrumented.nodes[number]))  # type: ignore[arg-type]
+
+    def _numbers(self) -> list[Piece]:
+        points = len(self.contexts)
+        return [Piece(ast.Constant(n), [n] * points, 0) for n in (2, 0.5, 3, 4)]
 
     def _needed(
         self, sites: Sequence[int], wrong: tuple[int, ...], pieces: Sequence[Piece]
     ) -> Iterator[Edit]:
         """Changes by what an expression's value should have been, where that can be computed."""
-        pools: dict[torch.Size, Pool] = {}
+        pools: dict[tuple[torch.Size, ...], Pool] = {}
         for number in sites:
             if self._is_alias(number) or not self._open_to(number):
                 continue
@@ -301,8 +330,8 @@ class _Bench:
             found = [value for value in needed if value is not None]
             if len(found) == len(needed):
                 node = self.instrumented.nodes[number]
-                shape = found[0].needed.shape
-                pool = pools[shape] = pools.get(shape) or Pool(pieces, shape)
+                shapes = tuple(at.needed.shape for at in found)
+                pool = pools[shapes] = pools.get(shapes) or Pool(pieces, shapes)
                 for edit in explained_value(number, node, found, pool):  # type: ignore[arg-type]
                     yield self._on_value(edit)
 
@@ -344,10 +373,12 @@ class _Bench:
             if isinstance(self.records[0].values[number], Tensor):
                 yield from edits.unreduced(number, node, numbers, points, sizes)  # type: ignore[arg-type]
 
-    def _replaced(self, sites: Sequence[int], pieces: Sequence[Piece]) -> Iterator[Edit]:
+    def _replaced(
+        self, sites: Sequence[int], pieces: Sequence[Piece], *, any_shape: bool = False
+    ) -> Iterator[Edit]:
         for number in sites:
             node, value = self.instrumented.nodes[number], self.records[0].values[number]
-            yield from edits.replaced(number, node, value, pieces)  # type: ignore[arg-type]
+            yield from edits.replaced(number, node, value, pieces, any_shape=any_shape)  # type: ignore[arg-type]
 
     def _wrapped(self, sites: Sequence[int]) -> Iterator[Edit]:
         more = edits.harvested(self._trees(), self.source.function.__globals__)
@@ -574,21 +605,23 @@ class _Bench:
         return max(lines, default=0)
 
     # ------------------------------------------------------------------ a number that is wrong
-    def _solved_constant(self, number: int, wrong: tuple[int, ...]) -> Edit | None:
-        """The number that makes the gradient right, by Gauss-Newton on one unknown."""
+    def _solved_constant(self, number: int, wrong: tuple[int, ...]) -> tuple[Edit | None, bool]:
+        """The number that makes the gradient right, and whether it is a plain one."""
         node = self.instrumented.nodes[number]
         if not isinstance(node, ast.Constant) or isinstance(node.value, bool):
-            return None
+            return None, False
         assert isinstance(node.value, (int, float))
         here = float(node.value)
         for _ in range(8):
             step = self._newton_step(number, here, wrong)
             if step is None or not math.isfinite(step):
-                return None
+                return None, False
             here += step
             if abs(step) <= 1e-12 * max(abs(here), 1e-3):
                 break
-        return edits.constant_edit(number, _plain_number(here))
+        plain = _plain_number(here)
+        few_digits = abs(plain - float(f"{plain:.3g}")) <= 1e-12 * abs(plain)
+        return edits.constant_edit(number, plain), few_digits
 
     def _newton_step(self, number: int, here: float, wrong: tuple[int, ...]) -> float | None:
         size = 1e-6 * max(abs(here), 1e-3)
@@ -715,15 +748,16 @@ def _is_option(node: ast.AST) -> bool:
 
 def _add_sizes(found: dict[str, Piece], piece: Piece) -> None:
     """``x.numel()`` and ``x.shape[0]`` as far as they are numbers that nothing else gives yet."""
-    known = {p.values[0] for p in found.values() if isinstance(p.values[0], int)}
-    tensor = piece.values[0]
-    forms = [(f"{piece.text}.numel()", tensor.numel())]
-    forms += [(f"{piece.text}.shape[{axis}]", size) for axis, size in enumerate(tensor.shape)]
-    for text, size in forms:
-        if size > 1 and size not in known:
-            known.add(size)
+    known = {tuple(p.values) for p in found.values() if isinstance(p.values[0], int)}
+    forms = [(f"{piece.text}.numel()", tuple(tensor.numel() for tensor in piece.values))]
+    for axis in range(piece.values[0].dim()):
+        sizes = tuple(tensor.shape[axis] for tensor in piece.values)
+        forms.append((f"{piece.text}.shape[{axis}]", sizes))
+    for text, sizes in forms:
+        if sizes[0] > 1 and sizes not in known:
+            known.add(sizes)
             node = ast.parse(text, mode="eval").body
-            found[text] = Piece(node, [size] * len(piece.values), piece.line)
+            found[text] = Piece(node, list(sizes), piece.line, piece.until)
 
 
 FORMS = (

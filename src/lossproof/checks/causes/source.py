@@ -88,7 +88,13 @@ class FunctionSource:
     def defining(self, position: int) -> ast.expr | None:
         """Where the gradient of an argument is computed: a returned name is looked up."""
         node = self.returned(position)
+        upstream = {argument.arg for argument in self.tree.args.args[1:]}
         for _ in range(10):
+            if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+                for one, other in ((node.left, node.right), (node.right, node.left)):
+                    if isinstance(one, ast.Name) and one.id in upstream:
+                        node = other  # `grad_output * grad`: look up `grad`
+                        break
             if not isinstance(node, ast.Name):
                 return node
             assigned = [

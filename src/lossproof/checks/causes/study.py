@@ -79,30 +79,58 @@ class Study:
 
 
 def _second_scene(scene: Scene) -> Scene | None:
-    """The same Function at arguments a little away, under another gradient sent backward."""
-    function = scene.function
+    """The same Function a little away, under another gradient sent backward, and smaller.
+
+    A size that is smaller by one tells a factor that is a size from a plain number.
+    """
+    function, found = scene.function, None
     for size in (0.2, 0.01):
-        args = function.at([_shifted(tensor, size, i) for i, tensor in enumerate(scene.point)])
-        try:
-            found = _scene_at(function, args, tuple(scene.upstream), scene)
-        except Exception:  # the user's code may refuse the point
-            continue
-        if all(bool(torch.isfinite(g).all()) for g in found.truth):
-            return found
-    return None
+        point = [_shifted(tensor, size, i) for i, tensor in enumerate(scene.point)]
+        args = function.at(point)
+        found = _scene_at(function, args, scene)
+        if found is not None:
+            break
+    if found is None:
+        return None
+    for size in _sizes(scene.point):
+        args = tuple(_narrowed(value, size) for value in found.args)
+        found = _scene_at(function, args, scene) or found
+    return found
 
 
-def _scene_at(
-    function: CustomFunction, args: tuple[object, ...], outputs: tuple[int, ...], first: Scene
-) -> Scene:
-    values, _ = function.run(args)
-    upstream = random_upstream({i: values[i] for i in outputs}, function.seed + 1)
+def _sizes(point: Sequence[Tensor]) -> list[int]:
+    """The different sizes of the axes, the batch first."""
+    sizes = dict.fromkeys(
+        size for axis in range(4) for t in point for size in t.shape[axis : axis + 1]
+    )
+    return [size for size in sizes if size > 2]
+
+
+def _narrowed(value: object, size: int) -> object:
+    """A tensor without the last element of every axis of this size."""
+    if not isinstance(value, Tensor):
+        return value
+    for axis, length in enumerate(value.shape):
+        if length == size:
+            value = value.narrow(axis, 0, size - 1)
+    return value.contiguous()
+
+
+def _scene_at(function: CustomFunction, args: tuple[object, ...], first: Scene) -> Scene | None:
+    """The truth and the claim at other arguments; ``None`` where the Function refuses them."""
     if first.derivation is None:
-        raise ValueError("the truth at a second point needs the re-derivation")
-    derivation = function.derive(args)
-    point = function.point(args)
-    truth = filled(derivation.gradient(upstream), point)
-    claim = function.gradient(args, upstream)
+        return None
+    try:
+        values, _ = function.run(args)
+        upstream = random_upstream({i: values[i] for i in first.upstream}, function.seed + 1)
+        derivation = function.derive(args)
+        point = function.point(args)
+        truth = filled(derivation.gradient(upstream), point)
+        claim = function.gradient(args, upstream)
+    except Exception:  # the user's code may refuse the point
+        return None
+    if not all(bool(torch.isfinite(g).all()) for g in truth):
+        return None
     return Scene(function, args, upstream, truth, claim, derivation)
 
 

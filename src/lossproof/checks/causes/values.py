@@ -63,7 +63,7 @@ def _forward_values(study: Study) -> Iterator[tuple[str, list[Tensor]]]:
 
 def factor_or_term(study: Study, k: int, known: Sequence[Piece]) -> Cause | None:
     """The truth times, divided by, plus or minus something that is known."""
-    pool = Pool(known, study.truth[0][k].shape)
+    pool = Pool(known, [truth[k].shape for truth in study.truth])
     truth = [truth[k] for truth in study.truth]
     claim = [claim[k] for claim in study.claim]
     pairs = list(zip(truth, claim, strict=True))
