@@ -82,12 +82,14 @@ def compare(
         `total` is always 8 times (the number of samples) `MSELoss`
     """
     start = time.perf_counter()
-    cases, errors = _cases(a, b, inputs, seed)
-    with threads_for(cases[0].inputs.numel):
-        sides = _sides(cases, errors, time_limit)
-        found = _Comparing(cases, sides, seed)
-        if all(side.error is None for side in sides):
-            found.run(time_limit)
+    # The caller may be in the middle of a validation, with gradients switched off.
+    with torch.inference_mode(False), torch.enable_grad():
+        cases, errors = _cases(a, b, inputs, seed)
+        with threads_for(cases[0].inputs.numel):
+            sides = _sides(cases, errors, time_limit)
+            found = _Comparing(cases, sides, seed)
+            if all(side.error is None for side in sides):
+                found.run(time_limit)
     return found.comparison(time.perf_counter() - start)
 
 

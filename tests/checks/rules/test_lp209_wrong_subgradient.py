@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import lossproof
 from lossproof.checks.report import Severity, Status
 
 
@@ -225,3 +226,31 @@ def test_a_module_with_an_empty_parameter(silent):
             return x.abs().mean() + self.unused.sum()
 
     assert silent("LP209", Loss(), torch.randn(4).requires_grad_()) is Status.PROVED
+
+
+def test_kinks_that_cancel_in_the_value_but_not_in_the_gradient_are_told() -> None:
+    """At exactly 0 the clamp gives 1 and the abs gives 0, where the slope of the loss is 0.5."""
+
+    def cross_entropy(input, target):
+        return (input.clamp(min=0) - input * target + (-input.abs()).exp().log1p()).mean()
+
+    report = lossproof.check(cross_entropy, "float[8,3]", "binary[8,3]")
+    assert report.ok
+    details = [outcome.detail for outcome in report.unproved if outcome.code == "LP209"]
+    assert len(details) == 1
+    assert "kink there that the loss has not" in details[0]
+
+
+def test_ties_between_samples_are_no_fault_of_the_loss() -> None:
+    def batch_hard(emb, label):
+        distance = torch.cdist(emb, emb)
+        same = label[:, None] == label[None]
+        positive = (distance * same).amax(1)
+        negative = distance.masked_fill(same, 1e9).amin(1)
+        return torch.relu(positive - negative + 1.0).mean()
+
+    label = torch.arange(8) % 4
+    for seed in range(4):
+        emb = torch.randn(8, 4, generator=torch.Generator().manual_seed(seed), requires_grad=True)
+        report = lossproof.check(batch_hard, emb, label, seed=seed)
+        assert "LP209" not in {finding.code for finding in report}

@@ -1,10 +1,13 @@
 """LP301 nan-domain: what people write, with the line; the page; the exemptions."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+import lossproof
 from lossproof.checks.report import Status
 
 
@@ -473,3 +476,12 @@ def test_the_inputs_are_untouched(found):
     found("LP301", lambda a, b: torch.sqrt(((a - b) ** 2).sum()), x, y)
     assert torch.equal(x.detach(), before)
     assert x.grad is None
+
+
+def test_a_nan_in_the_inputs_is_not_the_loss_s_fault() -> None:
+    target = torch.randn(5)
+    target[2] = math.nan
+    report = lossproof.check(F.mse_loss, torch.randn(5, requires_grad=True), target)
+    assert report.ok
+    details = [outcome.detail for outcome in report.unproved if outcome.code == "LP301"]
+    assert details == ["an input holds NaN or infinity, and the loss is not finite with it"]

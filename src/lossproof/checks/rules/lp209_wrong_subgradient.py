@@ -43,6 +43,9 @@ class L1(torch.autograd.Function):
 - Points at which the one-sided derivatives do not converge, such as a clamped logarithm at 0.
 - A smooth stretch of a loss without a hand-written backward: a difference there is rounding.
 - A gradient that is wrong at ordinary inputs, too; that is LP202.
+- Operations of torch whose own subgradients are right, each by itself, but do not add up to one of
+  the loss: ties between whole samples, or `x.clamp(min=0) + log1p(exp(-x.abs()))` at exactly 0,
+  where the gradient is 1 and the slope 0.5. The report says so under *unproved*.
 """
 
 from __future__ import annotations
@@ -128,12 +131,17 @@ def examine(case: Examination) -> Iterable[Verdict]:
             return
         answers, spots, left_out = prober.ask(inputs)
         wrong = [answer for answer in answers if answer.wrong]
-        if wrong:
+        if wrong and _is_composed(case, wrong):
+            yield RULE.unproved(_composed(case, wrong))
+        elif wrong:
             yield _finding(case, wrong)
         elif answers:
             yield RULE.proved(_limit(prober, answers))
         else:
             yield RULE.unproved(f"no one-sided derivatives converge at {spots} special values")
+        words = _cancelled(case, prober.cancelled)
+        if words is not None and not wrong:
+            yield RULE.unproved(words)
     if left_out:
         yield RULE.unproved(
             f"{left_out} special values were left out because the loss takes many operations"
@@ -147,6 +155,8 @@ class _Prober:
         self.case = case
         self.random = bool(case.trace.random)
         self.calls_left = LEAST_CALLS
+        self.cancelled: list[_Answer] = []
+        """Wrong gradients where the loss itself has no kink."""
         self.usual = 0.0
         """The largest gradient of an element at ordinary inputs."""
         self.has_stops = any(not stop.discrete for stop in case.trace.stops)
@@ -216,10 +226,13 @@ class _Prober:
             slopes = refined()
             if slopes is not None:
                 wrong = _is_outside(value, slopes) and not self._is_rounding(value, slopes)
+                answer = _Answer(spot, along, value, slopes, wrong, refined)
                 if wrong and not slopes.is_kink and not self.case.calls:
-                    # On a smooth stretch torch's own derivatives are right: this is rounding.
+                    # On a smooth stretch torch's own derivatives are right: this is rounding, or
+                    # kinks of several operations that cancel in the value, not in the gradient.
+                    self.cancelled.append(answer)
                     continue
-                yield _Answer(spot, along, value, slopes, wrong, refined)
+                yield answer
 
     def _is_rounding(self, gradient: float, slopes: Slopes) -> bool:
         """Whether a loss that is constant here for rounding may have lost a small slope."""
@@ -277,7 +290,27 @@ def _is_outside(gradient: float, slopes: Slopes, share: float = CLEARLY) -> bool
     return slopes.excess(gradient) > share * scale + 4 * slopes.error + 1e-9
 
 
+def _is_composed(case: Examination, wrong: Sequence[_Answer]) -> bool:
+    """Whether torch's own subgradients of several operations fail to add up to one of the loss.
+
+    Each is right by itself. With ties between whole samples (the farthest positive, the nearest
+    negative) no choice adds up, and there is nothing that the loss could do about it.
+    """
+    return not case.calls and all(answer.spot.index is None for answer in wrong)
+
+
 # ---------------------------------------------------------------------------- words
+def _composed(case: Examination, wrong: Sequence[_Answer]) -> str:
+    first = wrong[0]
+    kink = _kink(case, first)
+    what = "" if kink is None else f" (`{kink[0].strip('_')}`)"
+    return (
+        f"at {len(wrong)} of the special values several operations{what} have a kink at once, and "
+        f"their subgradients do not add up to one of the loss: {first.gradient:.4g} when "
+        f"{first.spot.words}, where it is {_range(first.slopes)}"
+    )
+
+
 def _finding(case: Examination, wrong: list[_Answer]) -> Finding:
     first = next((answer for answer in wrong if answer.slopes.is_kink), wrong[0])
     kink = _kink(case, first)
@@ -322,9 +355,25 @@ def _number(value: float) -> float | str:
     return value if math.isfinite(value) else "missing"
 
 
+def _cancelled(case: Examination, answers: Sequence[_Answer]) -> str | None:
+    """What to say of wrong gradients at which an operation has a kink and the loss has none."""
+    for answer in answers[:ENOUGH]:
+        kink = _kink_at(case, answer)
+        if kink is not None:
+            return (
+                f"the gradient is {_plain(answer.gradient)} where the slope is "
+                f"{_range(answer.slopes)}, when {answer.spot.words}: `{kink[0].strip('_')}` has a "
+                "kink there that the loss has not"
+            )
+    return None
+
+
 def _kink(case: Examination, answer: _Answer) -> tuple[str, Site] | None:
-    if not answer.slopes.is_kink:
-        return None
+    return _kink_at(case, answer) if answer.slopes.is_kink else None
+
+
+def _kink_at(case: Examination, answer: _Answer) -> tuple[str, Site] | None:
+    """The operation that takes another branch on either side."""
     x = answer.spot.values[answer.spot.position]
     shift = 1e-4 * max(1.0, float((x * answer.along).abs().max())) * answer.along
     points = []

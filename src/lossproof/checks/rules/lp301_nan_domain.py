@@ -43,6 +43,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+import torch
+
 from lossproof.checks.examination import Examination
 from lossproof.checks.mends import mend
 from lossproof.checks.report import Finding, Number
@@ -57,6 +59,9 @@ def examine(case: Examination) -> Iterable[Verdict]:
     found = survey(case)
     if found is None:
         yield RULE.unproved("the loss gives no floating-point value to look at")
+        return
+    if not found.given and not all(map(_is_finite, case.inputs.values)):
+        yield RULE.unproved("an input holds NaN or infinity, and the loss is not finite with it")
         return
     groups = _by_culprit(found)
     for failures in groups:
@@ -73,6 +78,10 @@ def examine(case: Examination) -> Iterable[Verdict]:
         yield RULE.unproved(
             f"{found.left_out} points were left out because the loss takes many operations"
         )
+
+
+def _is_finite(value: object) -> bool:
+    return not isinstance(value, torch.Tensor) or bool(torch.isfinite(value).all())
 
 
 def limit(found: Survey) -> str:
