@@ -195,14 +195,17 @@ class _Hearing:
             beside = self._finite_differences(truth, wrong, 2)
             if any(j.verdict == "differs" for j in beside):
                 return FunctionVerdict(
-                    self.function, "unproved",
+                    self.function,
+                    "unproved",
                     "the re-derived gradient differs from it, and finite differences from both",
-                    errors, scene=self.scene,
-                )  # fmt: skip
-            if any(j.verdict == "differs" for j in against) and any(
-                j.verdict == "agrees" for j in beside
-            ):
+                    errors,
+                    scene=self.scene,
+                )
+            # What is not finite cannot be compared: that it differs is plain.
+            differs = any(j.verdict == "differs" for j in against) or not self._finite(wrong)
+            if differs and any(j.verdict == "agrees" for j in beside):
                 witnesses.append("finite differences")
+            against = against or beside
         # Forward mode is heard last: its first use in a process makes torch load its compiler.
         if (
             len(witnesses) == 1
@@ -220,6 +223,9 @@ class _Hearing:
         return FunctionVerdict(
             self.function, "wrong", "", errors, wrong, self.scene, tuple(witnesses), self.narrow
         )
+
+    def _finite(self, which: Sequence[int]) -> bool:
+        return all(bool(torch.isfinite(self.claim[k]).all()) for k in which)
 
     # ------------------------------------------------------------------ without it
     def _without_derivation(self) -> FunctionVerdict:

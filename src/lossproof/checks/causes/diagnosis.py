@@ -393,12 +393,13 @@ def _phantom(study: Study, k: int) -> Cause | None:
     ]
     if any(bool((truth[k][b] != 0).any()) for truth, b in zip(study.truth, bad, strict=True)):
         return None
-    point = list(scene.point)
-    point[k] = torch.where(bad[0], 1 - 2 * point[k], point[k])
     here, _ = study.function.run(scene.args)
-    there, _ = study.function.run(study.function.at(point))
-    if not all(torch.equal(here[i], there[i]) for i in scene.upstream):
-        return None
+    for other in (1 - 2 * scene.point[k], 5 * scene.point[k] + 1, -7 * scene.point[k] - 2):
+        point = list(scene.point)
+        point[k] = torch.where(bad[0], other, point[k])
+        there, _ = study.function.run(study.function.at(point))
+        if not all(torch.equal(here[i], there[i]) for i in scene.upstream):
+            return None
     name, count = study.name(k), int(bad[0].sum())
     return Cause(
         Kind.PHANTOM,

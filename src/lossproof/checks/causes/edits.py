@@ -326,7 +326,8 @@ def replaced(
         alike = short if plain else new.shape == value.shape
         if alike and piece.text != text and piece.at_hand(node):
             yield Edit(
-                number, Kind.WRONG_VARIABLE, lambda s, *_, p=piece: p.values[s], piece.node
+                number, replacement_kind(node, piece.node), lambda s, *_, p=piece: p.values[s],
+                piece.node,
             )  # fmt: skip
 
 
@@ -372,6 +373,20 @@ def wrapped(number: int, node: ast.expr, more: Sequence[Unary]) -> Iterator[Edit
             number, kind, lambda s, x, f=function: f(x),
             ast.parse(pattern.format(inner), mode="eval").body,
         )  # fmt: skip
+
+
+def replacement_kind(old: ast.expr, new: ast.expr) -> Kind:
+    """What it means that one expression stands where another is meant."""
+    if isinstance(new, ast.BinOp):
+        operands = {ast.dump(new.left), ast.dump(new.right)}
+        if isinstance(new.op, ast.Sub):
+            operands.add(ast.dump(ast.UnaryOp(ast.USub(), new.right)))
+        if ast.dump(old) in operands:
+            terms = isinstance(new.op, (ast.Add, ast.Sub))
+            return Kind.MISSING_TERM if terms else Kind.MISSING_FACTOR
+    if isinstance(new, ast.Call) and any(ast.dump(arg) == ast.dump(old) for arg in new.args):
+        return Kind.WRONG_FUNCTION
+    return Kind.WRONG_VARIABLE
 
 
 def negated(number: int, node: ast.expr) -> Edit:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from lossproof.checks.causes.cause import Kind
-from lossproof.checks.causes.edits import Edit, Piece, broadcasts
+from lossproof.checks.causes.edits import Edit, Piece, broadcasts, replacement_kind
 
 Tensor = torch.Tensor
 
@@ -148,7 +148,8 @@ def explained_value(
     for row in pool.find([at.needed for at in needed], matters):
         piece = pool.piece(row, len(needed))
         if piece.at_hand(node):
-            yield Edit(number, Kind.WRONG_VARIABLE, lambda s, x, p=piece: p.values[s], piece.node)
+            kind = replacement_kind(node, piece.node)
+            yield Edit(number, kind, lambda s, x, p=piece: p.values[s], piece.node)
 
 
 def _bracketed(piece: Piece) -> str:
