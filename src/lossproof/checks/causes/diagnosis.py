@@ -88,7 +88,7 @@ def probe_of(case: Examination) -> Examination:
 
 
 def _calls(case: Examination) -> Iterator[tuple[Examination, FunctionCall, tuple[int, ...]]]:
-    """Each different call of a user's Function, with the outputs that the loss is made from."""
+    """Each different call of a user's Function that the loss is made from, and its outputs used."""
     probe = probe_of(case)
     seen: dict[object, int] = {}
     reached = _reached(primary(probe.twin.output))
@@ -106,7 +106,8 @@ def _calls(case: Examination) -> Iterator[tuple[Examination, FunctionCall, tuple
             for i, out in enumerate(outputs)
             if isinstance(out, Tensor) and (out.grad_fn, out.output_nr) in reached
         )
-        yield probe, call, used
+        if used or not reached:
+            yield probe, call, used
 
 
 def _kind_of(value: object) -> object:

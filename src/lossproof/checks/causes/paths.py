@@ -135,16 +135,17 @@ class Paths:
     ) -> tuple[str, Location | None]:
         location = operation.site.location
         if operand is None:
-            return f"`{self._value_name(location)}`", location
+            return f"`{self._value_name(operation)}`", location
         derivation = self.study.scenes[0].derivation
         assert derivation is not None
         following = self._nodes[0][order].next_functions[operand][0]
         maker = derivation.recorder.nodes.get(following)
         if maker is not None:
-            name = self._value_name(maker.site.location)
+            name = self._value_name(maker)
         else:
             name = self._leaf_name(following)
-        return f"`{name}` in `{excerpt(location)}`", location
+        where = f"{operation.name}(...)" if location is None else excerpt(location)
+        return f"`{name}` in `{where}`", location
 
     def _leaf_name(self, node: Any) -> str:
         derivation = self.study.scenes[0].derivation
@@ -156,10 +157,12 @@ class Paths:
                 return self.study.name(k)
         return self.study.name(self.k)
 
-    def _value_name(self, location: Location | None) -> str:
-        """The name a value is assigned to, or its expression."""
-        name = assigned_name(self.source, location)
-        return name or excerpt(location)
+    def _value_name(self, operation: Operation) -> str:
+        """The name a value is assigned to, or its expression; the operation where no source is."""
+        location = operation.site.location
+        if location is None:
+            return f"{operation.name}(...)"
+        return assigned_name(self.source, location) or excerpt(location)
 
 
 def assigned_name(source: FunctionSource | None, location: Location | None) -> str | None:

@@ -57,6 +57,8 @@ def _forward_values(study: Study) -> Iterator[tuple[str, list[Tensor]]]:
         if not all(index in table and table[index][0].name == operation.name for table in tables):
             continue
         place = operation.site.location
+        if place is None:
+            continue
         text = assigned_name(source, place) or excerpt(place)
         yield text, [table[index][1].detach() for table in tables]
 
@@ -139,7 +141,7 @@ def chain_rule(study: Study, k: int) -> Cause | None:
                 )
                 if study.explains(k, changed):
                     place = operation.site.location
-                    text = excerpt(place)
+                    text = f"{operation.name}(...)" if place is None else excerpt(place)
                     also = ", and the sign is wrong" if sign < 0 else ""
                     return Cause(
                         Kind.CHAIN_RULE,

@@ -1,6 +1,7 @@
 """The gradient is not the derivative of the loss.
 
 ## What it does
+
 Takes the hand-written `backward` of every `autograd.Function` in the loss and compares it with the
 derivative of its `forward`, found in three independent ways: `forward` run again as ordinary code
 under autograd, forward-mode differentiation of the same Python, and finite differences. Two of
@@ -10,26 +11,42 @@ transposed gradients, a wrong sum over a broadcast input, a missing factor, a wr
 Where the loss has no such Function, its gradient as a whole is compared with finite differences.
 
 ## Why it matters
+
 torch believes a `backward`. A wrong one trains: more slowly, to a worse place, or until it
 explodes, and nothing says why.
 
 ## Example
+
 ```python
-@staticmethod
-def backward(ctx, grad_output):
-    input, target = ctx.saved_tensors
-    return grad_output * 2 * (input - target), None      # forward took the mean
+class MSE(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, input, target):
+        ctx.save_for_backward(input, target)
+        return ((input - target) ** 2).mean()
+
+    @staticmethod
+    def backward(ctx, grad_output):
+        input, target = ctx.saved_tensors
+        return grad_output * 2 * (input - target), None  # forward took the mean
 ```
 
 ## Use instead
+
 ```python
-@staticmethod
-def backward(ctx, grad_output):
-    input, target = ctx.saved_tensors
-    return grad_output * 2 * (input - target) / input.numel(), None
+class MSE(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, input, target):
+        ctx.save_for_backward(input, target)
+        return ((input - target) ** 2).mean()
+
+    @staticmethod
+    def backward(ctx, grad_output):
+        input, target = ctx.saved_tensors
+        return grad_output * 2 * (input - target) / input.numel(), None
 ```
 
 ## Not reported
+
 - A backward that is right but for its use of `grad_output`: that is LP203. One that leaves out or
   misweighs one path through `forward`: that is LP206, which gives its line.
 - Surrogate gradients. Where `forward` is piecewise constant (rounding, a sign, a threshold), or

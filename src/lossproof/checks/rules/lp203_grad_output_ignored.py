@@ -1,34 +1,51 @@
 """A hand-written backward does not use `grad_output` as the chain rule says.
 
 ## What it does
+
 Calls the `backward` of every `autograd.Function` in the loss with several values of `grad_output`.
 The gradient must be proportional to it: three times the `grad_output` gives three times the
 gradient, and the gradients of a sum add up. It also calls the loss as a whole with a scaled
 gradient.
 
 ## Why it matters
+
 The chain rule multiplies what comes from above. A backward that leaves `grad_output` out is right
 as long as the loss is the last thing computed, and wrong as soon as it is multiplied by a weight,
 added to another loss with a factor, divided for gradient accumulation, or scaled for mixed
 precision: the factor changes nothing, and nothing says so.
 
 ## Example
+
 ```python
-@staticmethod
-def backward(ctx, grad_output):
-    input, target = ctx.saved_tensors
-    return 2 * (input - target) / input.numel(), None
+class MSE(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, input, target):
+        ctx.save_for_backward(input, target)
+        return ((input - target) ** 2).mean()
+
+    @staticmethod
+    def backward(ctx, grad_output):
+        input, target = ctx.saved_tensors
+        return 2 * (input - target) / input.numel(), None
 ```
 
 ## Use instead
+
 ```python
-@staticmethod
-def backward(ctx, grad_output):
-    input, target = ctx.saved_tensors
-    return grad_output * 2 * (input - target) / input.numel(), None
+class MSE(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, input, target):
+        ctx.save_for_backward(input, target)
+        return ((input - target) ** 2).mean()
+
+    @staticmethod
+    def backward(ctx, grad_output):
+        input, target = ctx.saved_tensors
+        return grad_output * 2 * (input - target) / input.numel(), None
 ```
 
 ## Not reported
+
 A Function whose `forward` returns its input unchanged or clamped (gradient reversal, scaling,
 clipping): its backward is meant to treat `grad_output` in its own way.
 """

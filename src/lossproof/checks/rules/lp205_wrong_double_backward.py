@@ -1,47 +1,54 @@
 """The derivative of a hand-written gradient is silently wrong.
 
 ## What it does
+
 Differentiates the `backward` of every `autograd.Function` in the loss once more, as
 `create_graph=True` does, and compares the second derivative with the one that autograd derives
 from `forward` and with finite differences of the first. It looks only where the first derivative
 is right.
 
 ## Why it matters
+
 Gradient penalties, Hessian-vector products, sharpness-aware and meta-learning losses differentiate
 the gradient. A `backward` that uses a tensor which `forward` computed and saved treats it as a
 constant there: the number that comes out is wrong, and no error is raised.
 
 ## Example
-```python
-@staticmethod
-def forward(ctx, x):
-    y = torch.exp(x)
-    ctx.save_for_backward(x, y * x)          # computed here, so without a graph
-    return (y * x).sum()
 
-@staticmethod
-def backward(ctx, grad_output):
-    x, yx = ctx.saved_tensors
-    return grad_output * (torch.exp(x) + yx)
+```python
+class Entropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        y = x * torch.exp(x)
+        ctx.save_for_backward(x, y)  # `y` was computed here, so it has no graph
+        return y.sum()
+
+    @staticmethod
+    def backward(ctx, grad_output):
+        x, y = ctx.saved_tensors
+        return grad_output * (torch.exp(x) + y)
 ```
 
 ## Use instead
-```python
-@staticmethod
-def forward(ctx, x):
-    ctx.save_for_backward(x)
-    return (torch.exp(x) * x).sum()
 
-@staticmethod
-def backward(ctx, grad_output):
-    x, = ctx.saved_tensors
-    return grad_output * torch.exp(x) * (1 + x)
+```python
+class Entropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return (x * torch.exp(x)).sum()
+
+    @staticmethod
+    def backward(ctx, grad_output):
+        (x,) = ctx.saved_tensors
+        return grad_output * (1 + x) * torch.exp(x)
 ```
 
-Or say that there is no second derivative, so that asking for one is an error:
-`@staticmethod` above `@torch.autograd.function.once_differentiable`.
+Or say that there is no second derivative, so that asking for one is an error: put
+`@torch.autograd.function.once_differentiable` below `@staticmethod`.
 
 ## Not reported
+
 A backward whose second derivative raises an error (marked `once_differentiable`, or computed
 without any graph): nothing is silent there. One whose first derivative is wrong already.
 """

@@ -1,40 +1,54 @@
 """A backward leaves out a path through forward, or gives it the wrong weight.
 
 ## What it does
+
 Where LP202's witnesses have convicted a backward, looks for the path: for every value that
 `forward` computes, and every use of it, the share of the gradient that flows through it is known.
 If the wrong gradient is the right one without such a share, or with the share's sign changed, or
 doubled or halved, the finding points to the line of `forward` whose derivative is at fault.
 
 ## Why it matters
+
 The commonest mistake in a backward derived on paper is a value that was taken for a constant: a
 denominator, a normaliser, a weight that depends on the prediction. The gradient then looks
 plausible and has the right order of magnitude.
 
 ## Example
-```python
-@staticmethod
-def forward(ctx, p, t):
-    overlap = (p * t).sum()
-    size = p.pow(2).sum() + t.pow(2).sum()
-    ctx.save_for_backward(p, t, overlap, size)
-    return 1 - 2 * overlap / size
 
-@staticmethod
-def backward(ctx, grad_output):
-    p, t, overlap, size = ctx.saved_tensors
-    return -grad_output * 2 * t / size, None          # `size` depends on `p`, too
+```python
+class Dice(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, p, t):
+        overlap = (p * t).sum()
+        size = p.pow(2).sum() + t.pow(2).sum()
+        ctx.save_for_backward(p, t, overlap, size)
+        return 1 - 2 * overlap / size
+
+    @staticmethod
+    def backward(ctx, grad_output):
+        p, t, overlap, size = ctx.saved_tensors
+        return -grad_output * 2 * t / size, None  # `size` depends on `p`, too
 ```
 
 ## Use instead
+
 ```python
-@staticmethod
-def backward(ctx, grad_output):
-    p, t, overlap, size = ctx.saved_tensors
-    return -grad_output * (2 * t / size - 2 * overlap * 2 * p / size**2), None
+class Dice(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, p, t):
+        overlap = (p * t).sum()
+        size = p.pow(2).sum() + t.pow(2).sum()
+        ctx.save_for_backward(p, t, overlap, size)
+        return 1 - 2 * overlap / size
+
+    @staticmethod
+    def backward(ctx, grad_output):
+        p, t, overlap, size = ctx.saved_tensors
+        return -grad_output * (2 * t / size - 4 * overlap * p / size**2), None
 ```
 
 ## Not reported
+
 A gradient that is wrong as a whole (a constant factor, the sign): that is LP202. Values stopped on
 purpose with `detach` outside of a Function: they are no fault, and inside of `forward` they mean
 nothing.

@@ -1,6 +1,7 @@
 """An `autograd.Function` is written or used in a way that torch does not support.
 
 ## What it does
+
 Looks at the `autograd.Function` classes that the loss uses, and at what went wrong when the loss
 was called and differentiated: a class without `backward`, a `backward` that returns the wrong
 number of gradients, a gradient of the wrong shape or type, or raises an error; a `forward` without
@@ -8,35 +9,47 @@ number of gradients, a gradient of the wrong shape or type, or raises an error; 
 output kept on `ctx` as an attribute.
 
 ## Why it matters
+
 torch's messages name the class but no line, and most appear only when `backward` runs, far from
 the mistake. An output stored as `ctx.output = output` refers to the graph that refers to it: the
 memory of every step is kept.
 
 ## Example
+
 ```python
 class WeightedL2(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, input, target, reduction):
+    def forward(ctx, input, target, weight):
         ctx.save_for_backward(input, target)
-        return (input - target).pow(2).sum()
+        ctx.weight = weight
+        return weight * (input - target).pow(2).sum()
 
     @staticmethod
     def backward(ctx, grad_output):
         input, target = ctx.saved_tensors
-        grad = 2 * (input - target) * grad_output
+        grad = 2 * ctx.weight * (input - target) * grad_output
         return grad, -grad
 ```
 
 ## Use instead
+
 ```python
+class WeightedL2(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, input, target, weight):
+        ctx.save_for_backward(input, target)
+        ctx.weight = weight
+        return weight * (input - target).pow(2).sum()
+
     @staticmethod
     def backward(ctx, grad_output):
         input, target = ctx.saved_tensors
-        grad = 2 * (input - target) * grad_output
-        return grad, -grad, None             # one value for each argument of forward
+        grad = 2 * ctx.weight * (input - target) * grad_output
+        return grad, -grad, None  # one value for each argument of forward
 ```
 
 ## Not reported
+
 Input tensors kept on `ctx` as attributes: that skips torch's check for later writes, but is right
 as long as nothing writes. A gradient of a shape that broadcasts to the input's: torch sums it. An
 input changed in place: that is LP401 and LP402.
@@ -68,9 +81,9 @@ RULE = RULES["LP207"]
 
 def examine(case: Examination) -> Iterable[Verdict]:
     """At most one finding for every Function, besides outputs that it keeps alive."""
-    instance = _instantiated(case)
-    if instance is not None:
-        yield instance
+    first = _instantiated(case) or _refused(case)
+    if first is not None:
+        yield first
         return
     calls = _different_calls(case)
     if not calls:
@@ -108,6 +121,32 @@ def _instantiated(case: Examination) -> Finding | None:
     )
 
 
+def _refused(case: Examination) -> Finding | None:
+    """A `forward` with `ctx` in a class with a `setup_context`: `apply` does not even begin."""
+    error = case.base.error
+    trace = error.__traceback__ if isinstance(error, TypeError) else None
+    while trace is not None:
+        cls = trace.tb_frame.f_locals.get("cls")
+        if trace.tb_frame.f_code.co_name == "apply" and isinstance(cls, type):
+            source = source_of(getattr(cls, "forward", None))
+            names = [] if source is None else [a.arg for a in source.tree.args.args]
+            if issubclass(cls, torch.autograd.Function) and separate_setup(cls):
+                if source is not None and names[:1] == ["ctx"]:
+                    return _extra_context(cls, source)
+        trace = trace.tb_next
+    return None
+
+
+def _extra_context(cls: type, source: FunctionSource) -> Finding:
+    names = ", ".join(argument.arg for argument in source.tree.args.args[1:])
+    return RULE.finding(
+        f"`forward` of `{cls.__name__}` takes `ctx` although the class has a `setup_context`",
+        location=source.definition,
+        cause="extra-ctx",
+        help=f"`def forward({names})`: `setup_context` gets the `ctx`",
+    )
+
+
 def _findings(case: Examination, call: FunctionCall) -> Iterator[Finding]:
     error = case.base.error
     if error is not None and call.output is None:
@@ -135,22 +174,14 @@ def _class_location(cls: type) -> Location | None:
 
 # ---------------------------------------------------------------------- forward
 def _wrong_signature(call: FunctionCall, error: Exception) -> Iterator[Finding]:
-    """`forward` without `ctx`, or with it although there is a `setup_context`."""
+    """`forward` without `ctx`."""
     if not isinstance(error, TypeError):
         return
     source = source_of(getattr(call.cls, "forward", None))
     if source is None or source.tree.args.vararg is not None:
         return
     name, takes = call.cls.__name__, len(source.tree.args.args)
-    if separate_setup(call.cls):
-        if takes == len(call.args) + 1:
-            yield RULE.finding(
-                f"`forward` of `{name}` takes `ctx` although the class has a `setup_context`",
-                location=source.definition,
-                cause="extra-ctx",
-                help="remove `ctx` from `forward`; `setup_context` gets it",
-            )
-    elif takes == len(call.args):
+    if not separate_setup(call.cls) and takes == len(call.args):
         names = ", ".join(argument.arg for argument in source.tree.args.args)
         yield RULE.finding(
             f"`forward` of `{name}` does not take `ctx`",
