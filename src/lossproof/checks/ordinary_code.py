@@ -123,6 +123,10 @@ class Branches(Interceptor):
 class LiftedBackward(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Lifts casts to float64 while torch runs a backward, where no function mode is active."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else the first operation loads torch's compiler, which takes seconds
+
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.narrow = False
