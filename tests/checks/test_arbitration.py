@@ -521,6 +521,29 @@ class WrongInPlace(Function):
         return grad_output * torch.exp(2 * ctx.saved_tensors[0])
 
 
+def test_a_forward_in_numpy_is_convicted_by_finite_differences_and_the_path_integral(examination):
+    (diagnosis,) = examine_functions(examination(WrongInNumpy, real(3, 2)))
+    assert diagnosis.verdict.status == "wrong"
+    assert diagnosis.verdict.witnesses == ("the path integral", "finite differences")
+    (fault,) = diagnosis.faults
+    assert fault.cause.kind.value == "constant-factor"
+    assert fault.cause.evidence["factor"] == pytest.approx(2, rel=1e-4)
+
+
+def test_a_jump_in_numpy_convicts_nobody(silent):
+    class Stairs(Function):
+        @staticmethod
+        def forward(ctx, x):
+            number = x.detach().numpy()
+            return torch.as_tensor((number + np.round(3 * number)).sum())
+
+        @staticmethod
+        def backward(ctx, grad_output):
+            return grad_output.expand(3, 2)
+
+    silent("LP202", Stairs, real(3, 2))
+
+
 def test_forward_mode_takes_the_place_of_the_re_derivation(examination):
     (diagnosis,) = examine_functions(examination(WrongInPlace, real(3, 2)))
     assert diagnosis.verdict.status == "wrong"

@@ -8,10 +8,11 @@ question open. Finite differences can acquit a backward that the two exact witne
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 import torch
 
 from lossproof.checks.examination import Examination
@@ -20,6 +21,7 @@ from lossproof.checks.trace import FunctionCall
 from lossproof.checks.witness import (
     CustomFunction,
     Derivation,
+    Measure,
     Scene,
     double_precision,
     filled,
@@ -36,8 +38,8 @@ ROUNDING = 1e-3
 """Up to here a difference may come from a backward that computes in float32 or narrower."""
 LARGE = 100_000
 """Above this many elements the exact witnesses alone decide."""
-FULL_DUAL = 256
-"""Up to this many elements forward mode gives the whole gradient, one element at a time."""
+ONE_BY_ONE = 256
+"""Up to this many elements a gradient is measured one element at a time."""
 
 Status = Literal["proved", "wrong", "surrogate", "unproved", "unused", "raises"]
 
@@ -240,25 +242,67 @@ class _Hearing:
             )  # fmt: skip
         if said and all(j.verdict == "agrees" for j in said):
             return self._proved((), ["finite differences along 4 directions"])
-        dual = None if self._numbers_leave() else self._forward_mode_agrees(self.claim, None)
-        if any(j.verdict == "differs" for j in said) and dual is False:
-            truth = self._dual_gradient()
-            if truth is not None:
-                self.scene = self._scene(truth)
-                errors = tuple(self.scene.error(k) for k in everything)
-                wrong = tuple(k for k in everything if errors[k] > SMALL_ERROR)
-                beside = self._finite_differences(truth, wrong, 2)
-                if wrong and not any(j.verdict == "differs" for j in beside):
-                    return FunctionVerdict(
-                        self.function, "wrong", "", errors, wrong, self.scene,
-                        ("forward mode", "finite differences"),
-                    )  # fmt: skip
         if any(j.verdict == "differs" for j in said):
-            return FunctionVerdict(
-                self.function, "unproved",
+            function = self.function
+            verdict = None
+            if not self._numbers_leave() and self._forward_mode_agrees(self.claim, None) is False:
+                verdict = self._measured(function.by_forward_mode, "forward mode")
+            if verdict is None and self._integral_differs():
+                verdict = self._measured(function.by_finite_differences, "the path integral")
+            return verdict or FunctionVerdict(
+                function, "unproved",
                 f"finite differences differ from it, but they stand alone: {self.silence}",
             )  # fmt: skip
         return FunctionVerdict(self.function, "unproved", self.silence)
+
+    def _measured(self, measure: Measure, witness: str) -> FunctionVerdict | None:
+        """A conviction by finite differences and another witness, with the truth as measured."""
+        if self.function.numel > ONE_BY_ONE:
+            return None
+        try:
+            truth = measure(self.function.args, self.upstream)
+        except Exception:  # the user's code may refuse the point
+            return None
+        self.scene = replace(self._scene(truth), measure=measure)
+        everything = range(len(truth))
+        errors = tuple(self.scene.error(k) for k in everything)
+        exact = measure == self.function.by_forward_mode
+        wrong = tuple(k for k in everything if errors[k] > (SMALL_ERROR if exact else ROUNDING))
+        beside = self._finite_differences(truth, wrong, 2) if exact else []
+        if not wrong or any(j.verdict == "differs" for j in beside):
+            return None
+        return FunctionVerdict(
+            self.function, "wrong", "", errors, wrong, self.scene,
+            (witness, "finite differences"), self.narrow or not exact,
+        )  # fmt: skip
+
+    def _integral_differs(self) -> bool:
+        """Whether the gradient, summed up along a line, misses by how much the value changes.
+
+        The fundamental theorem of calculus holds for every gradient, over steps that rounding and
+        kinks do not touch: a witness that finite differences at one point know nothing of.
+        """
+        value = self.function.value(self.upstream)
+        along = [direction(tensor, self.seed, k, 1_618) for k, tensor in enumerate(self.point)]
+
+        def at(t: float) -> list[Tensor]:
+            return [x + t * u for x, u in zip(self.point, along, strict=True)]
+
+        def slope(t: float) -> float:
+            args = self.function.at(at(t))
+            gradients = self.function.gradient(args, self.upstream)
+            return sum(float((g * u).sum()) for g, u in zip(gradients, along, strict=True))
+
+        for length in (0.1, 0.01):
+            try:
+                change = value(at(length))[0] - value(at(0.0))[0]
+                coarse, fine = (_integral(slope, length, nodes) for nodes in (8, 16))
+            except Exception:  # the line leaves the domain
+                continue
+            scale = max(abs(change), abs(fine))
+            if math.isfinite(scale) and abs(coarse - fine) <= 1e-4 * scale:
+                return abs(change - fine) > 1e-2 * scale
+        return False
 
     def _numbers_leave(self) -> bool:
         return "takes numbers out of torch" in self.silence
@@ -312,23 +356,6 @@ class _Hearing:
             if abs(found - expected) > EXACT * scale:
                 return False
         return True
-
-    def _dual_gradient(self) -> tuple[Tensor, ...] | None:
-        """The whole gradient by forward mode, one element at a time."""
-        if self.function.numel > FULL_DUAL:
-            return None
-        columns = []
-        for k, tensor in enumerate(self.point):
-            column = torch.zeros_like(tensor)
-            flat = column.view(-1)
-            for j in range(flat.numel()):
-                tangents: list[Tensor | None] = [None] * len(self.point)
-                unit = torch.zeros_like(tensor)
-                unit.view(-1)[j] = 1.0
-                tangents[k] = unit
-                flat[j] = self.function.directional(self.function.args, self.upstream, tangents)
-            columns.append(column)
-        return tuple(columns)
 
     # ------------------------------------------------------------------ wrong on purpose
     def _flat(self) -> bool:
@@ -386,6 +413,15 @@ class _Hearing:
                 "backward a surrogate gradient that nothing can prove or refute"
             )
         return FunctionVerdict(self.function, "surrogate", detail, errors, wrong, scene)
+
+
+def _integral(function: Callable[[float], float], length: float, nodes: int) -> float:
+    """The integral from 0 to ``length`` by Gauss's rule."""
+    places, weights = np.polynomial.legendre.leggauss(nodes)
+    half = length / 2
+    return half * sum(
+        float(w) * function(half * (float(x) + 1)) for x, w in zip(places, weights, strict=True)
+    )
 
 
 def _short(error: BaseException) -> str:

@@ -26,7 +26,7 @@ import torch
 from torch.autograd import forward_ad
 
 from lossproof.checks.examination import Examination, untouched_globals
-from lossproof.checks.finite_differences import Point
+from lossproof.checks.finite_differences import Point, derivative
 from lossproof.checks.ordinary_code import (
     AsOrdinaryCode,
     Branches,
@@ -39,6 +39,8 @@ from lossproof.checks.trace import FunctionCall, Recorder
 
 Tensor = torch.Tensor
 Gradients = tuple["Tensor | None", ...]
+Measure = Callable[[Sequence[Any], "dict[int, Tensor]"], "tuple[Tensor, ...]"]
+"""Finds a gradient: of the arguments, for what is sent backward to each output."""
 
 MAKERS = frozenset(
     """
@@ -251,6 +253,46 @@ class CustomFunction:
                     total += float((moved * weight).sum())
         return total
 
+    def by_forward_mode(
+        self, args: Sequence[Any], upstream: dict[int, Tensor]
+    ) -> tuple[Tensor, ...]:
+        """The whole gradient by forward mode, one element at a time."""
+
+        def slope(k: int, unit: Tensor) -> float:
+            tangents: list[Tensor | None] = [None] * len(self.wanted)
+            tangents[k] = unit
+            return self.directional(args, upstream, tangents)
+
+        return self._element_by_element(args, slope)
+
+    def by_finite_differences(
+        self, args: Sequence[Any], upstream: dict[int, Tensor]
+    ) -> tuple[Tensor, ...]:
+        """The whole gradient by finite differences, one element at a time.
+
+        Raises:
+            ArithmeticError: there is an element for which no step is to be trusted.
+        """
+        value, point = self.value(upstream), self.point(args)
+
+        def slope(k: int, unit: Tensor) -> float:
+            found = derivative(value, point, k, unit)
+            if found is None:
+                raise ArithmeticError("no step gives a derivative to be trusted")
+            return found
+
+        return self._element_by_element(args, slope)
+
+    def _element_by_element(
+        self, args: Sequence[Any], slope: Callable[[int, Tensor], float]
+    ) -> tuple[Tensor, ...]:
+        columns = []
+        for k, tensor in enumerate(self.point(args)):
+            units = torch.eye(tensor.numel(), dtype=tensor.dtype).reshape(-1, *tensor.shape)
+            numbers = [slope(k, unit) for unit in units]
+            columns.append(torch.tensor(numbers, dtype=tensor.dtype).reshape(tensor.shape))
+        return tuple(columns)
+
     def value(self, upstream: dict[int, Tensor]) -> Callable[[Point], tuple[float, list[Tensor]]]:
         """``forward`` as a function of numbers: outputs weighted by ``upstream``, and branches."""
 
@@ -331,6 +373,8 @@ class Scene:
     truth: tuple[Tensor, ...]
     claim: tuple[Tensor, ...]
     derivation: Derivation | None
+    measure: Measure | None = None
+    """Gives the truth where there is no re-derivation."""
 
     @property
     def point(self) -> list[Tensor]:
@@ -340,7 +384,7 @@ class Scene:
     def truth_for(self, upstream: dict[int, Tensor]) -> tuple[Tensor, ...] | None:
         """The true gradient for another gradient sent backward."""
         if self.derivation is None:
-            return None
+            return None if self.measure is None else self.measure(self.args, upstream)
         return filled(self.derivation.gradient(upstream), self.point)
 
     def claim_for(self, upstream: dict[int, Tensor]) -> tuple[Tensor, ...]:

@@ -178,7 +178,8 @@ def sizes(study: Study, k: int) -> Iterator[Size]:
             for axis in range(tensors[0].dim())
         ]
         for word, values in named:
-            if values[0] > 1 and values not in seen:
+            # A 2 that is the same everywhere is likelier the 2 of a square.
+            if values[0] > 1 and values not in seen and set(values) != {2}:
                 seen.add(values)
                 yield Size(word, values)
 

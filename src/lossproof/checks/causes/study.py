@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import torch
 
 from lossproof.checks.witness import (
     CustomFunction,
     Scene,
-    filled,
     random_upstream,
     relative_error,
 )
@@ -118,20 +118,18 @@ def _narrowed(value: object, size: int) -> object:
 
 def _scene_at(function: CustomFunction, args: tuple[object, ...], first: Scene) -> Scene | None:
     """The truth and the claim at other arguments; ``None`` where the Function refuses them."""
-    if first.derivation is None:
-        return None
     try:
         values, _ = function.run(args)
         upstream = random_upstream({i: values[i] for i in first.upstream}, function.seed + 1)
-        derivation = function.derive(args)
-        point = function.point(args)
-        truth = filled(derivation.gradient(upstream), point)
+        derivation = None if first.derivation is None else function.derive(args)
         claim = function.gradient(args, upstream)
+        found = Scene(function, args, upstream, claim, claim, derivation, first.measure)
+        truth = found.truth_for(upstream)
     except Exception:  # the user's code may refuse the point
         return None
-    if not all(bool(torch.isfinite(g).all()) for g in truth):
+    if truth is None or not all(bool(torch.isfinite(g).all()) for g in truth):
         return None
-    return Scene(function, args, upstream, truth, claim, derivation)
+    return replace(found, truth=truth)
 
 
 def _shifted(tensor: Tensor, size: float, tag: int) -> Tensor:
