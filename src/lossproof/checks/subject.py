@@ -20,7 +20,8 @@ from lossproof.checks.state import State
 from lossproof.errors import UsageError
 
 Kind = Literal["function", "module", "autograd.Function", "callable"]
-
+CONTEXT_NAMES = ("ctx", "_ctx", "context", "self", "_")
+"""What people call the first argument of a ``forward`` that gets the context."""
 
 SCRIPTED = (
     "the loss is TorchScript: its operations have no lines, and the gradients of its own "
@@ -138,9 +139,12 @@ def _function_subject(cls: type[torch.autograd.Function]) -> Subject:
         parameters = list(inspect.signature(cls.forward).parameters.values())
     except (TypeError, ValueError):
         parameters = []
-    if parameters and not separate_setup(cls):
+    takes_context = bool(parameters) and parameters[0].name in CONTEXT_NAMES
+    if takes_context:
         parameters = parameters[1:]
-    signature = inspect.Signature(parameters) if parameters else None
+    # What takes no `ctx` and has no `setup_context` is misused, which is for LP207 to explain.
+    usable = bool(parameters) and (takes_context or separate_setup(cls))
+    signature = inspect.Signature(parameters) if usable else None
     return Subject(
         cls.apply, "autograd.Function", cls.__name__, cls, location, sources,
         State(cls, sources), signature,

@@ -6,9 +6,10 @@ Takes the hand-written `backward` of every `autograd.Function` in the loss and c
 derivative of its `forward`, found in three independent ways: `forward` run again as ordinary code
 under autograd, forward-mode differentiation of the same Python, and finite differences. Two of
 them must agree against the backward. (A `forward` that leaves torch, as with numpy, cannot be
-differentiated: there the gradient's integral along a line is the second witness.) The cause is named where it can be: a constant factor (the
-1/N of a mean, the 2 of a square, a sign), one mean in the place of the elements, swapped or
-transposed gradients, a wrong sum over a broadcast input, a missing factor, a wrong constant.
+differentiated: there the gradient's integral along a line is the second witness.) The cause is
+named where it can be: a constant factor (the 1/N of a mean, the 2 of a square, a sign), one mean in
+the place of the elements, swapped or transposed gradients, a wrong sum over a broadcast input, a
+missing factor, a wrong constant.
 Where the loss has no such Function, its gradient as a whole is compared with finite differences.
 
 ## Why it matters

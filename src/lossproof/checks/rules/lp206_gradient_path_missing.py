@@ -92,7 +92,7 @@ def _outcome(diagnosis: Diagnosis) -> Verdict:
     if status == "proved":
         return RULE.proved(f"`{name}`: {diagnosis.verdict.detail}")
     if status == "wrong":
-        return RULE.unproved(f"`{name}` is wrong in another way, which LP202 or LP203 names")
+        return RULE.not_applicable(f"`{name}` is wrong in another way, which LP202 or LP203 names")
     return RULE.unproved(f"`{name}`: {diagnosis.verdict.detail}")
 
 
