@@ -441,3 +441,29 @@ def test_every_rule_has_a_verdict_for_every_loss():
 
 def test_the_rules_that_may_speak_of_failures_exist():
     assert {*running.AFTER_A_CRASH, *running.AFTER_A_FAILED_BACKWARD} <= set(RULES)
+
+
+def test_what_a_loss_prints_is_shown_once(capsys):
+    def talkative(input, target):
+        print("called")
+        return ((input - target) ** 2).mean()
+
+    lossproof.check(talkative, *PAIR)
+    assert capsys.readouterr().out == "called\n"
+
+
+def test_one_fault_is_one_finding():
+    class NothingForTarget(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, input, target):
+            ctx.save_for_backward(input, target)
+            return ((input - target) ** 2).mean()
+
+        @staticmethod
+        def backward(ctx, grad_output):
+            input, target = ctx.saved_tensors
+            return grad_output * 2 * (input - target) / input.numel(), None
+
+    wanted = [torch.randn(6, 4, requires_grad=True) for _ in range(2)]
+    report = lossproof.check(NothingForTarget, *wanted)
+    assert [(finding.code, finding.cause) for finding in report] == [("LP202", "none-returned")]

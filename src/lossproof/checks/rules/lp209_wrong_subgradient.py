@@ -193,9 +193,7 @@ class _Prober:
         """Whether the gradient is right at ordinary inputs, along one direction for each."""
         found, stops = self._differentiated(inputs.values)
         for leaf, position in enumerate(inputs.differentiable):
-            gradient = found.gradients[leaf]
-            if gradient is None:
-                continue
+            gradient = found.gradient(leaf)
             x = inputs.values[position]
             along = direction(x, self.case.seed, position, 7)
             move = self._line(inputs.values, position, along, stops)

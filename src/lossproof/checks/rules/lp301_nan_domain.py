@@ -119,7 +119,13 @@ def _finding(case: Examination, failures: list[Failure]) -> Finding:
         "value": _shown(first.value),
         "points": len(failures),
     }
-    notes = [f"also when {failure.point.words}" for failure in failures[1:4]]
+    notes = [
+        f"the loss is {first.value:g} there and its gradient is not finite: one such batch is the "
+        "end of the training"
+        if first.gradient_only
+        else f"the loss is {first.value:g} there"
+    ]
+    notes += [f"also when {failure.point.words}" for failure in failures[1:4]]
     if len(failures) > 4:
         notes.append(f"and at {len(failures) - 4} more special points")
     location = culprit.location if culprit and culprit.location else case.subject.location
