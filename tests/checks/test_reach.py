@@ -152,7 +152,32 @@ def through_float(a, b):
     return F.mse_loss(a, b) - float(a.std())  # <-- here
 
 
-@pytest.mark.parametrize("loss", [l2_of_item, under_no_grad, through_float])
+def of_a_detached_tensor(a, b):
+    centre = a.detach().mean(0)  # <-- here
+    return F.mse_loss(a, b) + 0.1 * centre.pow(2).sum()
+
+
+def elementwise_under_no_grad(a, b):
+    with torch.no_grad():
+        penalty = a.pow(2)  # <-- here
+    return F.mse_loss(a, b) + 0.1 * penalty.sum()
+
+
+def of_data(a, b):
+    return F.mse_loss(a, b) + 0.1 * a.data.norm()  # <-- here
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        l2_of_item,
+        under_no_grad,
+        through_float,
+        of_a_detached_tensor,
+        elementwise_under_no_grad,
+        of_data,
+    ],
+)
 def test_a_stopped_term_is_lost(loss, examination, marked):
     case = examination(loss, torch.randn(6, 4, requires_grad=True), torch.randn(6, 4))
     (term,) = lost_terms(case)
@@ -186,8 +211,38 @@ def printed(a, b):
     return loss
 
 
+def shifted_rows(a, b):
+    row = a - a.max(1, keepdim=True).values.detach()
+    return (row.exp().sum(1).log() - (row * b.softmax(1)).sum(1)).mean()
+
+
+def straight_through(a, b):
+    return ((a + (a.round() - a).detach()) * b).mean()
+
+
+def straight_through_one_hot(a, b):
+    soft = a.softmax(1)
+    hard = F.one_hot(soft.argmax(1), 4).to(soft)
+    return ((hard - soft.detach() + soft) * b).sum()
+
+
+def stop_gradient_target(a, b):
+    return (1 - F.cosine_similarity(a, a.roll(1, 0).detach())).mean() + b.sum()
+
+
 @pytest.mark.parametrize(
-    "loss", [self_weighted, detached_denominator, constant_added, shifted_by_maximum, printed]
+    "loss",
+    [
+        self_weighted,
+        detached_denominator,
+        constant_added,
+        shifted_by_maximum,
+        printed,
+        shifted_rows,
+        straight_through,
+        straight_through_one_hot,
+        stop_gradient_target,
+    ],
 )
 def test_what_is_stopped_on_purpose_is_no_lost_term(loss, examination):
     case = examination(loss, torch.randn(6, 4, requires_grad=True), torch.randn(6, 4))

@@ -246,8 +246,9 @@ def lost_terms(case: Examination) -> tuple[LostTerm, ...]:
 
     A value may be stopped on purpose: a weight, a normaliser, a target. What is *added* to the
     loss and stopped does nothing for training: its gradient is thrown away, and the number that
-    remains is a constant to the optimiser. The value is nudged at two points: if the loss answers
-    by the same amount, whatever the inputs are, the stopped value is an added term.
+    remains is a constant to the optimiser. The value is nudged by the same at several points: if
+    the loss answers by the same amount, whatever the inputs are, the stopped value is an added
+    term, or all that the added term is made of.
     """
     trace = case.twin.trace
     if trace is None or case.twin.value is None or not case.twin.value.requires_grad:
@@ -262,7 +263,7 @@ def lost_terms(case: Examination) -> tuple[LostTerm, ...]:
 
 
 def _lost_term(case: Examination, stop: Stop) -> LostTerm | None:
-    if not _is_scalar(stop.value):
+    if not _is_continuous(stop.value):
         return None
     answers = [_answer(case, stop, number) for number in range(3)]
     if any(answer is None for answer in answers):
@@ -279,7 +280,8 @@ def _lost_term(case: Examination, stop: Stop) -> LostTerm | None:
     for leaf, name in enumerate(case.leaf_names):
         along = direction(case.point[leaf], case.seed, leaf, 72)
         moving = derivative(case.value_at(others), case.point, leaf, along)
-        if moving is None:
+        if moving is None or abs(moving) < NOTHING:
+            # Nothing is lost where the value would not answer: a straight-through estimator.
             continue
         held = derivative(case.value_at(trace.stops), case.point, leaf, along, scale=abs(moving))
         if held is None:
@@ -290,23 +292,25 @@ def _lost_term(case: Examination, stop: Stop) -> LostTerm | None:
     return None
 
 
-def _is_scalar(value: object) -> bool:
+def _is_continuous(value: object) -> bool:
     if isinstance(value, Tensor):
-        return value.numel() == 1 and value.is_floating_point()
+        return value.numel() > 0 and value.is_floating_point()
     return isinstance(value, float)
 
 
 def _answer(case: Examination, stop: Stop, number: int) -> float | None:
-    """By how much the loss changes for each unit of a nudge of the stopped value."""
+    """By how much the loss changes for a nudge of the stopped value."""
     trace = case.twin.trace
     assert trace is not None
     point: Point = case.point
     for leaf in range(len(case.leaf_names)):
         shift = 0.1 * number * direction(point[leaf], case.seed, leaf, 73, number)
         point = moved(point, leaf, shift)
-    nudge = 0.5 + 0.25 * number
-    nudged = [replace(s, value=s.value + nudge) if s is stop else s for s in trace.stops]
+    value = stop.value + 0.25 * (
+        direction(stop.value, case.seed, 74) if isinstance(stop.value, Tensor) else 1.0
+    )
+    nudged = [replace(s, value=value) if s is stop else s for s in trace.stops]
     try:
-        return (case.value_at(nudged)(point)[0] - case.value_at(trace.stops)(point)[0]) / nudge
+        return case.value_at(nudged)(point)[0] - case.value_at(trace.stops)(point)[0]
     except Exception:  # the user's code may refuse the point
         return None

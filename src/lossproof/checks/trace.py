@@ -62,6 +62,7 @@ BINARY = frozenset(
     squared_difference
     """.split()
 )
+SUBTRACTIONS = frozenset({"sub", "subtract", "rsub", "__sub__", "__rsub__"})
 ELEMENTWISE = BINARY | frozenset(
     """
     abs neg exp log log1p expm1 sqrt rsqrt square sigmoid tanh relu clamp clip float double half to
@@ -155,6 +156,8 @@ class Broadcast:
     right_inputs: frozenset[int]
     intended: bool
     """Whether an operand was given its axes of size 1 explicitly (``[:, None]``, ``keepdim``)."""
+    one_sided: bool = False
+    """Whether only one operand was, and the other is a vector of the same length."""
 
 
 @dataclass(eq=False)
@@ -465,6 +468,7 @@ class Recorder(Interceptor):
         if math.prod(shape) <= max(left.numel(), right.numel()):
             self._note_alignment(operation, left, right)
             return
+        marked = [operand for operand in (left, right) if id(operand) in self._singleton]
         self.broadcasts.append(
             Broadcast(
                 operation,
@@ -473,7 +477,11 @@ class Recorder(Interceptor):
                 tuple(shape),
                 self._origin.get(id(left), frozenset()),
                 self._origin.get(id(right), frozenset()),
-                not losses and (id(left) in self._singleton or id(right) in self._singleton),
+                bool(marked) and not losses,
+                len(marked) == 1
+                and operation.name in SUBTRACTIONS
+                and left.numel() == right.numel()
+                and min(left.dim(), right.dim()) == 1,
             )
         )
 

@@ -61,7 +61,18 @@ def larger(pred, target):
     return torch.relu(1 - torch.maximum(pred, target)).mean()  # <-- here
 
 
+def column_of_targets(pred, target):
+    return ((pred - target.unsqueeze(1)) ** 2).mean()  # <-- here
+
+
+def viewed_as_a_column(pred, target):
+    error = pred - target.view(-1, 1)  # <-- here
+    return error.abs().mean()
+
+
 WRONG = [
+    (column_of_targets, ("float[6]", "float[6]")),
+    (viewed_as_a_column, ("float[6]", "float[6]")),
     (mse, COLUMN),
     (mse, ("float[6]", "float[6,1]")),
     (built_in, COLUMN),
@@ -105,6 +116,19 @@ def none_added(a, b):
 
 def unsqueezed(a, b):
     return (a.unsqueeze(1) - b.unsqueeze(0)).pow(2).mean()
+
+
+def energy_distance(a, b):
+    between = (a.unsqueeze(1) - b).abs().mean()
+    within = (a.unsqueeze(1) - a).abs().mean() + (b.unsqueeze(1) - b).abs().mean()
+    return 2 * between - within
+
+
+def discrepancy(a, b):
+    def kernel(x, y):
+        return torch.exp(-((x.unsqueeze(1) - y) ** 2)).mean()
+
+    return kernel(a, a) + kernel(b, b) - 2 * kernel(a, b)
 
 
 def expanded(a, b):
@@ -158,6 +182,8 @@ def mean_subtracted(pred, target):
 RIGHT = [
     (none_added, ("float[6]", "float[6]")),
     (unsqueezed, ("float[6]", "float[6]")),
+    (energy_distance, ("float[6]", "float[6]")),
+    (discrepancy, ("float[6]", "float[6]")),
     (expanded, ("float[6]", "float[6]")),
     (viewed, ("float[6]", "float[6]")),
     (kept, ("float[6,3]", "float[3,6]")),

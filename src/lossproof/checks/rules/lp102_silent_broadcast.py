@@ -6,7 +6,8 @@ target)` and the like. It reports those whose operands come from different input
 whose result has more elements than either, unless an operand was given its axes of size 1 on
 purpose. It also reports a constant vector (a buffer) that was spread over the last axis of a
 pairwise result `[B, N, N]` where it only fits because both axes have one length: given a target of
-another length, the operation fails, and given a prediction of another length, it does not.
+another length, the operation fails, and given a prediction of another length, it does not. And it
+reports `pred - target[:, None]` for two vectors, if the loss has a slope where both are equal.
 
 ## Why it matters
 A prediction of shape `[N, 1]` minus a target of shape `[N]` is an `[N, N]` matrix of all
@@ -50,13 +51,15 @@ if TYPE_CHECKING:
     from lossproof.checks.examination import Examination
 
 RULE = RULES["LP102"]
+OFF = 0.01
+"""The share of the usual gradient that is left at a perfect fit of an accidental broadcast."""
 
 
 def examine(case: Examination) -> Iterable[Verdict]:
     """Report the broadcasts that nobody asked for, one for each line."""
     seen: set[tuple[str, int] | None] = set()
     for broadcast in case.trace.broadcasts:
-        if not is_silent(broadcast):
+        if not is_silent(broadcast) and not _misses_a_perfect_fit(case, broadcast):
             continue
         location = broadcast.operation.site.location
         line = None if location is None else (location.file, location.line)
@@ -78,6 +81,28 @@ def is_silent(broadcast: Broadcast) -> bool:
     """Whether two different inputs were spread over each other without being told to."""
     left, right = broadcast.left_inputs, broadcast.right_inputs
     return bool(left and right and left != right and not broadcast.intended)
+
+
+def _misses_a_perfect_fit(case: Examination, broadcast: Broadcast) -> bool:
+    """Whether `pred - target[:, None]` was meant to pair each prediction with its own target.
+
+    One operand has its axis of size 1 on purpose, which all pairs would need, too. But a distance
+    of all pairs (energy distance, MMD) has no slope where prediction and target are equal.
+    """
+    if not broadcast.one_sided or len(broadcast.left_inputs | broadcast.right_inputs) != 2:
+        return False
+    pair = sorted(broadcast.left_inputs | broadcast.right_inputs)
+    predictions = [i for i in pair if i in case.inputs.differentiable]
+    if len(broadcast.left_inputs) != 1 or len(predictions) != 1:
+        return False
+    leaf = case.inputs.differentiable.index(predictions[0])
+    target = next(i for i in pair if i != predictions[0])
+    values = list(case.inputs.values)
+    values[predictions[0]] = values[target].reshape(values[predictions[0]].shape).double()
+    fit = case.evaluate(values, dtype=torch.float64)
+    if fit.failed or case.twin.failed:
+        return False
+    return float(fit.gradient(leaf).norm()) > OFF * float(case.twin.gradient(leaf).norm())
 
 
 def _wrong_axis(case: Examination, alignment: Alignment) -> str | None:

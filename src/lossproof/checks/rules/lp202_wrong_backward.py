@@ -56,6 +56,8 @@ class MSE(torch.autograd.Function):
   something else than the derivative. That is said under *unproved*.
 - Values that the loss stops on purpose (`detach`, `no_grad`): finite differences hold them fixed.
 - Differences that come from a backward computing in float32.
+- A relative error below 1e-5 without a cause: a forward that iterates towards a fixed point, and a
+  backward that is exact there. That is said under *unproved*.
 """
 
 from __future__ import annotations
@@ -77,6 +79,8 @@ from lossproof.checks.rules._gradients import (
 from lossproof.checks.rules._whole_gradient import judge_whole_loss
 
 RULE = RULES["LP202"]
+APPROXIMATION = 1e-5
+"""Up to this relative error, a difference without a cause may be a forward that iterates."""
 
 
 def examine(case: Examination) -> Iterable[Verdict]:
@@ -103,7 +107,10 @@ def _verdicts(case: Examination, diagnosis: Diagnosis) -> Iterable[Verdict]:
     if verdict.status == "wrong":
         own = [fault for fault in diagnosis.faults if fault.rule == RULE.code]
         for fault in own:
-            yield _finding(case, diagnosis, fault)
+            if _is_approximation(diagnosis, fault):
+                yield _approximates(diagnosis, fault)
+            else:
+                yield _finding(case, diagnosis, fault)
         if not own:
             yield _named_elsewhere(diagnosis)
     elif verdict.status == "proved":
@@ -112,6 +119,24 @@ def _verdicts(case: Examination, diagnosis: Diagnosis) -> Iterable[Verdict]:
         yield RULE.unproved(f"`{name}`: {verdict.detail}")
     elif verdict.status == "raises":
         yield RULE.unproved(f"`{name}` cannot be run by itself: {verdict.detail}")
+
+
+def _is_approximation(diagnosis: Diagnosis, fault: Fault) -> bool:
+    """Whether the forward may iterate towards what the backward is the exact derivative of.
+
+    A slip of the pen has a cause that can be named, or is larger.
+    """
+    errors = [diagnosis.verdict.errors[k] for k in fault.arguments]
+    return fault.cause is None and fault.repair is None and max(errors) <= APPROXIMATION
+
+
+def _approximates(diagnosis: Diagnosis, fault: Fault) -> Verdict:
+    error = max(diagnosis.verdict.errors[k] for k in fault.arguments)
+    return RULE.unproved(
+        f"`{diagnosis.name}` misses the derivative of its forward by a relative {error:.1e}, and "
+        "no cause could be named: the forward may only approximate what the backward is the "
+        "derivative of"
+    )
 
 
 def _named_elsewhere(diagnosis: Diagnosis) -> Verdict:
