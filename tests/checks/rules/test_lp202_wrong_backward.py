@@ -204,26 +204,26 @@ def test_the_page(found, silent, page_code, module_of):
     assert silent("LP202", right.MSE, *inputs) is Status.PROVED
 
 
-class Root(Function):
-    """Newton's iteration for the square root, stopped early; the backward is the root's own."""
+class Anomaly(Function):
+    """Kepler's equation by a fixed number of steps; the backward is the solution's own."""
 
     @staticmethod
     def forward(ctx, input):
-        root = torch.ones_like(input)
-        for _ in range(5):
-            root = (root + input / root) / 2
-        ctx.save_for_backward(input)
-        return root.sum()
+        angle = input
+        for _ in range(10):
+            angle = input + 0.3 * torch.sin(angle)
+        ctx.save_for_backward(angle)
+        return (angle**2).sum()
 
     @staticmethod
     def backward(ctx, grad_output):
-        (input,) = ctx.saved_tensors
-        return grad_output / (2 * input.sqrt())
+        (angle,) = ctx.saved_tensors
+        return grad_output * 2 * angle / (1 - 0.3 * torch.cos(angle))
 
 
 def test_a_forward_that_iterates_is_not_convicted_for_the_last_digits():
-    report = lossproof.check(Root, torch.linspace(5.0, 7.0, 8).requires_grad_())
-    assert report.ok
+    report = lossproof.check(Anomaly, torch.linspace(0.1, 3.0, 8).requires_grad_())
+    assert "LP202" not in {finding.code for finding in report}
     details = [outcome.detail for outcome in report.unproved if outcome.code == "LP202"]
     assert len(details) == 1
     assert "may only approximate" in details[0]
