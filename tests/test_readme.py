@@ -1,5 +1,6 @@
 """Everything that the README shows is run: its files, its Python, its commands and their output."""
 
+import json
 import os
 import re
 import shlex
@@ -85,3 +86,29 @@ def test_the_table_of_rules_is_complete():
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\((?!http|#)([^)]+)\)", README))))
 def test_a_link_leads_somewhere(target):
     assert (ROOT / target).exists()
+
+
+def test_the_figures_are_those_of_the_committed_results():
+    def results(name):
+        path = ROOT / "benchmarks" / "results" / f"{name}.json"
+        return json.loads(path.read_text(encoding="utf-8"))["figures"]
+
+    mutation, alarms, cost = results("mutation"), results("false_alarms"), results("cost")
+    everything, holdout = mutation["total"], mutation["by_split"]["holdout"]
+    right, planted = alarms["right"], alarms["planted"]
+    slight, sign = planted["scaled by 1 + 1e-4"], planted["sign flipped at n = 1e6"]
+    for figure in (
+        f"found {everything['found']} of {everything['mutants']}; "
+        f"cause named {everything['named']}; the mutated line shown {everything['line_exact']}",
+        f"found {everything['gradcheck_fast']} (fast) to {everything['gradcheck_slow']} (slow)",
+        f"found {holdout['found']} of {holdout['mutants']}; cause named {holdout['named']}",
+        f"{sum(size['with_false_alarm'] for size in right.values())} false alarms in "
+        f"{sum(size['checks'] for size in right.values())} checks",
+        f"found {slight['found']} of {slight['checks']} | "
+        f"fast: {slight['gradcheck_fast']} of {slight['checks']}",
+        f"found {sign['found']} of {sign['checks']} | "
+        f"fast: {sign['gradcheck_fast']} of {sign['checks']}",
+        f"{cost['small']['median']:.2f} s at 320 elements",
+        f"{cost['large']['passes']['median']:.0f} forward and backward passes at a million",
+    ):
+        assert figure in README
