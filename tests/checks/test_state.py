@@ -479,3 +479,27 @@ def test_graphs_of_earlier_calls_survive_a_restore():
     state.restore()
     (gradient,) = torch.autograd.grad(value, x)
     assert torch.equal(gradient, torch.full((2,), 2.0))
+
+
+class Missing:
+    """What a library puts in the place of a package that is not installed."""
+
+    def __getattr__(self, name):
+        raise ImportError(f"{name}: the package is not installed")
+
+
+class Unbound:
+    """A proxy that stands for nothing at the moment."""
+
+    @property
+    def __class__(self):
+        raise RuntimeError("there is no current object")
+
+
+def test_stand_ins_that_raise_at_a_glance_are_left_alone(module_of):
+    losses = module_of("def loss(x):\n    return x.sum() if missing is not proxy else None\n")
+    losses.missing, losses.proxy = Missing(), Unbound()
+    state = State(losses.loss, Sources())
+    losses.loss(torch.ones(1))
+    assert state.changes() == []
+    state.restore()

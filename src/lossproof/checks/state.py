@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import functools
 import inspect
 import random
 from collections import deque
@@ -287,6 +288,15 @@ def _record(path: str, value: Any) -> _Memory | _Array | _Generator | None:
     return _Array(path, value) if isinstance(value, np.ndarray) else _generator(value)
 
 
+def _is_readable(value: Any) -> bool:
+    """Whether this can be looked at: a stand-in for a missing package may raise at a glance."""
+    try:
+        isinstance(value, Tensor), hasattr(value, "__dict__")
+    except Exception:
+        return False
+    return True
+
+
 def _is_object(value: Any) -> bool:
     """Whether this is an instance whose attributes may hold a loss's state."""
     if isinstance(value, (type, ModuleType, FunctionType, MethodType)):
@@ -316,7 +326,9 @@ class State:
 
     # ------------------------------------------------------------------ finding the places
     def _visit(self, path: str, value: Any, depth: int) -> None:
-        if depth > DEPTH or id(value) in self._seen or isinstance(value, (int, float, str, bytes)):
+        if depth > DEPTH or id(value) in self._seen or not _is_readable(value):
+            return
+        if isinstance(value, (int, float, str, bytes)):
             return
         self._seen[id(value)] = value
         record = _record(path, value)
@@ -336,7 +348,7 @@ class State:
             self._visit_class(path, value, depth)
         elif _is_object(value):
             self._visit_object(path, value, depth)
-        elif hasattr(value, "func") and hasattr(value, "keywords"):  # functools.partial
+        elif isinstance(value, functools.partial):
             for part in (value.func, value.args, value.keywords):
                 self._visit(path or "an argument of the partial", part, depth)
 
@@ -351,7 +363,7 @@ class State:
             for group in (value._parameters, value._buffers, value._modules):
                 self._add(_Dictionary(prefix, group), depth)
         self._add(_Dictionary(prefix, vars(value)), depth)
-        if hasattr(value, "func") and hasattr(value, "keywords"):
+        if isinstance(value, functools.partial):
             for part in (value.func, value.args, value.keywords):
                 self._visit(path, part, depth)
         self._visit(path, type(value), depth)
@@ -395,7 +407,7 @@ class State:
     def _add(self, bindings: _Bindings, depth: int) -> None:
         self._records.append(bindings)
         for name, value in bindings.kept.items():
-            if name in ("_parameters", "_buffers", "_modules"):
+            if name in ("_parameters", "_buffers", "_modules") or not _is_readable(value):
                 continue
             self._note_place(f"{bindings.prefix}{name}", bindings, name, value)
             self._visit(f"{bindings.prefix}{name}", value, depth + 1)
