@@ -394,7 +394,8 @@ class State:
         self._add(_Globals("", function.__globals__, names), depth)
         for name in names:
             module = function.__globals__.get(name)
-            file = getattr(module, "__file__", None) if isinstance(module, ModuleType) else None
+            is_module = issubclass(type(module), ModuleType)
+            file = getattr(module, "__file__", None) if is_module else None
             if file is not None and self._sources.owns(file):
                 self._add(_Globals(f"{name}.", vars(module), names), depth)
         self._add(_Dictionary(f"{function.__name__}.", vars(function)), depth)
