@@ -67,6 +67,15 @@ class LostTerm:
     name: str
 
 
+def why_unreachable(case: Examination) -> str | None:
+    """Why nothing can be said of how the leaves reach the loss; ``None`` where it can."""
+    if case.base.value is None:
+        return "the loss returns no number"
+    if case.twin.error is not None or case.twin.value is None:
+        return "the loss does not run in float64"
+    return None
+
+
 def reaches(case: Examination) -> tuple[Reach, ...]:
     """The answer for every leaf; measured once for a check."""
     if "reaches" not in case.notes:

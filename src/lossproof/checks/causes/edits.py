@@ -262,10 +262,6 @@ def _exchanged(number: int, node: ast.Call, one: int, other: int) -> Edit:
     return Edit(number, Kind.WRONG_FUNCTION, instead, call)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
 def _is_float_tensor(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
 

@@ -134,12 +134,6 @@ class _Hooks(ast.NodeTransformer):
         return node
 
 
-HOOKS = (
-    "_lp_binary", "_lp_negative", "_lp_value", "_lp_attribute", "_lp_method", "_lp_call",
-    "_lp_in_place",
-)  # fmt: skip
-
-
 def compiled(source: FunctionSource, tree: ast.FunctionDef, hooks: dict[str, Any]) -> Any:
     """A function made from ``tree`` with the globals and the closure of the original.
 

@@ -118,16 +118,6 @@ class FunctionSource:
             return self.location(self.returns[-1])
         return self.definition
 
-    def statement_of(self, node: ast.AST) -> ast.stmt | None:
-        """The simple statement that an expression stands in."""
-        for statement in ast.walk(self.tree):
-            if isinstance(statement, (ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Return,
-                                      ast.Expr)) and any(
-                child is node for child in ast.walk(statement)
-            ):  # fmt: skip
-                return statement
-        return None
-
 
 def source_of(function: Callable[..., Any] | None) -> FunctionSource | None:
     """Read a function's source; ``None`` where there is none (built in, or typed at a prompt)."""

@@ -7,7 +7,7 @@ without knowing the truth: three times the ``grad_output`` must give three times
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,6 @@ from lossproof.checks.witness import CustomFunction, relative_error
 
 Tensor = torch.Tensor
 Upstream = dict[int, Tensor]
-Claims = Callable[[Upstream], Sequence[Tensor]]
 
 LINEAR = 1e-6
 """Relative; rounding must not look like a fault."""

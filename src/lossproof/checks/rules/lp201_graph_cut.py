@@ -37,7 +37,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from lossproof.checks.reach import LostTerm, Reach, lost_terms, reaches
+from lossproof.checks.reach import LostTerm, Reach, lost_terms, reaches, why_unreachable
 from lossproof.checks.report import Severity
 from lossproof.checks.rules import RULES, Verdict
 from lossproof.checks.trace import Stop
@@ -66,13 +66,10 @@ def examine(case: Examination) -> Iterable[Verdict]:
     if not case.leaf_names:
         yield RULE.not_applicable("no input is a floating tensor, so there is no gradient")
         return
-    if case.base.value is None:
-        yield RULE.unproved("the loss returns no number")
+    obstacle = why_unreachable(case)
+    if obstacle is not None:
+        yield RULE.unproved(obstacle)
         return
-    if case.twin.error is not None or case.twin.value is None:
-        yield RULE.unproved("the loss does not run in float64")
-        return
-    found = 0
     lines = set()
     for reach in reaches(case):
         place = reach.location or reach.leaf
@@ -85,9 +82,8 @@ def examine(case: Examination) -> Iterable[Verdict]:
             )
         elif place not in lines:
             lines.add(place)
-            found += 1
             yield _finding(case, reach)
-    if not found and not any(reach.kind == "cut" for reach in reaches(case)):
+    if not any(reach.kind == "cut" for reach in reaches(case)):
         yield from _lost_or_proved(case)
 
 
@@ -103,7 +99,7 @@ def _lost_or_proved(case: Examination) -> Iterable[Verdict]:
 
 def _finding(case: Examination, reach: Reach) -> Verdict:
     stop = reach.culprits[0] if reach.culprits else None
-    dead = [r.name for r in reaches(case) if r.kind == "connected"]
+    connected = [r.name for r in reaches(case) if r.kind == "connected"]
     cut = [r.name for r in reaches(case) if r.kind == "cut" and r.culprits == reach.culprits]
     names = ", ".join(f"`{name}`" for name in cut)
     notes = [f"the value changes by {reach.derivative:.4g} along a random direction of "
@@ -112,7 +108,7 @@ def _finding(case: Examination, reach: Reach) -> Verdict:
         notes.append(
             "with what leaves the graph here held fixed, the value no longer depends on it"
         )
-    if not dead:
+    if not connected:
         notes.append("nothing that the loss returns has a gradient: `backward()` raises")
     library = stop.operation.site.library_location if stop else None
     return RULE.finding(

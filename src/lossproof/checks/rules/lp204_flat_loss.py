@@ -36,7 +36,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from lossproof.checks.reach import Reach, reaches
+from lossproof.checks.reach import Reach, reaches, why_unreachable
 from lossproof.checks.report import Severity
 from lossproof.checks.rules import RULES, Verdict
 
@@ -63,11 +63,9 @@ def examine(case: Examination) -> Iterable[Verdict]:
     if not case.leaf_names:
         yield RULE.not_applicable("no input is a floating tensor")
         return
-    if case.base.value is None:
-        yield RULE.unproved("the loss returns no number")
-        return
-    if case.twin.error is not None or case.twin.value is None:
-        yield RULE.unproved("the loss does not run in float64")
+    obstacle = why_unreachable(case)
+    if obstacle is not None:
+        yield RULE.unproved(obstacle)
         return
     flat = [reach for reach in reaches(case) if reach.kind == "flat"]
     alone = not any(reach.kind in ("connected", "cut") for reach in reaches(case))
