@@ -3,6 +3,7 @@
 import collections
 import math
 import random
+import time
 
 import numpy as np
 import pytest
@@ -493,3 +494,15 @@ def test_the_reference_is_called_with_a_state_of_its_own(examination):
     other = case.evaluate(dtype=torch.float64, subject=case.reference)
     assert other.error is None
     assert other.value.dtype is torch.float64
+
+
+def test_a_slow_loss_may_be_called_less_often(examination):
+    def slow(input, target):
+        time.sleep(0.05)
+        return (input - target).pow(2).mean()
+
+    assert examination(lambda a, b: (a - b).pow(2).mean(), *PAIR).affordable(10)
+    case = examination(slow, *PAIR)
+    assert case.call_seconds >= 0.05
+    assert case.affordable(2)
+    assert not case.affordable(100)

@@ -13,6 +13,7 @@ import copy as copying
 import functools
 import random
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ Tensor = torch.Tensor
 
 SMALL = 4096
 """Inputs with more elements are cut down along the batch for the probes that need many calls."""
+ALLOWANCE = 0.6
+"""Seconds that one rule may spend on calls that it could do without."""
 
 
 @dataclass(eq=False)
@@ -408,6 +411,24 @@ class Examination:
                 if not tried.failed and tried.value is not None:
                     return cut
         return self.inputs
+
+    @functools.cached_property
+    def call_seconds(self) -> float:
+        """How long one call on the small inputs takes, with the backward pass after it."""
+        times = []
+        for _ in range(2):
+            start = time.perf_counter()
+            self.evaluate(self.small.values)
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    def affordable(self, calls: int) -> bool:
+        """Whether a rule may make so many calls of this loss beyond the ones it cannot spare.
+
+        The calls are reckoned on the small inputs. A rule that may not makes fewer of them, and
+        says so in its verdict.
+        """
+        return calls * self.call_seconds <= ALLOWANCE
 
     # ------------------------------------------------------------------ as a function of numbers
     def value_at(self, stops: Sequence[Stop | None] | None) -> Value:
