@@ -101,7 +101,8 @@ class Outcome:
 class Report:
     """The verdicts of one check.
 
-    ``bool(report)`` and ``report.ok`` are true when there is no finding of any severity.
+    ``bool(report)`` and ``report.ok`` are true when there is no finding of any severity (and the
+    loss was looked at: a sweep has reports of losses that it could not load).
     ``report.unproved`` names what could not be decided, and why: an empty list of findings with
     a long list there is not a proof.
     """
@@ -117,11 +118,15 @@ class Report:
     """What the check took for granted, such as which input is the prediction."""
     reproduce: str | None = None
     """A command line or Python line that runs the same check again."""
+    suppressed: tuple[Finding, ...] = ()
+    """The findings that a ``# lossproof: ignore`` comment silences."""
+    not_checked: str | None = None
+    """Why the loss could not be looked at, where it could not: then there are no verdicts."""
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was found."""
-        return not self.findings
+        """Whether the loss was looked at, and nothing was found."""
+        return not self.findings and self.not_checked is None
 
     def __bool__(self) -> bool:
         return self.ok
@@ -166,9 +171,10 @@ class Report:
         """The report as JSON-safe data; :meth:`from_dict` gives it back."""
         data = asdict(self)
         data["ok"] = self.ok
-        for finding, plain in zip(self.findings, data["findings"], strict=True):
-            plain["severity"] = finding.severity.value
-            plain["evidence"] = dict(finding.evidence)
+        for name in ("findings", "suppressed"):
+            for finding, plain in zip(getattr(self, name), data[name], strict=True):
+                plain["severity"] = finding.severity.value
+                plain["evidence"] = dict(finding.evidence)
         for outcome, plain in zip(self.outcomes, data["outcomes"], strict=True):
             plain["status"] = outcome.status.value
         return data
@@ -178,7 +184,8 @@ class Report:
         """Rebuild a report from :meth:`to_dict`."""
         plain = {key: value for key, value in data.items() if key != "ok"}
         plain["location"] = _location(plain["location"])
-        plain["findings"] = tuple(_finding(item) for item in plain["findings"])
+        for name in ("findings", "suppressed"):
+            plain[name] = tuple(_finding(item) for item in plain[name])
         plain["outcomes"] = tuple(
             Outcome(**{**item, "status": Status(item["status"])}) for item in plain["outcomes"]
         )

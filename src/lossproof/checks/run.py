@@ -7,7 +7,7 @@ import io
 import os
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -16,13 +16,18 @@ from lossproof.checks.examination import Examination
 from lossproof.checks.inputs import Inputs, inputs_for
 from lossproof.checks.report import Finding, Location, Outcome, Report
 from lossproof.checks.rules import RULES, Rule, Verdict
+from lossproof.checks.rules.lp001_unused_suppression import VERDICTS
+from lossproof.checks.selection import selected
 from lossproof.checks.sources import is_library
 from lossproof.checks.subject import Subject, subject_of
+from lossproof.checks.suppressions import sorted_out
 from lossproof.checks.threads import threads_for
 from lossproof.checks.time_limit import time_limit
 from lossproof.errors import TimeLimitError, UsageError
 
 CRASH = "LP408"
+UNUSED = "LP001"
+"""The rule that looks at what the others said, and is run the last."""
 AFTER_A_CRASH = ("LP207", "LP401", "LP402", CRASH)
 """The rules that can say something of a loss whose forward raises."""
 AFTER_A_FAILED_BACKWARD = ("LP101", "LP102", "LP207", "LP401", "LP402", "LP403", CRASH)
@@ -41,6 +46,8 @@ def check(
     reference: Any = None,
     seed: int = 0,
     time_limit: float | None = 60.0,
+    select: Iterable[str] = (),
+    ignore: Iterable[str] = (),
 ) -> Report:
     """Find out whether a loss is right, and if not, what is wrong with it.
 
@@ -60,13 +67,18 @@ def check(
         reference: a loss known to be right, to compare with (rule LP103).
         seed: makes every random choice of the check reproducible.
         time_limit: seconds after which a loss that is still running is a finding; ``None`` waits.
+        select: the rules to run, by code, prefix or name (``["LP2", "overflow"]``); nothing means
+            all.
+        ignore: the rules to leave out.
 
     Returns:
         The :class:`~lossproof.checks.report.Report`; ``bool(report)`` is true if nothing was found.
+        What a comment ``# lossproof: ignore[CODE]`` silences is in ``report.suppressed``.
 
     Raises:
         UsageError: the request itself is wrong: nothing callable, inputs that do not fit the
-            signature, a specification with a typo, a device that is not there.
+            signature, a specification with a typo, a device that is not there, a rule that does not
+            exist.
 
     Example:
         >>> import torch, lossproof
@@ -85,32 +97,35 @@ def check(
         Griewank and Walther, "Evaluating Derivatives", 2008 (the dot-product test).
     """
     start = time.perf_counter()
+    rules = selected(select, ignore)
     # The caller may be in the middle of a validation, with gradients switched off.
     with torch.inference_mode(False), torch.enable_grad():
         subject = subject_of(loss)
         given = inputs_for(subject, inputs, seed)
         other = None if reference is None else subject_of(reference)
         case = Examination(subject, given, seed, other)
-        verdicts = _run_rules(case, time_limit)
+        verdicts = _run_rules(rules, case, time_limit)
     return _report(case, verdicts, seed, time.perf_counter() - start)
 
 
-def _run_rules(case: Examination, limit: float | None) -> list[Verdict]:
-    verdicts: list[Verdict] = []
+def _run_rules(rules: Sequence[Rule], case: Examination, limit: float | None) -> list[Verdict]:
+    verdicts: list[Verdict] = case.notes.setdefault(VERDICTS, [])
     try:
         with time_limit(limit), threads_for(case.inputs.numel):
             _refuse_missing_device(case)
             # The first call may print; the hundreds after it would only repeat that.
             with contextlib.redirect_stdout(_Nowhere()):
-                for rule in RULES.values():
+                for rule in sorted(rules, key=lambda rule: rule.code == UNUSED):
                     verdicts += _run_rule(rule, case)
     except TimeLimitError as error:
         done = {verdict.code for verdict in verdicts}
-        verdicts.append(_still_running(case, error, limit))
+        if any(rule.code == CRASH for rule in rules):
+            verdicts.append(_still_running(case, error, limit))
+            done.add(CRASH)
         verdicts += [
             rule.unproved("the time limit ended the check before")
-            for rule in RULES.values()
-            if rule.code not in done and rule.code != CRASH
+            for rule in rules
+            if rule.code not in done
         ]
     return _explained(verdicts)
 
@@ -187,16 +202,20 @@ def _explained(verdicts: Iterable[Verdict]) -> list[Verdict]:
 
 def _report(case: Examination, verdicts: Iterable[Verdict], seed: int, seconds: float) -> Report:
     listed = list(verdicts)
+    findings, silenced = sorted_out(
+        (verdict for verdict in listed if isinstance(verdict, Finding)), case.subject.location
+    )
     return Report(
         subject=case.subject.name,
         location=case.subject.location,
         inputs=tuple(str(argument) for argument in case.inputs.arguments),
-        findings=tuple(verdict for verdict in listed if isinstance(verdict, Finding)),
+        findings=findings,
         outcomes=tuple(verdict for verdict in listed if isinstance(verdict, Outcome)),
         seed=seed,
         seconds=seconds,
         assumptions=case.inputs.assumptions,
         reproduce=_reproduction(case.subject, case.inputs, seed),
+        suppressed=silenced,
     )
 
 

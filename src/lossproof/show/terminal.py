@@ -232,6 +232,7 @@ def _summary(report: Report) -> Text:
     parts = [_counted(errors, "error"), _counted(warnings, "warning")]
     parts += [f"{performance} performance"] if performance else []
     parts += [f"{len(report.unproved)} unproved"]
+    parts += [f"{len(report.suppressed)} suppressed"] if report.suppressed else []
     worst = min(COLOURS, key=lambda s: (not report.count(s), list(COLOURS).index(s)))
     style = "bold green" if report.ok else COLOURS[worst]
     return Text.assemble((", ".join(parts), style), f" in {report.seconds:.1f} s")
