@@ -225,6 +225,8 @@ class Examination:
         self.reference = reference
         self.notes: dict[str, Any] = {}
         """What one rule leaves for later ones, such as which gradient was convicted."""
+        self.asked: frozenset[str] = frozenset()
+        """The rules that were asked for by their code: they may take seconds."""
 
     # ------------------------------------------------------------------ calling the loss
     def evaluate(

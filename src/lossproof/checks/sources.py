@@ -7,6 +7,7 @@ import os
 import site
 import sys
 import sysconfig
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
@@ -166,14 +167,17 @@ class Sources:
             frame = frame.f_back
         return Site(inner, None)
 
+    def frames(self) -> Iterator[FrameType]:
+        """The frames of the user's own code, from the innermost to where the loss was called."""
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame.f_code.co_filename not in _CALLERS:
+            if self.owns(frame.f_code.co_filename):
+                yield frame
+            frame = frame.f_back
+
     def frame(self) -> FrameType | None:
         """The innermost frame of the user's own code."""
-        frame: FrameType | None = sys._getframe(1)
-        while frame is not None and not self.owns(frame.f_code.co_filename):
-            if frame.f_code.co_filename in _CALLERS:
-                return None
-            frame = frame.f_back
-        return frame
+        return next(self.frames(), None)
 
     def of_exception(self, error: BaseException) -> Location | None:
         """Where in the user's own code an exception came from."""

@@ -1,0 +1,109 @@
+"""Python waits for a number that the device has yet to compute.
+
+## What it does
+Finds where the call turns a tensor that was computed from the inputs into a Python value
+(`.item()`, `float(...)`, `int(...)`, `if tensor:`, `.tolist()`, `.numpy()`, `.cpu()`, `print`).
+
+## Why it matters
+On a GPU, operations are queued and Python runs ahead. A Python value cannot be had before the
+queue is empty, so each of these lines makes the two wait for each other; inside a loop it does so
+in every round. It also ends the graph that `torch.compile` can make of the loss.
+
+## Example
+```python
+def masked_mse(input, target, mask):
+    if mask.sum() == 0:
+        return (input * 0).sum()
+    return ((input - target) ** 2)[mask].mean()
+```
+
+## Use instead
+Let tensors decide:
+```python
+    squares = torch.where(mask, (input - target) ** 2, 0)
+    return squares.sum() / mask.sum().clamp(min=1)
+```
+
+## Not reported
+A number that is needed to refuse bad input (the test of an `if` that raises, an `assert`); a value
+that also takes the gradient away, which LP201 or LP204 reports; numbers of which the loss was given
+Python values; boolean indexing and `nonzero`, which wait on a GPU as well but often have no other
+form.
+"""
+
+from __future__ import annotations
+
+import ast
+import linecache
+from collections import Counter
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from lossproof.checks.report import Location, Severity
+from lossproof.checks.rules import RULES, Verdict
+from lossproof.checks.trace import Operation
+
+if TYPE_CHECKING:
+    from lossproof.checks.examination import Examination
+
+RULE = RULES["LP502"]
+WAITING = {
+    "item": "`.item()`", "__float__": "`float(...)`", "__int__": "`int(...)`",
+    "__bool__": "the truth of a tensor", "__index__": "the use of a tensor as an index",
+    "tolist": "`.tolist()`", "numpy": "`.numpy()`", "__array__": "the conversion to numpy",
+    "cpu": "`.cpu()`", "is_nonzero": "`is_nonzero`", "equal": "`torch.equal`",
+    "allclose": "`torch.allclose`", "__contains__": "`in`", "__repr__": "printing a tensor",
+    "__format__": "printing a tensor",
+}  # fmt: skip
+"""Operations that give Python a number, in words."""
+
+
+def examine(case: Examination) -> Iterable[Verdict]:
+    """Look for the lines at which Python waits."""
+    convicted = {stop.operation.index for stop in case.trace.stops if not stop.discrete}
+    waits: dict[Location, list[Operation]] = {}
+    for operation in case.trace.operations:
+        place = operation.site.location
+        if operation.name not in WAITING or operation.index in convicted or place is None:
+            continue
+        if operation.inputs and not _refuses_input(place):
+            waits.setdefault(place, []).append(operation)
+    if not waits:
+        yield RULE.proved(f"none of {len(case.trace.operations)} operations gives Python a number")
+        return
+    # A loop waits in every round: the line that waits most often is the one to mend first.
+    for place, operations in sorted(waits.items(), key=lambda item: -len(item[1])):
+        yield _finding(place, operations)
+
+
+def _finding(place: Location, operations: list[Operation]) -> Verdict:
+    names = Counter(WAITING[operation.name] for operation in operations)
+    what = names.most_common(1)[0][0]
+    often = f" {len(operations)} times in one call" if len(operations) > 1 else ""
+    return RULE.finding(
+        f"{what} makes Python wait for the device{often}",
+        severity=Severity.PERFORMANCE,
+        location=place,
+        cause="python-value",
+        evidence={"times": len(operations)},
+        help="keep the number a tensor: `torch.where` instead of `if`, `.clamp(min=1)` instead of "
+        "a test for 0, `.detach()` for what is only logged",
+    )
+
+
+def _refuses_input(place: Location) -> bool:
+    """Whether the value only decides whether to raise an error."""
+    try:
+        tree = ast.parse("".join(linecache.getlines(place.file)))
+    except SyntaxError:
+        return False
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assert) and _holds(node, place):
+            return True
+        if isinstance(node, ast.If) and _holds(node.test, place):
+            return any(isinstance(inner, ast.Raise) for inner in node.body)
+    return False
+
+
+def _holds(node: ast.expr | ast.stmt, place: Location) -> bool:
+    return node.lineno <= place.line <= (node.end_lineno or node.lineno)

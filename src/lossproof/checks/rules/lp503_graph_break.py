@@ -1,0 +1,127 @@
+"""`torch.compile` cannot make one graph of the loss.
+
+## What it does
+Traces the loss with TorchDynamo and reports every line at which the graph ends and a new one
+begins. That takes seconds where a whole check takes a tenth of one, so it happens only where it was
+asked for (`--select LP503`) or where TorchDynamo is in use already.
+
+## Why it matters
+A compiled loss fuses its operations into a few sweeps over memory. A break in the middle gives up
+the fusion across it, and goes back to Python in each step; under `fullgraph=True` it is an error.
+
+## Example
+```python
+def huber(input, target):
+    difference = (input - target).abs()
+    if difference.max() < 1:                    # a branch on a number that the graph computes
+        return (difference ** 2 / 2).mean()
+    return torch.where(difference < 1, difference ** 2 / 2, difference - 0.5).mean()
+```
+
+## Use instead
+Leave the choice to a tensor (`torch.where`), the number a tensor (no `.item()`), and logging and
+file access outside of the loss.
+
+## Not reported
+What runs once: a break that lies in the first call only, such as a warning or a lazy import.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lossproof.checks.examination import untouched_globals
+from lossproof.checks.report import Location, Severity
+from lossproof.checks.rules import RULES, Verdict
+
+if TYPE_CHECKING:
+    from lossproof.checks.examination import Examination
+
+RULE = RULES["LP503"]
+
+
+def examine(case: Examination) -> Iterable[Verdict]:
+    """Ask TorchDynamo where the graph breaks."""
+    if RULE.code not in case.asked and "torch._dynamo" not in sys.modules:
+        yield RULE.unproved("tracing takes seconds: ask for it with `--select LP503`")
+        return
+    if case.subject.kind == "autograd.Function":
+        yield RULE.not_applicable("an `autograd.Function` by itself is not compiled")
+        return
+    try:
+        explained = _explained(case)
+    except Exception as error:
+        yield RULE.unproved(f"TorchDynamo failed: {type(error).__name__}: {_first_line(error)}")
+        return
+    breaks = list(_breaks(case, explained))
+    if not breaks:
+        yield RULE.proved(f"one graph of {explained.op_count} operations")
+    yield from breaks
+
+
+def _explained(case: Examination) -> Any:
+    import torch._dynamo
+
+    arguments, _ = case.fresh(case.small.values, None)
+    with untouched_globals(case.seed), case.subject.state.lent(None), _compiling():
+        # A first call is made outside of the trace: it may import or warn once.
+        case.subject.call(*arguments)
+        return torch._dynamo.explain(case.subject.call)(*arguments)
+
+
+@contextlib.contextmanager
+def _compiling() -> Iterator[None]:
+    """Let TorchDynamo trace, silently, and forget afterwards what it has traced."""
+    logger = logging.getLogger("torch._dynamo")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with (
+            torch.compiler.set_stance("default"),
+            contextlib.redirect_stderr(io.StringIO()),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+        torch.compiler.reset()
+
+
+def _breaks(case: Examination, explained: Any) -> Iterator[Verdict]:
+    for reason in explained.break_reasons:
+        if not reason.graph_break:  # the end of the function
+            continue
+        yield RULE.finding(
+            f"the graph breaks: {_words(reason.reason)}",
+            severity=Severity.PERFORMANCE,
+            location=_place(case, reason.user_stack) or case.subject.location,
+            cause="graph-break",
+            evidence={"graphs": explained.graph_count, "breaks": explained.graph_break_count},
+            help="let tensors decide (`torch.where`) and stay tensors (no `.item()`); "
+            "`torch.compile(loss, fullgraph=True)` then says whether one graph is left",
+        )
+
+
+def _place(case: Examination, stack: Iterable[Any]) -> Location | None:
+    own = [frame for frame in stack if case.subject.sources.owns(frame.filename)]
+    return Location.at(own[-1].filename, own[-1].lineno, function=own[-1].name) if own else None
+
+
+def _words(reason: str) -> str:
+    """TorchDynamo's reason, in the user's words where it speaks of its own instructions."""
+    if reason.startswith("generic_jump"):
+        return "a branch depends on the value of a tensor"
+    return _first_line(reason)
+
+
+def _first_line(reason: object) -> str:
+    return str(reason).strip().partition("\n")[0].strip()

@@ -1,0 +1,53 @@
+"""LP504 quadratic-memory."""
+
+import torch
+import torch.nn.functional as F
+
+from lossproof.checks.report import Severity, Status
+
+CODE = "LP504"
+
+
+def test_a_large_matrix_over_all_pairs(found, marked):
+    def info_nce(a, b):
+        similarity = a @ b.T / 0.1  # <-- here
+        return F.cross_entropy(similarity, torch.arange(len(a)))
+
+    (finding,) = found(CODE, info_nce, "float[4200,2]", "float[4200,2]")
+    assert (finding.cause, finding.severity) == ("all-pairs", Severity.PERFORMANCE)
+    assert finding.location.line == marked(info_nce)
+    assert finding.evidence["bytes"] == 4200 * 4200 * 4
+
+
+def test_a_small_one_is_on_purpose(verdicts):
+    def info_nce(a, b):
+        return F.cross_entropy(a @ b.T / 0.1, torch.arange(len(a)))
+
+    (outcome,) = verdicts(CODE, info_nce, "float[8,4]", "float[8,4]")
+    assert outcome.status is Status.UNPROVED
+    # 8 x 8 floats are 256 bytes, at 4096 times the samples 4096 * 4096 times as much
+    assert "4 GiB" in outcome.detail
+
+
+def test_linear_memory_is_proved(silent):
+    assert silent(CODE, F.cross_entropy, "float[16,5]", "int[16]<5") is Status.PROVED
+    assert silent(CODE, F.mse_loss, "float[16,5]", "float[16,5]") is Status.PROVED
+
+
+def test_a_product_of_two_axes_is_no_square(silent):
+    def outer(input, target):
+        return (input[:, :, None] - target[:, None, :]).abs().mean()
+
+    assert silent(CODE, outer, "float[8,5]", "float[8,5]") is Status.PROVED
+
+
+def test_a_penalty_has_no_batch(silent):
+    class Penalty(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(4))
+
+        def forward(self):
+            return self.weight.pow(2).sum()
+
+    assert silent(CODE, Penalty()) is Status.NOT_APPLICABLE
