@@ -76,8 +76,8 @@ def test_a_comprehension_is_a_loop(examination, marked):
 
 def test_code_without_source_is_its_own_place():
     scope = {"torch": torch}
-    exec(compile("def loss(x):\n    t = 0\n    for i in range(9):\n        t = t + x[i]\n    return t",
-                 "nowhere.py", "exec"), scope)  # fmt: skip
+    text = "def loss(x):\n    t = 0\n    for i in range(9):\n        t = t + x[i]\n    return t"
+    exec(compile(text, "nowhere.py", "exec"), scope)
     counter = RepetitionCounter(Sources("nowhere.py"))
     with counter:
         scope["loss"](torch.ones(9))
