@@ -45,6 +45,14 @@ def test_how_often_in_a_loop(found):
     assert finding.evidence["times"] == 8
 
 
+def test_one_line_is_one_finding(found):
+    def twice(input, target):
+        count = int(target.sum().cpu().item())
+        return ((input - target) ** 2).sum() / (count + 1)
+
+    assert len(found(CODE, twice, "float[8]", "binary[8]")) == 1
+
+
 def test_input_may_be_refused(silent):
     def careful(input, target):
         assert (target >= 0).all(), "target must not be negative"

@@ -61,29 +61,29 @@ WAITING = {
 def examine(case: Examination) -> Iterable[Verdict]:
     """Look for the lines at which Python waits."""
     convicted = {stop.operation.index for stop in case.trace.stops if not stop.discrete}
-    waits: dict[Location, list[Operation]] = {}
+    waits: dict[tuple[str, int], list[Operation]] = {}
     for operation in case.trace.operations:
         place = operation.site.location
         if operation.name not in WAITING or operation.index in convicted or place is None:
             continue
         if operation.inputs and not _refuses_input(place):
-            waits.setdefault(place, []).append(operation)
+            waits.setdefault((place.file, place.line), []).append(operation)
     if not waits:
         yield RULE.proved(f"none of {len(case.trace.operations)} operations gives Python a number")
         return
     # A loop waits in every round: the line that waits most often is the one to mend first.
-    for place, operations in sorted(waits.items(), key=lambda item: -len(item[1])):
-        yield _finding(place, operations)
+    for operations in sorted(waits.values(), key=len, reverse=True):
+        yield _finding(operations)
 
 
-def _finding(place: Location, operations: list[Operation]) -> Verdict:
+def _finding(operations: list[Operation]) -> Verdict:
     names = Counter(WAITING[operation.name] for operation in operations)
     what = names.most_common(1)[0][0]
     often = f" {len(operations)} times in one call" if len(operations) > 1 else ""
     return RULE.finding(
         f"{what} makes Python wait for the device{often}",
         severity=Severity.PERFORMANCE,
-        location=place,
+        location=operations[0].site.location,
         cause="python-value",
         evidence={"times": len(operations)},
         help="keep the number a tensor: `torch.where` instead of `if`, `.clamp(min=1)` instead of "
