@@ -146,3 +146,13 @@ def test_an_exception_is_placed_in_the_users_own_code(marked):
         loss(torch.ones(2, 3))
     assert Sources().of_exception(caught.value).line == marked(loss)
     assert Sources().of_exception(ValueError("never raised")) is None
+
+
+def test_equal_code_in_two_files_keeps_its_own_file():
+    text = "def f():\n    return 1\n"
+    places = []
+    for file in ("one.py", "two.py"):
+        namespace = {}
+        exec(compile(text, file, "exec"), namespace)
+        places.append(locate(namespace["f"].__code__, 0).file)
+    assert places == ["one.py", "two.py"]

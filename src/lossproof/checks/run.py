@@ -17,7 +17,7 @@ from lossproof.checks.inputs import Inputs, inputs_for
 from lossproof.checks.report import Finding, Location, Outcome, Report
 from lossproof.checks.rules import RULES, Rule, Verdict
 from lossproof.checks.rules.lp001_unused_suppression import VERDICTS
-from lossproof.checks.selection import selected
+from lossproof.checks.selection import asked_for, selected
 from lossproof.checks.sources import is_library
 from lossproof.checks.subject import Subject, subject_of
 from lossproof.checks.suppressions import sorted_out
@@ -104,6 +104,7 @@ def check(
         given = inputs_for(subject, inputs, seed)
         other = None if reference is None else subject_of(reference)
         case = Examination(subject, given, seed, other)
+        case.asked = asked_for(select)
         verdicts = _run_rules(rules, case, time_limit)
     return _report(case, verdicts, seed, time.perf_counter() - start)
 

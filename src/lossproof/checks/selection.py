@@ -45,6 +45,16 @@ def selected(select: Iterable[str] = (), ignore: Iterable[str] = ()) -> tuple[Ru
     return rules
 
 
+def asked_for(select: Iterable[str]) -> frozenset[str]:
+    """The codes of the rules that ``select`` names one by one, and not by a prefix.
+
+    Example:
+        >>> asked_for(["LP4", "overflow"])
+        frozenset({'LP302'})
+    """
+    return frozenset(prefix for prefix in _prefixes(select) if prefix in RULES)
+
+
 def _longest(rule: Rule, prefixes: Iterable[str]) -> int:
     """The length of the longest of these prefixes that the rule's code has; 0 for none."""
     return max((len(prefix) for prefix in prefixes if rule.code.startswith(prefix)), default=0)

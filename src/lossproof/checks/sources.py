@@ -85,25 +85,30 @@ class Site:
         return excerpt(self.location)
 
 
-@lru_cache(maxsize=4096)
 def locate(code: CodeType, instruction: int) -> Location:
     """The source span of an instruction; without columns before Python 3.11."""
+    return _located(code, code.co_filename, instruction)
+
+
+@lru_cache(maxsize=4096)
+def _located(code: CodeType, file: str, instruction: int) -> Location:
+    """The same; the file is an argument because code of two files may compare equal."""
     name = getattr(code, "co_qualname", code.co_name)
     if hasattr(code, "co_positions"):
         span = next(islice(code.co_positions(), instruction // 2, None), None)
         line, end_line, column, end_column = span or (None, None, None, None)
         if line is not None:
-            first = linecache.getline(code.co_filename, line)
-            last = linecache.getline(code.co_filename, end_line or line)
+            first = linecache.getline(file, line)
+            last = linecache.getline(file, end_line or line)
             return Location.at(
-                code.co_filename,
+                file,
                 line,
                 _character(first, column),
                 end_line,
                 _character(last, end_column),
                 name,
             )
-    return Location.at(code.co_filename, _line(code, instruction), function=name)
+    return Location.at(file, _line(code, instruction), function=name)
 
 
 def _character(text: str, byte: int | None) -> int | None:

@@ -21,7 +21,9 @@ from lossproof.checks.report import Finding, Location
 from lossproof.checks.selection import prefix_of
 from lossproof.errors import UsageError
 
-COMMENT = re.compile(r"#\s*lossproof:\s*ignore(?:\s*\[(?P<words>[^\]]*)\])?(?![\w-])", re.IGNORECASE)
+COMMENT = re.compile(
+    r"#\s*lossproof:\s*ignore(?:\s*\[(?P<words>[^\]]*)\])?(?![\w-])", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """A `# lossproof: ignore` comment silences nothing.
 
 ## What it does
-Looks at every such comment in the source of the loss, from its first decorator to its last line, and
-reports those that silenced no finding of this check although every rule they name was run and had a
-verdict, and those that name a rule which does not exist.
+Looks at every such comment in the source of the loss, from its first decorator to its last line.
+Those are reported that silenced no finding of this check although every rule they name was run and
+had a verdict, and those that name a rule which does not exist.
 
 ## Why it matters
 A comment that was needed once hides the next fault at the same place. One with a typo in it never
