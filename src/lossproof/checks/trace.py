@@ -125,6 +125,9 @@ class Operation:
     """Which of the loss's inputs its operands come from."""
     unreduced: bool = False
     """Whether it was called with ``reduction="none"``."""
+    args: tuple[Any, ...] = field(default=(), repr=False)
+    kwargs: dict[str, Any] = field(default_factory=dict, repr=False)
+    out: Any = field(default=None, repr=False)
 
 
 @dataclass(eq=False)
@@ -403,6 +406,9 @@ class Recorder(Interceptor):
             self.inside[-1] if self.inside else None,
             origin,
             kwargs.get("reduction") == "none",
+            args,
+            kwargs,
+            out,
         )
         self.operations.append(operation)
         if name in RANDOM:
