@@ -30,7 +30,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from lossproof.checks.selection import selected
+from lossproof.checks.rule_selection import selected
 from lossproof.errors import UsageError
 
 if sys.version_info >= (3, 11):

@@ -15,9 +15,9 @@ import torch
 from lossproof.checks.examination import Examination
 from lossproof.checks.inputs import Inputs, inputs_for
 from lossproof.checks.report import Finding, Location, Outcome, Report
+from lossproof.checks.rule_selection import asked_for, selected
 from lossproof.checks.rules import RULES, Rule, Verdict
 from lossproof.checks.rules.lp001_unused_suppression import VERDICTS
-from lossproof.checks.selection import asked_for, selected
 from lossproof.checks.sources import is_library
 from lossproof.checks.subject import Subject, subject_of
 from lossproof.checks.suppressions import sorted_out

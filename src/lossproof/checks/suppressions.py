@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lossproof.checks.report import Finding, Location
-from lossproof.checks.selection import prefix_of
+from lossproof.checks.rule_selection import prefix_of
 from lossproof.errors import UsageError
 
 COMMENT = re.compile(
