@@ -1,0 +1,42 @@
+"""The Python functions that a loss is written in: itself, or the methods of its class."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+from lossproof.checks.causes.source import FunctionSource, source_of
+from lossproof.checks.subject import Subject
+
+
+def definitions(subject: Subject) -> Iterator[FunctionSource]:
+    """The sources of a loss: of the function, or of every method that its class has or inherits.
+
+    Only what lies in the user's own files counts (for a library's loss, in the library's).
+    """
+    for function in functions(subject):
+        source = source_of(function)
+        if source is not None and subject.sources.owns(source.file):
+            yield source
+
+
+def functions(subject: Subject) -> Iterator[Any]:
+    """The functions themselves. What a method overrides does not count."""
+    call: Any = subject.call
+    while isinstance(call, functools.partial):
+        call = call.func
+    owner = getattr(call, "__self__", call)
+    if inspect.isfunction(call):
+        yield inspect.unwrap(call)
+        return
+    cls = owner if isinstance(owner, type) else type(owner)
+    known: set[str] = set()
+    for base in cls.__mro__:
+        for name, member in vars(base).items():
+            function = getattr(member, "__func__", getattr(member, "fget", member))
+            # A constructor that is overridden still runs, called by the one above it.
+            if inspect.isfunction(function) and (name not in known or name == "__init__"):
+                known.add(name)
+                yield inspect.unwrap(function)
