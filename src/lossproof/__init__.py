@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
+    from lossproof.checks.assertion import assert_right
     from lossproof.checks.compare import compare
     from lossproof.checks.comparison import Comparison
     from lossproof.checks.report import Finding, Location, Outcome, Report, Severity
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from lossproof.errors import FindingsError, LossproofError, UsageError
 
 _HOMES = {
+    "assert_right": "lossproof.checks.assertion",
     "check": "lossproof.checks.run",
     "compare": "lossproof.checks.compare",
     "Comparison": "lossproof.checks.comparison",
@@ -42,6 +44,7 @@ __all__ = [
     "Report",
     "Severity",
     "UsageError",
+    "assert_right",
     "check",
     "compare",
 ]
