@@ -55,10 +55,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lossproof.checks.coupling import is_coupled
+from lossproof.checks.masked_positions import leftovers
 from lossproof.checks.report import Finding, Location, Severity
 from lossproof.checks.rules import RULES, Verdict
 from lossproof.checks.scaling import Scaling, scaling_of
-from lossproof.checks.selection import leftovers
 from lossproof.checks.terms import quotient, terms
 from lossproof.checks.variational import divergence_of, summed_beside
 
