@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import enum
 import linecache
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+from lossproof.checks.chart import Chart, chart_from_dict, chart_to_dict
 from lossproof.errors import FindingsError
 
 Number = int | float | str | bool | None
@@ -122,6 +125,11 @@ class Report:
     """The findings that a ``# lossproof: ignore`` comment silences."""
     not_checked: str | None = None
     """Why the loss could not be looked at, where it could not: then there are no verdicts."""
+    charts: tuple[Chart, ...] = ()
+    """The pictures, where they were measured: see :meth:`with_charts`."""
+    measure: Callable[[], tuple[Chart, ...]] | None = field(default=None, compare=False, repr=False)
+    """Measures the charts, which most readers of a report never ask for. No part of the data: it
+    is not compared, not serialised and not pickled."""
 
     @property
     def ok(self) -> bool:
@@ -167,9 +175,61 @@ class Report:
 
         return render(self)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The report as JSON-safe data; :meth:`from_dict` gives it back."""
-        data = asdict(self)
+    def with_charts(self) -> Report:
+        """The report with its charts, which are measured now if they were not before.
+
+        That takes about a second at most. A report that came out of :meth:`from_dict` or a pickle
+        has the charts that it was stored with.
+        """
+        if self.charts or self.measure is None:
+            return self
+        return replace(self, charts=self.measure())
+
+    def to_html(self, path: str | os.PathLike[str]) -> Path:
+        """Write the report as one HTML file that needs no network, and give back its path.
+
+        Args:
+            path: the file to write. It is replaced whole or not at all.
+
+        Example:
+            >>> import tempfile, lossproof
+            >>> report = lossproof.check(lambda input, target: (input - target).pow(2).mean(),
+            ...                          "float[4]", "float[4]")
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     report.to_html(folder + "/report.html").read_text()[:15]
+            '<!doctype html>'
+        """
+        from lossproof.show.html import render
+
+        target = Path(path)
+        part = target.with_name(f"{target.name}.{os.getpid()}.part")
+        try:
+            part.write_text(render([self]), encoding="utf-8")
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+        return target
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from lossproof.show.notebook import render
+
+        return render(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "measure": None}
+
+    def to_dict(self, *, charts: bool = False) -> dict[str, Any]:
+        """The report as JSON-safe data; :meth:`from_dict` gives it back.
+
+        Args:
+            charts: measure the charts first, so that they are part of the data.
+        """
+        if charts:
+            return self.with_charts().to_dict()
+        data = asdict(replace(self, charts=(), measure=None))
+        del data["measure"]
+        data["charts"] = [chart_to_dict(chart) for chart in self.charts]
         data["ok"] = self.ok
         for name in ("findings", "suppressed"):
             for finding, plain in zip(getattr(self, name), data[name], strict=True):
@@ -191,6 +251,7 @@ class Report:
         )
         plain["inputs"] = tuple(plain["inputs"])
         plain["assumptions"] = tuple(plain["assumptions"])
+        plain["charts"] = tuple(chart_from_dict(chart) for chart in plain["charts"])
         return cls(**plain)
 
     def replace(self, **changes: Any) -> Report:

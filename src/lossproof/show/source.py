@@ -49,18 +49,41 @@ class Line:
     after: str
 
 
-def lines_of(place: Location) -> list[Line]:
+def lines_of(place: Location, around: int = 0) -> list[Line]:
     """The lines of a location, with tabs expanded; nothing if no source can be found.
 
     Where the file no longer says what the location remembers, only the remembered line is shown.
+
+    Args:
+        place: where to look.
+        around: how many lines to show before and after; blank ones at the ends are left out.
     """
     last = place.end_line or place.line
-    texts = [linecache.getline(place.file, n).rstrip("\r\n") for n in range(place.line, last + 1)]
-    if place.source is not None and texts[0] != place.source:
-        texts = [place.source]
+    texts = [_text(place.file, n) for n in range(place.line, last + 1)]
+    changed = place.source is not None and texts[0] != place.source
+    if changed:
+        texts = [place.source or ""]
     if not texts[0].strip():
         return []
-    return [_split(place, place.line + i, text, i, len(texts)) for i, text in enumerate(texts)]
+    found = [_split(place, place.line + i, text, i, len(texts)) for i, text in enumerate(texts)]
+    if changed:
+        return found
+    before = [_plain(place.file, n) for n in range(max(place.line - around, 1), place.line)]
+    after = [_plain(place.file, n) for n in range(last + 1, last + around + 1)]
+    while before and not before[0].before.strip():
+        del before[0]
+    while after and not after[-1].before.strip():
+        del after[-1]
+    return [*before, *found, *after]
+
+
+def _text(file: str, number: int) -> str:
+    return linecache.getline(file, number).rstrip("\r\n")
+
+
+def _plain(file: str, number: int) -> Line:
+    """A line beside the span."""
+    return Line(number, visible(_text(file, number)), "", "")
 
 
 def _split(place: Location, number: int, text: str, index: int, count: int) -> Line:

@@ -1,0 +1,22 @@
+"""A report as a notebook shows it: a fragment of HTML in the colours of the page around it.
+
+It has no script, and every rule of its style sheet is confined to it. A notebook's own theme may be
+light where the system is dark, so nothing here asks the system: text takes the colour of the page,
+and all other colours can be read on light and on dark.
+"""
+
+from __future__ import annotations
+
+from markupsafe import Markup
+
+from lossproof.checks.report import Report
+from lossproof.show.html import environment
+
+
+def render(report: Report) -> str:
+    """The report as a fragment, its charts measured now if they were not before."""
+    templates = environment()
+    return templates.get_template("notebook.html").render(
+        report=report.with_charts(),
+        style=Markup(templates.loader_source("notebook.css")),
+    )
