@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from lossproof.checks.charts import charts_later
 from lossproof.checks.examination import Examination
 from lossproof.checks.inputs import Inputs, inputs_for
 from lossproof.checks.report import Finding, Location, Outcome, Report
@@ -217,6 +218,7 @@ def _report(case: Examination, verdicts: Iterable[Verdict], seed: int, seconds: 
         assumptions=case.inputs.assumptions,
         reproduce=_reproduction(case.subject, case.inputs, seed),
         suppressed=silenced,
+        measure=charts_later(case, {v.code for v in listed if isinstance(v, Finding)}),
     )
 
 
