@@ -14,6 +14,13 @@ class UsageError(LossproofError, ValueError):
     """
 
 
+class ImportFailedError(UsageError):
+    """The module that a loss is defined in could not be imported.
+
+    Every other loss of that module will fail alike.
+    """
+
+
 class FindingsError(LossproofError, AssertionError):
     """A check found something and the caller asked to be told by an exception.
 

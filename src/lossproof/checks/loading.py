@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from lossproof.errors import UsageError
+from lossproof.errors import ImportFailedError, UsageError
 
 FORMS = "write `FILE.py:NAME` or `package.module:NAME`"
 SHARED_INPUTS = ("inputs", "INPUTS", "example_inputs")
@@ -31,8 +31,8 @@ def load(target: str) -> tuple[Any, ModuleType]:
             be dotted, as in ``Class.method``.
 
     Raises:
-        UsageError: there is no such file, module or name, the import fails, or what is found
-            cannot be called.
+        UsageError: there is no such file, module or name, or what is found cannot be called.
+        ImportFailedError: the import fails.
     """
     place, name = _split(target)
     _put_on_path(os.getcwd())
@@ -160,23 +160,25 @@ def _imported(run: Callable[[], ModuleType], file: str | None) -> ModuleType:
     try:
         return run()
     except SyntaxError as error:
-        raise UsageError(
+        raise ImportFailedError(
             f"`{_shown(error.filename)}` line {error.lineno} is not valid Python: {error.msg}"
         ) from error
     except ModuleNotFoundError as error:
         place = _raised_at(error, file)
         if place is None:
             raise
-        raise UsageError(f"{place} needs the module `{error.name}`, which is not here") from error
+        raise ImportFailedError(
+            f"{place} needs the module `{error.name}`, which is not here"
+        ) from error
     except SystemExit as error:
         place = _raised_at(error, file) or "the module"
-        raise UsageError(
+        raise ImportFailedError(
             f"{place} ends the program (`SystemExit: {error.code}`) when it is imported; "
             'keep what should only run as a script under `if __name__ == "__main__":`'
         ) from error
     except Exception as error:
         place = _raised_at(error, file) or "the module"
-        raise UsageError(
+        raise ImportFailedError(
             f"{place} raises `{type(error).__name__}` when it is imported: {error}"
         ) from error
 

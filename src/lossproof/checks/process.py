@@ -25,8 +25,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lossproof.checks.report import Finding, Location, Number, Report
+from lossproof.checks.rule_selection import selected
 from lossproof.checks.rules import RULES
-from lossproof.errors import LossproofError, UsageError
+from lossproof.checks.suppressions import sorted_out
+from lossproof.errors import ImportFailedError, LossproofError, UsageError
 
 if TYPE_CHECKING:
     from lossproof.checks.comparison import Comparison
@@ -53,6 +55,12 @@ class Job:
     """Compare ``target`` with this instead of checking it."""
     seed: int = 0
     time_limit: float = 60.0
+    select: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    show_output: bool = True
+    """Pass on what the loss prints, to standard error."""
+    threads: int | None = None
+    """How many threads torch starts with; ``None`` leaves that to torch."""
     loading_time: float = 60.0
     """How long importing the file and making its inputs may take."""
     grace: float = 5.0
@@ -108,16 +116,37 @@ def _run(job: Job, answer: Path, trace: Path) -> int | None:
     process = subprocess.Popen(
         [sys.executable, "-m", WORKER, str(answer), str(trace)],
         stdin=subprocess.PIPE,
-        stdout=2,  # results alone go to standard output, and this is not one
+        # Results alone go to standard output, and this is not one.
+        stdout=2 if job.show_output else subprocess.DEVNULL,
+        stderr=None if job.show_output else subprocess.DEVNULL,
+        env=_environment(job),
         **_own_group(),
     )
+    _running.add(process)
     try:
         process.communicate(json.dumps(asdict(job)).encode(), timeout=job.longest)
         return process.returncode
     except subprocess.TimeoutExpired:
         return None
     finally:
+        _running.discard(process)
         _kill(process)
+
+
+_running: set[subprocess.Popen[bytes]] = set()
+
+
+def end_running() -> None:
+    """Kill every check that is running in a process of its own, in whatever thread."""
+    for process in tuple(_running):
+        _signal_group(process)
+
+
+def _environment(job: Job) -> dict[str, str] | None:
+    """The environment of the process; ``None`` for an unchanged one."""
+    if job.threads is None or "OMP_NUM_THREADS" in os.environ:
+        return None
+    return {**os.environ, "OMP_NUM_THREADS": str(job.threads)}
 
 
 def _own_group() -> dict[str, Any]:
@@ -129,17 +158,23 @@ def _own_group() -> dict[str, Any]:
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
     """End the process and whatever it has started, if anything still runs."""
-    if sys.platform != "win32":
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-    process.kill()
+    _signal_group(process)
     process.wait()
     if process.stdin is not None:
         with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
 
 
+def _signal_group(process: subprocess.Popen[bytes]) -> None:
+    if sys.platform != "win32":
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+
+
 def _read(job: Job, answer: Mapping[str, Any], started: float) -> Report | Comparison:
+    if "import" in answer:
+        raise ImportFailedError(answer["import"])
     if "usage" in answer:
         raise UsageError(answer["usage"])
     if "internal" in answer:
@@ -212,10 +247,10 @@ def _death(job: Job, code: int | None, trace: Trace) -> Finding:
     if trace.timed_out or code is None:
         return _still_running(job, trace)
     who = _who(job, trace.loading)
-    evidence: dict[str, Number] = {"exit_code": code}
+    evidence: dict[str, Number] = {**_phase(trace.loading), "exit_code": code}
     if code < 0:
         how = _signal_name(-code)
-        evidence = {"signal": how.partition(" ")[0]}
+        evidence = {**_phase(trace.loading), "signal": how.partition(" ")[0]}
         message = f"the interpreter dies of {how} in {who}"
     elif trace.fault is not None:
         message = f"the interpreter dies in {who}: {trace.fault}"
@@ -245,7 +280,7 @@ def _still_running(job: Job, trace: Trace) -> Finding:
         f"{_who(job, trace.loading)} was still running after {allowed:g} s",
         location=trace.place,
         cause="time-limit",
-        evidence={"time_limit": allowed},
+        evidence={**_phase(trace.loading), "time_limit": allowed},
         notes=("it was in a call that Python cannot interrupt, so the process was killed",),
         help="if the call at this line is only slow, give smaller inputs or a longer "
         "`--time-limit`",
@@ -258,10 +293,19 @@ def _ended(job: Job, exception: str, loading: bool, place: Mapping[str, Any] | N
         f"{_who(job, loading)} raises `{exception}`, which ends the program",
         location=None if place is None else Location(**place),
         cause="ends-program",
-        evidence={"exception": exception},
+        evidence={**_phase(loading), "exception": exception},
         notes=("it is no error, so what handles errors does not stop it",),
         help="raise an error, such as `ValueError`, where the inputs are at fault",
     )
+
+
+def _phase(loading: bool) -> dict[str, Number]:
+    return {"phase": "import"} if loading else {}
+
+
+def died_on_import(report: Report) -> bool:
+    """Whether the process of a check ended before the loss was called at all."""
+    return any(finding.evidence.get("phase") == "import" for finding in report.findings)
 
 
 def _who(job: Job, loading: bool) -> str:
@@ -287,16 +331,19 @@ def _signal_name(number: int) -> str:
 
 def _report(job: Job, finding: Finding, started: float) -> Report:
     """A report of which nothing is known but how the process ended."""
+    rules = selected(job.select, job.ignore)
+    wanted = any(rule.code == finding.code for rule in rules) or job.other is not None
+    findings, silenced = sorted_out((finding,) if wanted else (), None)
+    why = "the process ended before" if wanted else f"the process ended before: {finding.message}"
     return Report(
         subject=_names(job),
         location=finding.location,
         inputs=() if job.inputs is None else (job.inputs,),
-        findings=(finding,),
+        findings=findings,
         outcomes=tuple(
-            rule.unproved("the process ended before")
-            for rule in RULES.values()
-            if rule.code != finding.code and job.other is None
+            rule.unproved(why) for rule in rules if rule.code != finding.code and job.other is None
         ),
         seed=job.seed,
         seconds=time.perf_counter() - started,
+        suppressed=silenced,
     )

@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any, NoReturn, TextIO
 
 from lossproof.checks.process import Job
-from lossproof.errors import UsageError
+from lossproof.errors import ImportFailedError, UsageError
 
 
 def main() -> NoReturn:
@@ -73,6 +73,8 @@ class _Supervised:
         """The answer as JSON-safe data, under a key that says of which kind it is."""
         try:
             return self._verdict()
+        except ImportFailedError as error:
+            return {"import": str(error)}
         except UsageError as error:
             return {"usage": str(error)}
         except Exception as error:
@@ -103,7 +105,13 @@ class _Supervised:
         inputs = self._inputs((module, job.target))
         self._mark_checking()
         report = lossproof.check(
-            loss, *inputs, reference=reference, seed=job.seed, time_limit=job.time_limit
+            loss,
+            *inputs,
+            reference=reference,
+            seed=job.seed,
+            time_limit=job.time_limit,
+            select=job.select,
+            ignore=job.ignore,
         )
         return {"report": report.to_dict()}
 
