@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -39,6 +39,8 @@ class SpecialPoint:
     """Completes a sentence that begins with "when"."""
     parts: tuple[SpecialPoint, ...] = ()
     """Simpler points that this one gathers: where it fails, one of them may be to blame."""
+    spread: float = 0.01
+    """How far away, relative to the step from the given inputs, a point is still of its kind."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class Ladder:
     sizes: tuple[float, ...] = SIZES
     remote: float = 200.0
     """From here on the magnitudes are ones that training rarely reaches."""
+    scales: bool = True
+    """Whether the size is that of the values, not of an offset that is added to them."""
 
     def point(self, size: float) -> SpecialPoint:
         """The point of this magnitude."""
@@ -459,7 +463,40 @@ def _shifted(moved: _Moved, sign: float) -> Ladder:
         lambda size: f"{sign * size:g} is added to {moved.name}",
         SHIFTS,
         remote=500.0,
+        scales=False,
     )
+
+
+def squashed(inputs: Inputs) -> list[Ladder]:
+    """Probabilities that come from ever larger logits, for what cannot grow itself."""
+    return [_squashed(moved) for moved in moved_inputs(inputs) if moved.domain.kind is Kind.UNIT]
+
+
+def _squashed(moved: _Moved) -> Ladder:
+    logits = torch.logit(moved.tensor.double(), 1e-6)
+    unit = logits / largest(logits)
+    return Ladder(
+        lambda size: moved.to(torch.sigmoid(unit * size)),
+        lambda size: f"{moved.name} comes from logits of up to {size:g}",
+    )
+
+
+# ---------------------------------------------------------------------------- near a tie
+NEAR = 1e-3
+"""How far a prediction that is nearly right is off."""
+
+
+def nearness(inputs: Inputs) -> list[SpecialPoint]:
+    """Predictions that are nearly their target, as at the end of a training."""
+    found = []
+    for moved in moved_inputs(inputs):
+        if moved.domain.kind is Kind.REAL:
+            noise = moved.tensor / largest(moved.tensor) * NEAR
+            for name, other in _partners(moved):
+                words = f"{{name}} is within {NEAR:g} of {name}"
+                point = moved.point(other + noise, words)
+                found.append(replace(point, spread=0.1 * NEAR))
+    return found
 
 
 # ---------------------------------------------------------------------------- classes

@@ -1,0 +1,270 @@
+"""In float32 the loss or its gradient is finite and wrong, although the numbers it gets are exact.
+
+## What it does
+
+Computes the loss and its gradient in float32 and in float64 for the same numbers: confident logits,
+values scaled up to 20, values with a common offset of 100 or
+1000, a prediction that is nearly its target.
+Where float32 is off by more than 1 % and one rounding of the inputs explains less than a thirtieth
+of that, the way the loss is written down loses the digits, and the first operation whose result is
+wrong is named with its line.
+
+## Why it matters
+
+Two large numbers that are subtracted leave their rounding errors: `E[x^2] - E[x]^2` of values
+around 100 has no correct digit in float32, and it may be negative. Nothing is NaN, so nobody sees
+it; the network is trained on noise.
+
+## Example
+
+```python
+def variance(x):
+    return (x**2).mean(0) - x.mean(0) ** 2  # of values around 1000 nothing is left
+
+
+def spread_loss(x):
+    return variance(x).sum()
+```
+
+## Use instead
+
+```python
+def variance(x):
+    return ((x - x.mean(0)) ** 2).mean(0)
+
+
+def spread_loss(x):
+    return variance(x).sum()
+```
+
+## Not reported
+
+- A loss that is as good as its inputs: where a rounding of the inputs changes the true value as
+  much, no formula is better.
+- Values and gradients that are small beside those at the given inputs: 1e-9 in place of 2e-9 at a
+  perfect fit is no loss.
+- A point at which only a tie decides, such as the kink of `abs`: it must be wrong close by, too.
+- Losses that draw random numbers: those of float32 and float64 differ.
+- Results that are not finite; that is LP302.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+
+from lossproof.checks.accuracy import (
+    NARROW,
+    SIGNIFICANT,
+    Deviation,
+    beside,
+    deviation,
+    inherent,
+    probing_points,
+    size,
+)
+from lossproof.checks.examination import Evaluation, Examination
+from lossproof.checks.nonfinite import is_finite
+from lossproof.checks.report import Finding, Number, Severity
+from lossproof.checks.rules import RULES, Verdict
+from lossproof.checks.special_points import SpecialPoint
+from lossproof.checks.trace import Operation
+
+RULE = RULES["LP305"]
+
+TOLERATED = 1e-2
+"""The relative error from which on it matters."""
+EXPLAINED = 30.0
+"""How many times larger it must be than what the inputs' roundings explain."""
+
+Tensor = torch.Tensor
+
+
+@dataclass(frozen=True)
+class _Loss:
+    """A point at which digits are lost."""
+
+    point: SpecialPoint
+    what: str
+    error: float
+    explained: float
+    found: float
+    truth: float
+    operation: Operation | None
+
+
+def examine(case: Examination) -> Iterable[Verdict]:
+    """Compare float32 with float64 at every point where accuracy matters."""
+    why_not = _unusable(case)
+    if why_not is not None:
+        yield RULE.unproved(why_not)
+        return
+    points = probing_points(case)
+    given = case.evaluate(case.small.values, dtype=torch.float64)
+    if not points or given.failed or given.value is None:
+        yield RULE.not_applicable("there is no input whose magnitude can be raised")
+        return
+    tried = len(points) if case.affordable(2 * len(points)) else min(4, len(points))
+    lost, errors = [], []
+    for point in points[:tried]:
+        found = deviation(case, point.values)
+        if found is None or math.isinf(found.value):
+            continue
+        errors.append(max(_errors(found, given).values(), default=0.0))
+        one = _judged(case, point, found, given)
+        if one is not None:
+            lost.append(one)
+    if lost:
+        yield _finding(case, lost)
+    elif not errors:
+        yield RULE.unproved("the loss is not finite at the magnitudes that were tried")
+    else:
+        yield RULE.proved(_limit(errors))
+    if tried < len(points):
+        yield RULE.unproved(f"{len(points) - tried} points were left out because the loss is slow")
+
+
+def _limit(errors: list[float]) -> str:
+    small = [error for error in errors if error <= TOLERATED]
+    words = (
+        f"float32 has a relative error of at most {max(small, default=0.0):.1g} (value and "
+        f"gradient) at {len(small)} points with large, offset or nearly equal numbers"
+    )
+    if len(small) < len(errors):
+        words += f"; at {len(errors) - len(small)} more the loss is as uncertain as its inputs are"
+    return words
+
+
+def _unusable(case: Examination) -> str | None:
+    base = case.base
+    if base.value is None or not base.value.is_floating_point():
+        return "the loss gives no floating-point value to look at"
+    if not is_finite(base):
+        return "the loss is not finite at the given inputs"
+    if case.trace.random:
+        return "the loss draws random numbers, which differ between float32 and float64"
+    return None
+
+
+# ---------------------------------------------------------------------------- judging
+def _errors(found: Deviation, given: Evaluation) -> dict[str, float]:
+    """The relative errors of what is large enough to matter."""
+    errors = {}
+    if size([found.truth.value]) > SIGNIFICANT * size([given.value]):
+        errors["value"] = found.value
+    if size(found.truth.gradients) > SIGNIFICANT * size(given.gradients):
+        errors["gradient"] = found.gradient
+    return errors
+
+
+def _judged(
+    case: Examination, point: SpecialPoint, found: Deviation, given: Evaluation
+) -> _Loss | None:
+    errors = {what: e for what, e in _errors(found, given).items() if e > TOLERATED}
+    if not errors:
+        return None
+    explained = dict(
+        zip(("value", "gradient"), inherent(case, point.values, found.truth), strict=True)
+    )
+    near = deviation(case, beside(case, point))
+    if near is None:
+        return None
+    close_by = _errors(near, given)
+    for what, error in errors.items():
+        if error > EXPLAINED * explained[what] and close_by.get(what, 0.0) > TOLERATED:
+            return _described(case, point, found, what, error, explained[what])
+    return None
+
+
+def _described(
+    case: Examination, point: SpecialPoint, found: Deviation, what: str, error: float, limit: float
+) -> _Loss:
+    if what == "value":
+        shown = found.narrow.scalar, found.truth.scalar
+    else:
+        shown = size(found.narrow.gradients), size(found.truth.gradients)
+    return _Loss(point, what, error, limit, *shown, _first_wrong(case, point))
+
+
+def _first_wrong(case: Examination, point: SpecialPoint) -> Operation | None:
+    """The first operation of the forward pass whose float32 result is off.
+
+    Both types perform the same operations in the same order, or nothing is named.
+    """
+    runs = [
+        case.evaluate(point.values, dtype=dtype, record=True, backward=False)
+        for dtype in (NARROW, torch.float64)
+    ]
+    traces = [run.trace for run in runs]
+    if traces[0] is None or traces[1] is None:
+        return None
+    results = [
+        {operation.index: (operation, made) for operation, made in trace.results.values()}
+        for trace in traces
+        if trace is not None
+    ]
+    worst: tuple[float, Operation] | None = None
+    for index in sorted(results[0].keys() & results[1].keys()):
+        (operation, one), (twin, other) = results[0][index], results[1][index]
+        if operation.name != twin.name:
+            return None
+        error = _result_error(one, other)
+        if error > TOLERATED:
+            return operation
+        if worst is None or error > worst[0]:
+            worst = (error, operation)
+    return None if worst is None or worst[0] < 1e-4 else worst[1]
+
+
+def _result_error(one: object, other: object) -> float:
+    if not isinstance(one, Tensor) or not isinstance(other, Tensor) or one.shape != other.shape:
+        return 0.0
+    if not one.is_floating_point() or one.numel() == 0:
+        return 0.0
+    a, b = one.detach().double(), other.detach().double()
+    whole = float(b.norm())
+    error = float((a - b).norm()) / whole if whole else 0.0
+    return error if math.isfinite(error) else 0.0
+
+
+# ---------------------------------------------------------------------------- telling
+def _finding(case: Examination, lost: list[_Loss]) -> Finding:
+    first = max(lost, key=lambda one: (one.operation is not None, min(one.error, 1.0)))
+    operation = first.operation
+    location = operation.site.location if operation is not None else None
+    evidence: dict[str, Number] = {
+        f"{first.what} in float32": first.found,
+        f"{first.what} in float64": first.truth,
+        "relative error": first.error,
+        "explained by the inputs' rounding": first.explained,
+        "points": len(lost),
+    }
+    text = f"`{operation.site.text}`" if operation is not None else "the loss"
+    return RULE.finding(
+        f"{text} loses its digits in float32 when {first.point.words}: the {first.what} is off by "
+        f"{_percent(first.error)}",
+        severity=Severity.WARNING,
+        location=location or case.subject.location,
+        cause="cancellation" if operation is not None else "rounding",
+        evidence=evidence,
+        notes=[f"also when {one.point.words}" for one in lost if one is not first][:3],
+        help=_help(operation),
+    )
+
+
+def _percent(error: float) -> str:
+    return f"{100 * error:.0f} %" if error < 10 else f"a factor of {error:.2g}"
+
+
+def _help(operation: Operation | None) -> str:
+    name = "" if operation is None else operation.name.strip("_")
+    if name in ("sub", "rsub", "subtract", "add"):
+        return (
+            "two large numbers cancel here: subtract before squaring or multiplying "
+            "(`((x - x.mean()) ** 2).mean()` for a variance, `(a[:, None] - b[None]).square()` for "
+            "distances), or use `expm1`, `log1p`, `logsumexp`"
+        )
+    return "compute this part in float64 (`x.double()`), or rewrite it without the cancellation"
