@@ -57,14 +57,20 @@ class Job:
     time_limit: float = 60.0
     select: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
+    charts: bool = False
+    """Measure what an HTML report draws."""
     show_output: bool = True
     """Pass on what the loss prints, to standard error."""
     threads: int | None = None
     """How many threads torch starts with; ``None`` leaves that to torch."""
+    charts: bool = False
+    """Measure the charts, too, for a report that shows them."""
     loading_time: float = 60.0
     """How long importing the file and making its inputs may take."""
     grace: float = 5.0
     """How long after the time limit a process that has not ended by itself is killed."""
+    charting_time: float = 20.0
+    """How long measuring the charts may take, after the verdict."""
 
     @property
     def verdict_time(self) -> float:
@@ -79,6 +85,7 @@ class Job:
     def longest(self) -> float | None:
         """The time after which the process cannot be running unless something is badly wrong."""
         seconds = STARTUP_SECONDS + self.loading_time + self.verdict_time + self.grace
+        seconds += self.charting_time if self.charts else 0.0
         return seconds if math.isfinite(seconds) else None
 
 

@@ -17,10 +17,13 @@ import traceback
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from lossproof.checks.process import Job
 from lossproof.errors import ImportFailedError, UsageError
+
+if TYPE_CHECKING:
+    from lossproof.checks.report import Report
 
 
 def main() -> NoReturn:
@@ -29,7 +32,11 @@ def main() -> NoReturn:
     job = Job(**json.load(sys.stdin))
     _detach_standard_input()
     with open(trace, "w", encoding="utf-8") as file:
-        _answer_to(Path(answer), _Supervised(job, file).answer())
+        supervised = _Supervised(job, file)
+        _answer_to(Path(answer), supervised.answer())
+        if job.charts and supervised.report is not None:
+            # Whatever the loss does to the process now, its verdict is safe.
+            _answer_to(Path(answer), supervised.answer_with_charts(supervised.report))
         _leave()
 
 
@@ -66,6 +73,8 @@ class _Supervised:
         self.trace = trace
         self.loading = True
         self.owner = os.getpid()
+        self.report: Report | None = None
+        """The verdict of a check, once there is one."""
         faulthandler.enable(trace)
         os._exit = self._exit
 
@@ -82,6 +91,11 @@ class _Supervised:
             return {"internal": text, "traceback": traceback.format_exc()}
         except BaseException as error:
             return {"ended": self._ended(error)}
+
+    def answer_with_charts(self, report: Report) -> dict[str, Any]:
+        """The answer with the charts of the report, which are measured now."""
+        self._limit(self.job.charting_time)
+        return {"report": report.to_dict(charts=True)}
 
     def _verdict(self) -> dict[str, Any]:
         import torch
@@ -104,7 +118,7 @@ class _Supervised:
         reference = None if job.reference is None else load(job.reference)[0]
         inputs = self._inputs((module, job.target))
         self._mark_checking()
-        report = lossproof.check(
+        self.report = lossproof.check(
             loss,
             *inputs,
             reference=reference,
@@ -113,7 +127,7 @@ class _Supervised:
             select=job.select,
             ignore=job.ignore,
         )
-        return {"report": report.to_dict()}
+        return {"report": self.report.to_dict()}
 
     def _inputs(self, *losses: tuple[ModuleType, str]) -> tuple[Any, ...]:
         """The inputs that were asked for, else those beside the first loss that has any."""
