@@ -36,6 +36,8 @@ class LineChart:
     """What it shows and how to read it, in a sentence or two."""
     x_scale: Scale = "linear"
     y_scale: Scale = "linear"
+    y_range: tuple[float, float] | None = None
+    """What is to be in view whatever the numbers are, so that they can be read against it."""
 
 
 @dataclass(frozen=True)

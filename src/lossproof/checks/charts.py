@@ -36,8 +36,8 @@ ROWS = 8
 PATIENCE = 5.0
 """Seconds after which measuring is given up; it is planned to take about one."""
 CRASH = "LP408"
-EXACT = 1e-17
-"""An error of zero has no place on a logarithmic axis: it is drawn here."""
+EXACT = 1e-9
+"""Zero has no place on a logarithmic axis: errors below this are drawn here."""
 
 
 def charts_later(case: Examination, codes: Collection[str]) -> Measure | None:
@@ -137,12 +137,18 @@ def accuracy_charts(case: Examination) -> tuple[Chart, ...]:
             "magnitude of the inputs",
             "relative error",
             series := _by_type(measured, column),
-            "Against the same loss computed in float64." + _not_finite(series),
+            f"{_named(series)} against the same loss computed in float64: an error of 1 means "
+            "that no digit is right." + _not_finite(series),
             "log",
             "log",
+            (EXACT, 1.0),
         )
         for column, what in ((2, "value"), (3, "gradient"))
     )
+
+
+def _named(series: Sequence[Series]) -> str:
+    return ", ".join(one.label for one in series)
 
 
 def _by_type(measured: Accuracies, column: int) -> tuple[Series, ...]:

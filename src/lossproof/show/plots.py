@@ -89,14 +89,14 @@ def svg(chart: LineChart | HeatMap, name: str) -> str:
 
 # ---------------------------------------------------------------------------- drawing
 def _draw_lines(figure: Figure, chart: LineChart) -> None:
-    from matplotlib.ticker import NullFormatter
+    from matplotlib.ticker import FuncFormatter, NullFormatter
 
     axes = figure.add_subplot()
     axes.set_xscale(chart.x_scale)
     axes.set_yscale(chart.y_scale)
     for axis, scale in ((axes.xaxis, chart.x_scale), (axes.yaxis, chart.y_scale)):
         if scale == "log":  # its own labels are formulas, and formulas are not read here
-            axis.set_major_formatter("{x:.0e}")
+            axis.set_major_formatter(FuncFormatter(lambda number, _: _power(number)))
             axis.set_minor_formatter(NullFormatter())
     for number, series in enumerate(chart.series):
         look: dict[str, Any] = {"color": PALETTE[number % len(PALETTE)]}
@@ -109,6 +109,9 @@ def _draw_lines(figure: Figure, chart: LineChart) -> None:
     limits = _limits(chart.series) if chart.y_scale == "linear" else None
     if limits is not None:
         axes.set_ylim(*limits)
+    if chart.y_range is not None:
+        low, high = axes.get_ylim()
+        axes.set_ylim(min(low, chart.y_range[0]), max(high, chart.y_range[1]))
     _label(axes, chart.x_label, chart.y_label)
     axes.grid(True, color=INK, alpha=0.12, linewidth=0.6)
     if len(chart.series) > 1:
@@ -143,6 +146,11 @@ def _draw_matrix(figure: Figure, chart: HeatMap) -> None:
         axes.set_yticks([])
     _label(axes, chart.column_label, chart.row_label)
     figure.colorbar(image, ax=axes, label=_words(chart.value_label))
+
+
+def _power(number: float) -> str:
+    """A power of ten: ``1e-7``."""
+    return f"{number:.0e}".replace("e-0", "e-").replace("e+0", "e").replace("1e0", "1")
 
 
 def _label(axes: Axes, x: str, y: str) -> None:
