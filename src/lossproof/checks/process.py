@@ -58,13 +58,11 @@ class Job:
     select: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     charts: bool = False
-    """Measure what an HTML report draws."""
+    """Measure what an HTML report draws, once the verdict is safe."""
     show_output: bool = True
     """Pass on what the loss prints, to standard error."""
     threads: int | None = None
     """How many threads torch starts with; ``None`` leaves that to torch."""
-    charts: bool = False
-    """Measure the charts, too, for a report that shows them."""
     loading_time: float = 60.0
     """How long importing the file and making its inputs may take."""
     grace: float = 5.0
