@@ -112,8 +112,22 @@ def _changed(case: Examination, position: int, role: Role) -> Iterator[Degenerat
         if kept.numel():
             first = int(kept.min())
             yield batch(torch.full_like(value, first), f"every label is {first}", "one class")
+    elif role == "target" and value.is_floating_point() and domain.is_free:
+        yield from _flat_targets(value, domain, batch)
     elif role == "weight" and bool((value == 0).any()):
         yield batch(torch.zeros_like(value), "every weight is 0", "nothing counts")
+
+
+def _flat_targets(value: Tensor, domain: Domain, batch: Any) -> Iterator[DegenerateBatch]:
+    """Numbers to predict that are all the same, or 0 where the inputs show numbers around it."""
+    first = float(value.reshape(-1)[0])
+    flat = torch.full_like(value, first)
+    yield batch(flat, f"everything is {first:.4g}", "one class", counted=False)
+    if domain.kind in (Kind.REAL, Kind.NONNEGATIVE):
+        one = value.clone()
+        one[0] = 0
+        yield batch(one, "the first sample is 0", "one class", counted=False)
+        yield batch(torch.zeros_like(value), "everything is 0", "one class", counted=False)
 
 
 def _all_and_none(value: Tensor, batch: Any) -> Iterator[DegenerateBatch]:

@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lossproof.checks.report import Status
+from lossproof.checks.report import Finding, Status
+from lossproof.checks.rules import RULES
 
 MASK = torch.tensor([[1.0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
 LABELS = torch.tensor([0, 2, 1, 0, 1, 2])
@@ -131,6 +132,16 @@ def pixels_at(p, index):
     return chosen.pow(2).sum() / torch.tensor(chosen.shape[0])  # <-- here
 
 
+@wrong("div-forward", lambda: (real(6), plain(6)))
+def percentage_error(p, t):
+    return ((p - t) / t).abs().mean()  # <-- here
+
+
+@wrong("div-forward", lambda: (real(6), plain(6)))
+def explained_variance(p, t):
+    return ((p - t) ** 2).sum() / ((t - t.mean()) ** 2).sum()  # <-- here
+
+
 @pytest.mark.parametrize("name", WRONG)
 def test_found_with_its_line(name, found, lines_of, marked):
     loss, inputs, cause = WRONG[name]
@@ -216,6 +227,16 @@ def test_silent(name, silent):
     silent("LP304", loss, *inputs())
 
 
+@right(lambda: (real(6), plain(6)))
+def log_of_squared_targets(p, t):
+    return (p - torch.log(t**2 + 1e-6)).pow(2).mean()
+
+
+@right(lambda: (real(6), plain(6).abs() + 0.5))
+def prices_are_never_0(p, t):
+    return ((p - t) / t).abs().mean()
+
+
 # ---------------------------------------------------------------------------- what it says
 def test_the_mean_of_an_empty_selection_is_told_and_is_no_finding(verdicts):
     def loss(x, y):
@@ -233,6 +254,17 @@ def test_evidence_tells_how_often_such_a_batch_comes(found):
     evidence = found("LP304", loss, *inputs())[0].evidence
     assert evidence["value"] == "nan"
     assert math.isclose(evidence["share of batches"], 0.5**6)
+
+
+def test_a_line_is_reported_once(examination):
+    def pearson(x, y):
+        x, y = x - x.mean(), y - y.mean()
+        return 1 - (x * y).sum() / (x.norm() * y.norm())
+
+    case = examination(pearson, real(6), plain(6))
+    first = [v for v in RULES["LP301"].examine(case) if isinstance(v, Finding)]
+    assert len(first) == 1
+    assert not [v for v in RULES["LP304"].examine(case) if isinstance(v, Finding)]
 
 
 def test_nothing_to_go_without(verdicts):
