@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lossproof.checks.definitions import WORTH_PARSING, losses_in
+from lossproof.checks.loss_definitions import WORTH_PARSING, losses_in
 from lossproof.errors import UsageError
 
 SKIPPED_FOLDERS = {
@@ -55,8 +55,8 @@ class Discovery:
 
     losses: tuple[FoundLoss, ...]
     unreadable: tuple[UnreadableFile, ...] = ()
-    files: int = 0
-    """How many files were looked at."""
+    files: frozenset[Path] = frozenset()
+    """The files that were looked at."""
 
 
 def names_one_loss(target: str) -> bool:
@@ -94,7 +94,7 @@ def discover(targets: Sequence[str], *, root: Path, exclude: Iterable[str] = ())
                 continue
             for loss in found:
                 losses.setdefault(loss.target, loss)
-    return Discovery(tuple(losses.values()), tuple(unreadable.values()), len(files))
+    return Discovery(tuple(losses.values()), tuple(unreadable.values()), frozenset(files))
 
 
 def _named(target: str) -> FoundLoss:

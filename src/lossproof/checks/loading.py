@@ -91,7 +91,7 @@ def _from_file(path: Path) -> ModuleType:
         what = "is a folder" if path.is_dir() else f"is not there{_similar_files(path)}"
         raise UsageError(f"the file `{path}` {what}")
     path = path.resolve()
-    root, name = _package(path)
+    root, name = package_of(path)
     _put_on_path(str(root))
     if "." in name:
         return _imported(lambda: importlib.import_module(name), str(path))
@@ -105,7 +105,7 @@ def _similar_files(path: Path) -> str:
     return f"; did you mean `{folder / near[0]}`?" if near else ""
 
 
-def _package(path: Path) -> tuple[Path, str]:
+def package_of(path: Path) -> tuple[Path, str]:
     """The folder to import a file from and its dotted name, so that its relative imports work."""
     names = [path.stem]
     folder = path.parent

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,7 +18,16 @@ def render(result: Report | Comparison) -> str:
     JSON has no numbers for infinity and NaN; they are written as the strings ``"inf"``, ``"-inf"``
     and ``"nan"``, which ``float`` reads back.
     """
-    return json.dumps(_finite(result.to_dict()), indent=2, ensure_ascii=False, allow_nan=False)
+    return _text(result.to_dict())
+
+
+def render_all(reports: Iterable[Report]) -> str:
+    """A list of reports, each as :func:`render` writes it."""
+    return _text([report.to_dict() for report in reports])
+
+
+def _text(data: Any) -> str:
+    return json.dumps(_finite(data), indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def _finite(value: Any) -> Any:
