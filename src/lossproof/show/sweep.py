@@ -1,5 +1,4 @@
-"""The reports of many losses as text for people: what was found, what could not be checked, how many
-of each."""
+"""The reports of many losses as text for people, with a line that counts them."""
 
 from __future__ import annotations
 

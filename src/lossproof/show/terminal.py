@@ -41,7 +41,7 @@ def render(
             rules do not apply.
         quiet: show the findings alone.
     """
-    page = _Page(width, color)
+    page = Page(width, color)
     for finding in report.findings:
         _Drawing(page, finding).draw()
         page.blank()
@@ -51,7 +51,7 @@ def render(
     return page.text()
 
 
-class _Page:
+class Page:
     """Collects lines; wraps prose and leaves code alone."""
 
     def __init__(self, width: int, color: bool) -> None:
@@ -92,7 +92,7 @@ class _Page:
 class _Drawing:
     """One finding."""
 
-    def __init__(self, page: _Page, finding: Finding) -> None:
+    def __init__(self, page: Page, finding: Finding) -> None:
         self.page = page
         self.finding = finding
         self.colour = COLOURS[finding.severity]
@@ -187,7 +187,7 @@ def _number(value: Number) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _draw_verdicts(page: _Page, report: Report, verbose: bool) -> None:
+def _draw_verdicts(page: Page, report: Report, verbose: bool) -> None:
     rows = [("checked", "bold", _checked(report))]
     rows += [("assumed", "bold", Text(visible(line))) for line in report.assumptions]
     proved = _outcomes(report.proved) if report.ok or verbose else _names(report.proved)
