@@ -1,0 +1,1 @@
+"""Known losses, one file per family. Each file has ``LOSSES``."""

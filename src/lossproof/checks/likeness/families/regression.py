@@ -1,0 +1,588 @@
+"""Losses of a residual: squared, absolute, robust, quantile, and the likelihoods of regression."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from lossproof.checks.likeness.binding import pair, predicted_spread
+from lossproof.checks.likeness.known import KnownLoss, Reading, Term, Terms
+
+Tensor = torch.Tensor
+
+
+# ---------------------------------------------------------------------------- squared and absolute
+def squared_error(input: Tensor, target: Tensor) -> Terms:
+    return {"(input - target)^2": Term((input - target) ** 2)}
+
+
+def square_of_mean(input: Tensor, target: Tensor) -> Terms:
+    return {"mean(input - target)^2": Term((input - target).mean() ** 2)}
+
+
+def signed_error(input: Tensor, target: Tensor) -> Terms:
+    return {"target - input": Term(target - input)}
+
+
+def other_signed_error(input: Tensor, target: Tensor) -> Terms:
+    return {"input - target": Term(input - target)}
+
+
+def absolute_error(input: Tensor, target: Tensor) -> Terms:
+    return {"|input - target|": Term((input - target).abs())}
+
+
+def absolute_of_mean(input: Tensor, target: Tensor) -> Terms:
+    return {"|mean(input - target)|": Term((input - target).mean().abs())}
+
+
+def root_of_mean(input: Tensor, target: Tensor, *, eps: tuple[float, ...] = (0.0,)) -> Terms:
+    return {"sqrt(mean(e^2))": Term(((input - target) ** 2).mean().add(_one(eps)).sqrt())}
+
+
+def root_of_row_means(input: Tensor, target: Tensor) -> Terms:
+    rows = ((input - target) ** 2).reshape(len(input), -1)
+    return {"sqrt(mean(e^2))": Term(rows.mean(1).sqrt())}
+
+
+def root_of_column_means(input: Tensor, target: Tensor) -> Terms:
+    return {"sqrt(mean(e^2))": Term(((input - target) ** 2).mean(0).sqrt())}
+
+
+def _one(value: object) -> float:
+    assert isinstance(value, (int, float))
+    return float(value)
+
+
+def squared_log_error(input: Tensor, target: Tensor) -> Terms:
+    return {"log error^2": Term((torch.log1p(input) - torch.log1p(target)) ** 2)}
+
+
+def percentage_error(input: Tensor, target: Tensor) -> Terms:
+    return {"|error| / |target|": Term((input - target).abs() / target.abs())}
+
+
+def percentage_of_input(input: Tensor, target: Tensor) -> Terms:
+    return {"|error| / |input|": Term((input - target).abs() / input.abs())}
+
+
+# ---------------------------------------------------------------------------- robust
+def huber(input: Tensor, target: Tensor, *, delta: tuple[float, ...] = (1.0, 0.1)) -> Terms:
+    d = _one(delta)
+    error = (input - target).abs()
+    near = error <= d
+    return {
+        "e^2 near 0": Term(torch.where(near, error**2, 0), 0.5),
+        "|e| far from 0": Term(torch.where(near, 0, error), d),
+        "the constant far from 0": Term((~near).double(), -0.5 * d * d),
+    }
+
+
+def pseudo_huber(input: Tensor, target: Tensor, *, delta: tuple[float, ...] = (1.0,)) -> Terms:
+    return {"sqrt(1 + (e/delta)^2)": Term((1 + ((input - target) / _one(delta)) ** 2).sqrt())}
+
+
+def log_cosh(input: Tensor, target: Tensor) -> Terms:
+    error = input - target
+    return {"log cosh e": Term(torch.logaddexp(error, -error) - math.log(2))}
+
+
+def log_cosh_of_mean(input: Tensor, target: Tensor) -> Terms:
+    return {"log mean cosh e": Term(torch.cosh(input - target).mean().log())}
+
+
+def charbonnier(
+    input: Tensor, target: Tensor, *, eps: tuple[float, ...] = (1e-3, 1e-6, 1e-9, 1e-12, 1.0)
+) -> Terms:
+    return {"sqrt(e^2 + eps^2)": Term(((input - target) ** 2 + _one(eps) ** 2).sqrt())}
+
+
+def charbonnier_unsquared_eps(
+    input: Tensor, target: Tensor, *, eps: tuple[float, ...] = (1e-3, 1e-6, 1e-9, 1e-12)
+) -> Terms:
+    return {"sqrt(e^2 + eps)": Term(((input - target) ** 2 + _one(eps)).sqrt())}
+
+
+def wing(
+    input: Tensor,
+    target: Tensor,
+    *,
+    omega: tuple[float, ...] = (10.0, 5.0),
+    epsilon: tuple[float, ...] = (2.0, 0.5),
+) -> Terms:
+    w, e = _one(omega), _one(epsilon)
+    error = (input - target).abs()
+    near = error < w
+    constant = w - w * math.log(1 + w / e)
+    return {
+        "omega log(1 + |e|/epsilon) near 0": Term(
+            torch.where(near, w * torch.log1p(error / e), 0)
+        ),
+        "|e| far from 0": Term(torch.where(near, 0, error)),
+        "C far from 0": Term((~near).double(), -constant),
+    }
+
+
+def wing_divided_by_omega(
+    input: Tensor, target: Tensor, *, omega: tuple[float, ...] = (10.0,),
+    epsilon: tuple[float, ...] = (2.0,),
+) -> Terms:  # fmt: skip
+    w, e = _one(omega), _one(epsilon)
+    error = (input - target).abs()
+    near = error < w
+    constant = w - w * math.log(1 + w / e)
+    far = torch.where(near, 0, error - constant)
+    return {
+        "near": Term(torch.where(near, w * torch.log1p(error / w), 0), 1.0),
+        "far": Term(far, None),
+    }
+
+
+def _adaptive_wing(
+    input: Tensor, target: Tensor, omega: float, theta: float, epsilon: float, alpha: float,
+    inside: float,
+) -> Terms:  # fmt: skip
+    error = (input - target).abs()
+    near = error < theta
+    power = alpha - target
+    ratio = torch.full_like(target, theta / epsilon)
+    slope = omega / (1 + ratio**power) * power * ratio ** (power - 1) / epsilon
+    constant = theta * slope - omega * torch.log1p(ratio**power)
+    small = omega * torch.log1p((error / inside).clamp_min(1e-300) ** power)
+    return {
+        "omega log(1 + |e/epsilon|^(alpha - y)) near 0": Term(torch.where(near, small, 0)),
+        "A |e| far from 0": Term(torch.where(near, 0, slope * error)),
+        "C far from 0": Term(torch.where(near, 0, constant), -1.0),
+    }
+
+
+def adaptive_wing(
+    input: Tensor,
+    target: Tensor,
+    *,
+    omega: tuple[float, ...] = (14.0,),
+    theta: tuple[float, ...] = (0.5,),
+    epsilon: tuple[float, ...] = (1.0,),
+    alpha: tuple[float, ...] = (2.1,),
+) -> Terms:
+    w, t, e, a = _one(omega), _one(theta), _one(epsilon), _one(alpha)
+    return _adaptive_wing(input, target, w, t, e, a, e)
+
+
+def adaptive_wing_divided_by_omega(
+    input: Tensor,
+    target: Tensor,
+    *,
+    omega: tuple[float, ...] = (14.0,),
+    theta: tuple[float, ...] = (0.5,),
+    epsilon: tuple[float, ...] = (1.0,),
+    alpha: tuple[float, ...] = (2.1,),
+) -> Terms:
+    w, t, e, a = _one(omega), _one(theta), _one(epsilon), _one(alpha)
+    if w == e:
+        return {}
+    return _adaptive_wing(input, target, w, t, e, a, w)
+
+
+# ---------------------------------------------------------------------------- quantiles
+def _quantile_terms(input: Tensor, target: Tensor, quantile: object, power: int) -> Terms:
+    if isinstance(quantile, list):
+        if input.dim() < 2 or len(quantile) not in (input.shape[-1], input.shape[1]):
+            return {}
+        shape = [1] * input.dim()
+        axis = -1 if len(quantile) == input.shape[-1] else 1
+        shape[axis] = len(quantile)
+        q = torch.tensor(quantile, dtype=torch.float64).reshape(shape)
+        if target.dim() < input.dim():
+            target = target.unsqueeze(axis)
+    else:
+        q = torch.tensor(_one(quantile), dtype=torch.float64)
+    above = torch.relu(target - input) ** power
+    below = torch.relu(input - target) ** power
+    terms = {
+        "q (target - input)+": Term(q * above),
+        "(1 - q) (input - target)+": Term((1 - q) * below),
+    }
+    if q.numel() > 1:
+        terms["(1 - q) (target - input)+"] = Term((1 - q) * above, 0.0)
+        terms["q (input - target)+"] = Term(q * below, 0.0)
+    return terms
+
+
+def pinball(
+    input: Tensor, target: Tensor, *, quantile: tuple[object, ...] = (0.5, 0.9, 0.1)
+) -> Terms:
+    return _quantile_terms(input, target, quantile, 1)
+
+
+def _swapped_quantile(input: Tensor, target: Tensor, quantile: object, power: int) -> Terms:
+    if isinstance(quantile, list):
+        if all(abs(q + p - 1) < 1e-9 for q, p in zip(quantile, reversed(quantile), strict=True)):
+            pass
+        return _quantile_terms(input, target, [1 - q for q in quantile], power)
+    if quantile == 0.5:
+        return {}
+    return _quantile_terms(input, target, 1 - _one(quantile), power)
+
+
+def pinball_swapped(
+    input: Tensor, target: Tensor, *, quantile: tuple[object, ...] = ()
+) -> Terms:
+    return _swapped_quantile(input, target, quantile, 1)
+
+
+def expectile(
+    input: Tensor, target: Tensor, *, quantile: tuple[object, ...] = (0.5, 0.9, 0.1)
+) -> Terms:
+    return _quantile_terms(input, target, quantile, 2)
+
+
+def expectile_swapped(
+    input: Tensor, target: Tensor, *, quantile: tuple[object, ...] = ()
+) -> Terms:
+    return _swapped_quantile(input, target, quantile, 2)
+
+
+# ---------------------------------------------------------------------------- counts
+def poisson_log_rate(input: Tensor, target: Tensor) -> Terms:
+    return {"exp(input)": Term(torch.exp(input)), "target input": Term(target * input, -1.0)}
+
+
+def poisson_rate(
+    input: Tensor, target: Tensor, *, eps: tuple[float, ...] = (1e-8, 0.0, 1e-6, 1e-7)
+) -> Terms:
+    log = torch.log(input + _one(eps))
+    return {"input": Term(input), "target log input": Term(target * log, -1.0)}
+
+
+def tweedie(input: Tensor, target: Tensor, *, power: tuple[float, ...] = (1.5,)) -> Terms:
+    p = _one(power)
+    return {
+        "target input^(1-p) / (1-p)": Term(target * input ** (1 - p) / (1 - p), -1.0),
+        "input^(2-p) / (2-p)": Term(input ** (2 - p) / (2 - p)),
+    }
+
+
+# ---------------------------------------------------------------------------- likelihoods
+def _gaussian(input: Tensor, target: Tensor, log_variance: Tensor) -> Terms:
+    return {
+        "(input - target)^2 / variance": Term((input - target) ** 2 / log_variance.exp()),
+        "log variance": Term(log_variance),
+    }
+
+
+def gaussian_log_variance(input: Tensor, target: Tensor, spread: Tensor) -> Terms:
+    return _gaussian(input, target, spread)
+
+
+def gaussian_log_sigma(input: Tensor, target: Tensor, spread: Tensor) -> Terms:
+    return _gaussian(input, target, 2 * spread)
+
+
+def gaussian_variance(input: Tensor, target: Tensor, spread: Tensor) -> Terms:
+    return _gaussian(input, target, torch.log(spread))
+
+
+def gaussian_sigma(input: Tensor, target: Tensor, spread: Tensor) -> Terms:
+    return _gaussian(input, target, 2 * torch.log(spread))
+
+
+def gaussian_over_sigma(input: Tensor, target: Tensor, spread: Tensor) -> Terms:
+    return {
+        "(input - target)^2 / sigma": Term((input - target) ** 2 / spread),
+        "log sigma": Term(torch.log(spread), 2.0),
+    }
+
+
+def gaussian_over_log_variance(input: Tensor, target: Tensor, spread: Tensor) -> Terms:
+    return {
+        "(input - target)^2 / log variance": Term((input - target) ** 2 / spread),
+        "log variance": Term(spread),
+    }
+
+
+def laplace_log_scale(input: Tensor, target: Tensor, spread: Tensor) -> Terms:
+    return {
+        "|input - target| / b": Term((input - target).abs() / spread.exp()),
+        "log b": Term(spread),
+    }
+
+
+def laplace_scale(input: Tensor, target: Tensor, spread: Tensor) -> Terms:
+    return {
+        "|input - target| / b": Term((input - target).abs() / spread),
+        "log b": Term(torch.log(spread)),
+    }
+
+
+def beta_gaussian(
+    input: Tensor, target: Tensor, spread: Tensor, *, beta: tuple[float, ...] = (0.5,)
+) -> Terms:
+    each = (input - target) ** 2 / spread + torch.log(spread)
+    return {"nll variance^beta": Term(each * spread ** _one(beta))}
+
+
+# ---------------------------------------------------------------------------- agreement
+def _concordance(input: Tensor, target: Tensor, unbiased: bool) -> Tensor:
+    x, y = input.reshape(-1), target.reshape(-1)
+    share = 1 / (len(x) - unbiased)
+    covariance = ((x - x.mean()) * (y - y.mean())).sum() * share
+    total = x.var(unbiased=unbiased) + y.var(unbiased=unbiased) + (x.mean() - y.mean()) ** 2
+    return 2 * covariance / total
+
+
+def concordance(input: Tensor, target: Tensor) -> Terms:
+    return {"concordance": Term(_concordance(input, target, False), -1.0)}
+
+
+def concordance_unbiased(input: Tensor, target: Tensor) -> Terms:
+    return {"concordance": Term(_concordance(input, target, True), -1.0)}
+
+
+def concordance_mixed(input: Tensor, target: Tensor) -> Terms:
+    x, y = input.reshape(-1), target.reshape(-1)
+    r = _correlation(x, y)
+    total = x.var() + y.var() + (x.mean() - y.mean()) ** 2
+    return {"concordance": Term(2 * r * x.std() * y.std() / total, -1.0)}
+
+
+def concordance_without_means(input: Tensor, target: Tensor) -> Terms:
+    x, y = input.reshape(-1), target.reshape(-1)
+    covariance = ((x - x.mean()) * (y - y.mean())).mean()
+    total = x.var(unbiased=False) + y.var(unbiased=False)
+    return {"concordance": Term(2 * covariance / total, -1.0)}
+
+
+def concordance_unsquared_means(input: Tensor, target: Tensor) -> Terms:
+    x, y = input.reshape(-1), target.reshape(-1)
+    covariance = ((x - x.mean()) * (y - y.mean())).mean()
+    total = x.var(unbiased=False) + y.var(unbiased=False) + (x.mean() - y.mean())
+    return {"concordance": Term(2 * covariance / total, -1.0)}
+
+
+def concordance_of_deviations(input: Tensor, target: Tensor) -> Terms:
+    x, y = input.reshape(-1), target.reshape(-1)
+    covariance = ((x - x.mean()) * (y - y.mean())).mean()
+    total = x.std(unbiased=False) + y.std(unbiased=False) + (x.mean() - y.mean()) ** 2
+    return {"concordance": Term(2 * covariance / total, -1.0)}
+
+
+def _correlation(x: Tensor, y: Tensor) -> Tensor:
+    x, y = x - x.mean(-1, keepdim=True), y - y.mean(-1, keepdim=True)
+    return (x * y).sum(-1) / (x.norm(dim=-1) * y.norm(dim=-1))
+
+
+def pearson(input: Tensor, target: Tensor) -> Terms:
+    return {"correlation": Term(_correlation(input.reshape(-1), target.reshape(-1)), -1.0)}
+
+
+def pearson_rows(input: Tensor, target: Tensor) -> Terms:
+    if input.dim() < 2 or input.shape[-1] < 2:
+        return {}
+    return {"correlation": Term(_correlation(input, target), -1.0)}
+
+
+def pearson_columns(input: Tensor, target: Tensor) -> Terms:
+    if input.dim() != 2 or input.shape[0] < 2:
+        return {}
+    return {"correlation": Term(_correlation(input.t(), target.t()), -1.0)}
+
+
+def cosine_uncentred(input: Tensor, target: Tensor) -> Terms:
+    x, y = input.reshape(-1), target.reshape(-1)
+    return {"cosine": Term((x * y).sum() / (x.norm() * y.norm()), -1.0)}
+
+
+HUBER = "Huber, Robust Estimation of a Location Parameter, 1964"
+ROOT = "return torch.sqrt(((input - target) ** 2).mean() + eps)"
+
+LOSSES = (
+    KnownLoss(
+        "mse", "the mean squared error", "torch.nn.MSELoss",
+        r"\bmse\b|mean squared error|squared error|\bl2 loss|mseloss", pair,
+        (
+            Reading(squared_error),
+            Reading(square_of_mean, "squares the mean of the errors, so that errors of opposite "
+                    "sign cancel", "return ((input - target) ** 2).mean()"),
+            Reading(other_signed_error, "sums signed errors, which cancel",
+                    "return ((input - target) ** 2).mean()"),
+            Reading(signed_error, "sums signed errors, which cancel",
+                    "return ((input - target) ** 2).mean()"),
+        ),
+        unlike=r"\brmse\b|root|\bbce\b|\bkl\b|log", everyday=True,
+    ),
+    KnownLoss(
+        "rmse", "the root mean squared error", "its definition",
+        r"\brmse\b|root mean square|rmseloss", pair,
+        (
+            Reading(root_of_mean),
+            Reading(root_of_row_means),
+            Reading(root_of_column_means),
+            Reading(absolute_error, "takes the root of each squared error, which is the mean "
+                    "absolute error", ROOT, r"\bmae\b|\bl 1\b"),
+            Reading(squared_error, "takes no root", ROOT, r"\bmse\b"),
+        ),
+        unlike=r"log|rmsle",
+    ),
+    KnownLoss(
+        "l1", "the mean absolute error", "torch.nn.L1Loss",
+        r"\bmae\b|\bl 1 loss|\bl 1\b|mean absolute error|absolute error|maeloss", pair,
+        (
+            Reading(absolute_error),
+            Reading(absolute_of_mean, "takes the absolute value of the mean error, in which errors "
+                    "of opposite sign cancel", "return (input - target).abs().mean()"),
+            Reading(other_signed_error, "sums signed errors, which cancel",
+                    "return (input - target).abs().mean()"),
+            Reading(signed_error, "sums signed errors, which cancel",
+                    "return (input - target).abs().mean()"),
+        ),
+        unlike=r"smooth|percentage|log|cross|bce|scaled", everyday=True,
+    ),
+    KnownLoss(
+        "msle", "the mean squared logarithmic error", "its definition",
+        r"\bmsle\b|squared log", pair, (Reading(squared_log_error),), unlike=r"root|rmsle",
+    ),
+    KnownLoss(
+        "mape", "the mean absolute percentage error", "its definition",
+        r"\bmape\b|percentage", pair,
+        (
+            Reading(percentage_error),
+            Reading(percentage_of_input, "divides by the prediction instead of the target",
+                    "return ((input - target) / target).abs().mean()", r"symmetric|smape"),
+        ),
+        unlike=r"symmetric|smape|weighted|wmape",
+    ),
+    KnownLoss(
+        "huber", "the Huber loss", HUBER, r"huber|smooth l 1|smooth l1|smoothl1", pair,
+        (Reading(huber), Reading(pseudo_huber)), unlike=r"quantile|quantil|ber hu|reverse|berhu",
+        everyday=True,
+        mend="torch.where(e.abs() <= delta, 0.5 * e**2, delta * (e.abs() - 0.5 * delta))",
+    ),
+    KnownLoss(
+        "log-cosh", "the log-cosh loss", "its definition", r"log cosh|logcosh", pair,
+        (
+            Reading(log_cosh),
+            Reading(log_cosh_of_mean, "takes the logarithm of the mean, not the mean of the "
+                    "logarithms", "return (e + F.softplus(-2 * e) - math.log(2)).mean()"),
+        ),
+    ),
+    KnownLoss(
+        "charbonnier", "the Charbonnier loss",
+        "Charbonnier et al., Two Deterministic Half-Quadratic Regularization Algorithms, 1994",
+        r"charbon", pair, (Reading(charbonnier), Reading(charbonnier_unsquared_eps)),
+    ),
+    KnownLoss(
+        "wing", "the wing loss", "Feng et al., Wing Loss, 2018", r"wing", pair,
+        (
+            Reading(wing),
+            Reading(wing_divided_by_omega, "divides by omega where it should divide by epsilon",
+                    "omega * torch.log(1 + e.abs() / epsilon)"),
+        ),
+        unlike=r"adaptive|awing",
+        mend="torch.where(e < omega, omega * torch.log(1 + e / epsilon), "
+        "e - (omega - omega * math.log(1 + omega / epsilon)))  # e = |input - target|",
+    ),
+    KnownLoss(
+        "adaptive-wing", "the adaptive wing loss", "Wang et al., Adaptive Wing Loss, 2019",
+        r"adaptive wing|awing|a wing", pair,
+        (
+            Reading(adaptive_wing),
+            Reading(adaptive_wing_divided_by_omega, "divides the error by omega within the power "
+                    "where it should divide by epsilon, so that its branches do not meet",
+                    "omega * torch.log(1 + (e / epsilon) ** (alpha - target))"),
+        ),
+    ),
+    KnownLoss(
+        "pinball", "the quantile loss", "Koenker and Bassett, Regression Quantiles, 1978",
+        r"quantile|pinball", pair,
+        (
+            Reading(pinball),
+            Reading(pinball_swapped, "weights the two sides the other way round: it learns the "
+                    "quantile 1 - q", "torch.max(q * (target - input), (q - 1) * (target - input))"
+                    ".mean()"),
+        ),
+        unlike=r"huber",
+    ),
+    KnownLoss(
+        "expectile", "the expectile loss",
+        "Newey and Powell, Asymmetric Least Squares Estimation and Testing, 1987", r"expectile",
+        pair,
+        (
+            Reading(expectile),
+            Reading(expectile_swapped, "weights the two sides the other way round: it learns the "
+                    "expectile 1 - tau",
+                    "e = target - input; (torch.where(e > 0, tau, 1 - tau) * e**2).mean()"),
+        ),
+    ),
+    KnownLoss(
+        "poisson-nll", "the Poisson negative log-likelihood", "torch.nn.PoissonNLLLoss",
+        r"poisson", pair, (Reading(poisson_log_rate), Reading(poisson_rate)), unlike=r"zero|zip",
+        everyday=True, mend="return (torch.exp(log_rate) - target * log_rate).mean()",
+    ),
+    KnownLoss(
+        "tweedie", "the Tweedie deviance", "Tweedie, 1984; Jorgensen, 1987", r"tweedie", pair,
+        (Reading(tweedie),),
+    ),
+    KnownLoss(
+        "gaussian-nll", "the Gaussian negative log-likelihood", "torch.nn.GaussianNLLLoss",
+        r"gaussian nll|gaussian neg|nll gauss|normal nll|gauss nll|hetero|gaussian log|"
+        r"aleatoric|gaussian likelihood|nllloss gauss|gaussiannll",
+        predicted_spread,
+        (
+            Reading(gaussian_variance),
+            Reading(gaussian_log_variance),
+            Reading(gaussian_sigma),
+            Reading(gaussian_log_sigma),
+            Reading(gaussian_over_sigma, "divides the squared error by sigma instead of sigma^2",
+                    "0.5 * ((input - target) / sigma) ** 2 + torch.log(sigma)"),
+            Reading(gaussian_over_log_variance, "divides by the logarithm of the variance",
+                    "0.5 * ((input - target) ** 2 * torch.exp(-log_var) + log_var)"),
+        ),
+        unlike=r"beta|mixture|mdn|laplace", everyday=True,
+        mend="0.5 * (torch.log(var) + (input - target) ** 2 / var)",
+    ),
+    KnownLoss(
+        "beta-nll", "the beta-NLL",
+        "Seitzer et al., On the Pitfalls of Heteroscedastic Uncertainty Estimation, 2022",
+        r"beta nll|beta gauss", predicted_spread, (Reading(beta_gaussian),),
+    ),
+    KnownLoss(
+        "laplace-nll", "the Laplace negative log-likelihood", "Laplace, 1774", r"laplac",
+        predicted_spread, (Reading(laplace_scale), Reading(laplace_log_scale)),
+        unlike=r"laplacian|pyramid|regular|mixture",
+        mend="torch.log(2 * b) + (input - target).abs() / b",
+    ),
+    KnownLoss(
+        "concordance", "1 minus the concordance correlation",
+        "Lin, A Concordance Correlation Coefficient, 1989", r"concordance|\bccc\b|cccloss", pair,
+        (
+            Reading(concordance),
+            Reading(concordance_unbiased),
+            Reading(concordance_mixed),
+            Reading(concordance_without_means,
+                    "leaves the squared difference of the means out of the denominator",
+                    "2 * cov / (var_x + var_y + (mean_x - mean_y) ** 2)"),
+            Reading(concordance_unsquared_means,
+                    "has the difference of the means in the denominator, not squared",
+                    "2 * cov / (var_x + var_y + (mean_x - mean_y) ** 2)"),
+            Reading(concordance_of_deviations,
+                    "has standard deviations in the denominator where variances belong",
+                    "2 * cov / (var_x + var_y + (mean_x - mean_y) ** 2)"),
+        ),
+        unlike=r"survival|index|cindex",
+    ),
+    KnownLoss(
+        "pearson", "1 minus the Pearson correlation", "Pearson, 1895",
+        r"pearson|correlation", pair,
+        (
+            Reading(pearson),
+            Reading(pearson_rows),
+            Reading(pearson_columns),
+            Reading(cosine_uncentred, "does not subtract the means: this is the cosine",
+                    "x, y = x - x.mean(), y - y.mean()", r"cos"),
+        ),
+        unlike=r"concordance|cross|\bccc\b|auto|\bncc\b|decorrel|spear",
+    ),
+)  # fmt: skip
+

@@ -1,0 +1,319 @@
+"""Which known loss a loss is, or which it fails to be and by what."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from lossproof.checks.examination import Examination
+from lossproof.checks.likeness.draws import Draws
+from lossproof.checks.likeness.fit import (
+    SAME,
+    Deviation,
+    Fit,
+    all_columns,
+    deviations,
+    fit,
+    right_columns,
+)
+from lossproof.checks.likeness.known import (
+    Binding,
+    KnownLoss,
+    Reading,
+    Slot,
+    Terms,
+    known_losses,
+)
+from lossproof.checks.likeness.options import Options
+from lossproof.checks.roles import role_by_name, roles_of
+
+Tensor = torch.Tensor
+
+MOST_DRAWS = 30
+FEWEST_DRAWS = 6
+ROWS_PER_TERM = 3
+LARGEST = 20_000
+"""Inputs with more elements are left alone: their definitions would take too long."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """A loss and a known one that it equals, or nearly equals in a way that is known."""
+
+    known: KnownLoss
+    reading: Reading
+    binding: Binding
+    options: dict[str, Any]
+    fit: Fit
+    points: int
+    factor: float
+    wrong: tuple[Deviation, ...] = ()
+    """The terms with wrong coefficients."""
+    negated: bool = False
+    swapped: bool = False
+
+    @property
+    def right(self) -> bool:
+        """Whether the loss is what the literature says."""
+        return not (self.reading.wrong or self.wrong or self.negated or self.swapped)
+
+
+class Likeness:
+    """The loss under check, its values at fresh draws, and the search through known losses."""
+
+    def __init__(self, case: Examination) -> None:
+        self.case = case
+        self.options = Options(case.subject)
+        self.words = names_of(case)
+        trace = case.base.trace
+        self.called = {o.name for o in trace.operations} if trace is not None else set()
+        self.slots = _slots(case)
+        self.neutral = _neutral(case, self.slots)
+        self.draws = Draws(case, self.neutral)
+        self.open = tuple(s for s in self.slots if s.position not in self.neutral)
+        self._values: dict[int, float | None] = {}
+
+    # ------------------------------------------------------------------ the loss's own values
+    def value(self, draw: int) -> float | None:
+        """The loss's value in float64; ``None`` where it has none that is finite."""
+        if draw not in self._values:
+            found = self.case.evaluate(self.draws[draw], dtype=torch.float64, backward=False)
+            value = None
+            if found.error is None and found.value is not None:
+                total = float(found.value.detach().double().sum())
+                value = total if abs(total) < 1e300 else None
+            self._values[draw] = value
+        return self._values[draw]
+
+    @functools.cached_property
+    def usable(self) -> bool:
+        """Whether the loss gives finite values that vary."""
+        sizes = sum(slot.value.numel() for slot in self.slots)
+        if not self.slots or sizes > LARGEST or not self.case.affordable(MOST_DRAWS):
+            return False
+        values = [self.value(draw) for draw in range(3)]
+        return None not in values and len(set(values)) > 1
+
+    def points(self, count: int) -> list[int]:
+        """The first ``count`` draws at which the loss has a value."""
+        found = []
+        for draw in range(min(count + 6, MOST_DRAWS)):
+            if self.value(draw) is not None:
+                found.append(draw)
+            if len(found) == count:
+                break
+        return found
+
+    # ------------------------------------------------------------------ the search
+    def matches(self) -> Iterator[Match]:
+        """Everything that fits, likeliest first."""
+        for known in known_losses():
+            claimed = known.claimed_by(self.words) or not self.called.isdisjoint(known.calls)
+            for binding in known.roles(self.open):
+                by_arguments = known.claimed_by_arguments(binding)
+                if not (claimed or by_arguments or known.everyday):
+                    continue
+                found = self._match(known, binding, deep=claimed or by_arguments)
+                if found is not None:
+                    yield found
+                    if found.right:
+                        break
+
+    def claims(self) -> list[KnownLoss]:
+        """The known losses that the name claims and whose inputs fit."""
+        return [
+            known
+            for known in known_losses()
+            if known.claimed_by(self.words) and any(True for _ in known.roles(self.open))
+        ]
+
+    def _match(self, known: KnownLoss, binding: Binding, deep: bool) -> Match | None:
+        """The first reading that fits, in the order of their declaration; else the nearest."""
+        inexact: list[Match] = []
+        for reading in known.readings:
+            if reading.wrong is not None and not (deep and self._slips(reading, binding)):
+                continue
+            for found in self._readings(known, reading, binding, deep):
+                if not found.wrong and not found.negated:
+                    return found
+                inexact.append(found)
+        guilty = [match for match in inexact if not self._excused(match)]
+        return min(guilty, key=lambda m: (len(m.wrong), m.fit.residual), default=None)
+
+    def _slips(self, reading: Reading, binding: Binding) -> bool:
+        """Whether this slip is one, or is said by the names to be meant."""
+        for role, pattern in reading.needs.items():
+            if re.search(pattern, _words(binding[role].name)) is None:
+                return False
+        return reading.unless is None or re.search(reading.unless, self._all_names) is None
+
+    @property
+    def _all_names(self) -> str:
+        return " ".join([self.words, *(_words(slot.name) for slot in self.slots)])
+
+    def _readings(
+        self, known: KnownLoss, reading: Reading, binding: Binding, deep: bool
+    ) -> Iterator[Match]:
+        for options in self.options.choices(reading.terms):
+            found = self._try(known, reading, binding, options, deep)
+            if found is not None:
+                yield found
+            if not deep and not options:
+                return
+
+    def _try(
+        self,
+        known: KnownLoss,
+        reading: Reading,
+        binding: Binding,
+        options: dict[str, Any],
+        deep: bool,
+    ) -> Match | None:
+        first = self.terms(reading, binding, options, 0)
+        if not first:
+            return None
+        whole = len(first) > 1 and deep and reading.wrong is None
+        wanted = (len(first) if whole else 1) + 2
+        samples, values = self._samples(reading, binding, options, wanted)
+        if len(samples) < wanted or not self._fits(samples, values, whole):
+            return None
+        wanted = min(max(FEWEST_DRAWS, ROWS_PER_TERM * len(first)), MOST_DRAWS - 4)
+        samples, values = self._samples(reading, binding, options, wanted)
+        if len(samples) < wanted:
+            return None
+        groups, columns = right_columns(samples)
+        same = fit(values, columns)
+        if same is not None and same.exact and self._constant_fits(known, same, values):
+            right = same.positive(all_seen=reading.wrong is not None)
+            if right or (same.negative and reading.wrong is None):
+                return Match(
+                    known, reading, binding, options, same, len(samples), same.coefficients[0],
+                    negated=not right, swapped=self._swapped(binding),
+                )  # fmt: skip
+        if not whole:
+            return None
+        _, columns = all_columns(samples)
+        each = fit(values, columns)
+        if each is None or not each.exact or not each.determined:
+            return None
+        factor, wrong = deviations(samples[0], each.coefficients)
+        if not wrong:
+            return None
+        return Match(
+            known, reading, binding, options, each, len(samples), factor, tuple(wrong)
+        )  # fmt: skip
+
+    def _constant_fits(self, known: KnownLoss, found: Fit, values: Tensor) -> bool:
+        return known.constant_free or abs(found.offset) <= SAME * float(values.abs().max())
+
+    def _fits(self, samples: Sequence[Terms], values: Tensor, whole: bool) -> bool:
+        columns = (all_columns if whole else right_columns)(samples)[1]
+        quick = fit(values, columns)
+        return quick is not None and quick.exact
+
+    def _samples(
+        self, reading: Reading, binding: Binding, options: dict[str, Any], count: int
+    ) -> tuple[list[Terms], Tensor]:
+        points = self.points(count)
+        samples = []
+        values = []
+        for draw in points:
+            terms = self.terms(reading, binding, options, draw)
+            value = self.value(draw)
+            if terms and value is not None:
+                samples.append(terms)
+                values.append(value)
+        return samples, torch.tensor(values, dtype=torch.float64)
+
+    def terms(
+        self, reading: Reading, binding: Binding, options: dict[str, Any], draw: int
+    ) -> Terms | None:
+        """The terms of a known loss at a draw; ``None`` where they are not defined."""
+        values = self.draws[draw]
+        tensors = {
+            role: values[slot.position].detach().to("cpu", torch.float64)
+            if values[slot.position].is_floating_point()
+            else values[slot.position].detach().cpu()
+            for role, slot in binding.items()
+        }
+        try:
+            found = reading.terms(**tensors, **options)
+        except (RuntimeError, IndexError, ValueError, TypeError):
+            return None  # shapes or options for which the definition has no meaning
+        finite = all(bool(torch.isfinite(term.value).all()) for term in found.values())
+        return found if found and finite else None
+
+    def _swapped(self, binding: Binding) -> bool:
+        """Whether names and gradients say that input and target have changed places."""
+        if not {"input", "target"} <= set(binding):
+            return False
+        given, wanted = binding["input"], binding["target"]
+        return (
+            wanted.differentiable
+            and not given.differentiable
+            and role_by_name(given.name) == "target"
+            and role_by_name(wanted.name) == "prediction"
+        )
+
+    def _excused(self, match: Match) -> bool:
+        """Whether an option has the value of what looks wrong: then it is meant."""
+        if match.negated:
+            return False
+        for deviation in match.wrong:
+            ratio = deviation.ratio
+            if ratio is not None and ratio != 0:
+                if self.options.has(ratio) or self.options.has(1 / ratio):
+                    return True
+        return False
+
+
+# ---------------------------------------------------------------------------- names
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+
+
+def _words(name: str) -> str:
+    return " ".join(word.lower() for word in _WORD.findall(name))
+
+
+def names_of(case: Examination) -> str:
+    """The words of the names of a loss and of the user's own functions that it calls."""
+    names = [case.subject.name.rpartition(".")[2]]
+    call = getattr(case.subject.call, "__self__", case.subject.call)
+    if not inspect.isroutine(call):
+        module = type(call).__module__
+        names += [base.__name__ for base in type(call).__mro__ if base.__module__ == module]
+    if case.base.trace is not None:
+        for operation in case.base.trace.operations:
+            place = operation.site.own
+            if place is not None:
+                names.append(getattr(place[0], "co_qualname", place[0].co_name))
+    known: dict[str, None] = {}
+    for name in names:
+        for part in name.split("."):
+            if part not in ("forward", "__call__", "<lambda>", "<locals>"):
+                known[_words(part)] = None
+    return " ; ".join(known)
+
+
+# ---------------------------------------------------------------------------- arguments
+def _slots(case: Examination) -> tuple[Slot, ...]:
+    return tuple(
+        Slot(position, argument.name, argument.value.detach(), argument.differentiable)
+        for position, argument in enumerate(case.inputs.arguments)
+        if isinstance(argument.value, Tensor) and not argument.value.is_complex()
+    )
+
+
+def _neutral(case: Examination, slots: Sequence[Slot]) -> dict[int, Tensor]:
+    """Weights and masks at one, where there is enough beside them to be a loss."""
+    roles = roles_of(case.inputs)
+    beside = [s.position for s in slots if roles[s.position] in ("weight", "mask")]
+    if len(slots) - len(beside) < 2:
+        return {}
+    return {position: torch.ones_like(case.inputs.values[position]) for position in beside}

@@ -1,0 +1,129 @@
+"""The loss is called like a known one, and is not that loss.
+
+## What it does
+Compares the loss in float64, at fresh draws of its inputs, with the definitions of known losses
+from the literature: with every way in which they are rightly written down (mean or sum, logits or
+probabilities, log-variance or standard deviation, with or without the factor 1/2), and with the
+slips that people make. A known loss is a sum of terms, so the values are also fitted by these
+terms: an exact fit says which term has the wrong coefficient or sign, or is missing.
+
+## Why it matters
+A wrong formula trains. It has a gradient, it falls, and what it leads to is a worse model that
+nobody can explain.
+
+## Example
+```python
+def kl_loss(mu, log_sigma):  # of N(mu, sigma) from N(0, 1)
+    return (mu**2 + torch.exp(log_sigma) ** 2 - log_sigma - 0.5).sum(1).mean()
+```
+
+## Use instead
+```python
+def kl_loss(mu, log_sigma):
+    return (0.5 * (mu**2 + torch.exp(log_sigma) ** 2) - log_sigma - 0.5).sum(1).mean()
+```
+
+## Not reported
+A loss whose name and arguments claim nothing. A loss that differs from the one it is named after
+in a way that is no known slip and no wrong coefficient (it is unproved). One factor on the whole
+loss and one constant, which are conventions. A coefficient that equals an option of the loss: it is
+meant. Coefficients that the literature leaves open, such as class weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import torch
+
+from lossproof.checks.likeness.matching import Likeness, Match
+from lossproof.checks.rules import RULES, Verdict
+
+if TYPE_CHECKING:
+    from lossproof.checks.examination import Examination
+
+RULE = RULES["LP111"]
+
+
+def examine(case: Examination) -> Iterable[Verdict]:
+    """Look for the known loss that this one is, or claims to be."""
+    likeness = Likeness(case)
+    if not likeness.usable:
+        yield RULE.unproved("the loss could not be evaluated at fresh draws of its inputs")
+        return
+    matches = []
+    for match in likeness.matches():
+        if match.right:
+            yield RULE.proved(_proof(match))
+            return
+        matches.append(match)
+    if matches:
+        best = min(matches, key=lambda m: (bool(m.wrong), len(m.wrong), m.negated))
+        yield _finding(case, best)
+        return
+    claims = likeness.claims()
+    if claims:
+        names = " or ".join(dict.fromkeys(known.name for known in claims))
+        yield RULE.unproved(f"called like {names}, and equal to no known way of writing it")
+    else:
+        yield RULE.not_applicable("neither its name nor what it computes is a known loss")
+
+
+def _proof(match: Match) -> str:
+    factor = "" if abs(match.factor - 1) < 1e-6 else f"{match.factor:.6g} times "
+    options = ", ".join(f"{name}={_text(value)}" for name, value in match.options.items())
+    return (
+        f"equals {factor}{match.known.name}{f' ({options})' if options else ''} "
+        f"at {match.points} points"
+    )
+
+
+def _text(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _finding(case: Examination, match: Match) -> Verdict:
+    message, cause = _what(match)
+    return RULE.finding(
+        message,
+        location=case.subject.location,
+        cause=cause,
+        evidence={
+            "points": match.points,
+            "residual": match.fit.residual,
+            **{f"found[{d.term}]": d.found for d in match.wrong},
+            **{f"wanted[{d.term}]": d.wanted for d in match.wrong},
+        },
+        notes=(
+            f"it equals this at {match.points} points, to {match.fit.residual:.1g} of the spread",
+            f"compared with {match.known.source}",
+        ),
+        help=match.reading.mend or match.known.mend,
+    )
+
+
+def _what(match: Match) -> tuple[str, str]:
+    name = match.known.name
+    if match.reading.wrong is not None:
+        return f"this is not {name}: it {match.reading.wrong}", "slip"
+    if match.swapped:
+        one, other = match.binding["input"].name, match.binding["target"].name
+        return f"this is {name} with `{one}` and `{other}` in each other's place", "swapped"
+    if match.negated:
+        return f"this is {name} with the opposite sign", "sign"
+    return f"this is not {name}: {', and '.join(map(_deviation, match.wrong[:3]))}", "coefficient"
+
+
+def _deviation(deviation: object) -> str:
+    from lossproof.checks.likeness.fit import Deviation
+
+    assert isinstance(deviation, Deviation)
+    term, found, wanted = deviation.term, deviation.found, deviation.wanted
+    if wanted == 0:
+        return f"it has a term `{term}` (coefficient {found:.6g}) that does not belong there"
+    if abs(found) < 1e-3 * abs(wanted):
+        return f"the term `{term}` is missing"
+    if abs(found + wanted) < 1e-3 * abs(wanted):
+        return f"the term `{term}` has the opposite sign"
+    return f"the term `{term}` has the coefficient {found:.6g} instead of {wanted:.6g}"
