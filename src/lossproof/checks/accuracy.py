@@ -58,8 +58,8 @@ class Deviation:
     narrow: Evaluation
 
 
-def accuracy(case: Examination) -> list[Accuracy]:
-    """The relative errors in float32 for magnitudes of the prediction from 1e-4 to 1e4.
+def accuracy(case: Examination, narrow: torch.dtype = NARROW) -> list[Accuracy]:
+    """The relative errors in a narrower type for magnitudes of the prediction from 1e-4 to 1e4.
 
     Errors are relative to the true value, but to no less than a thousandth of that at the given
     inputs. At each magnitude it is the worst over several ways to reach it: all values scaled,
@@ -68,6 +68,7 @@ def accuracy(case: Examination) -> list[Accuracy]:
 
     Args:
         case: the check in progress.
+        narrow: the type to measure.
 
     Returns:
         One entry per magnitude, in rising order.
@@ -94,11 +95,11 @@ def accuracy(case: Examination) -> list[Accuracy]:
     given = case.evaluate(case.small.values, dtype=torch.float64)
     found = []
     for magnitude in magnitudes:
-        errors = [deviation(case, ladder.at(magnitude)) for ladder in sweeps]
+        errors = [deviation(case, ladder.at(magnitude), narrow) for ladder in sweeps]
         known = [_significant(error, given) for error in errors if error is not None]
         if known:
             value, gradient = (max(parts) for parts in zip(*known, strict=True))
-            name = str(NARROW).removeprefix("torch.")
+            name = str(narrow).removeprefix("torch.")
             found.append(Accuracy(magnitude, name, value, gradient))
     return found
 
@@ -128,15 +129,25 @@ def _followed(known: Sequence[Ladder]) -> list[Ladder]:
     return [ladder for ladder in known if ladder.scales][:SWEEPS]
 
 
-def deviation(case: Examination, values: Sequence[Any]) -> Deviation | None:
-    """The relative errors in float32 at one point; ``None`` where float64 says nothing."""
+def deviation(
+    case: Examination, values: Sequence[Any], narrow_type: torch.dtype = NARROW
+) -> Deviation | None:
+    """The relative errors in a narrower type at one point; ``None`` where float64 says nothing."""
+    values = [_held(value, narrow_type) for value in values]
     truth = case.evaluate(values, dtype=torch.float64)
     if truth.failed or truth.value is None or not is_finite(truth):
         return None
-    narrow = case.evaluate(values, dtype=NARROW)
+    narrow = case.evaluate(values, dtype=narrow_type)
     if narrow.failed or narrow.value is None or not is_finite(narrow):
         return Deviation(math.inf, math.inf, truth, narrow)
     return Deviation(value_error(narrow, truth), gradient_error(narrow, truth), truth, narrow)
+
+
+def _held(value: Any, narrow: torch.dtype) -> Any:
+    """The numbers that the narrower type holds, so that both sides are given the same."""
+    if isinstance(value, Tensor) and value.is_floating_point():
+        return value.detach().to(narrow)
+    return value
 
 
 def value_error(found: Evaluation, truth: Evaluation) -> float:

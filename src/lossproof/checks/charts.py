@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from lossproof.checks.accuracy import Accuracy, accuracy
 from lossproof.checks.chart import Chart, LineChart, Number, Series, Unmeasured
 from lossproof.checks.curves import curves
 from lossproof.checks.examination import Examination, _fewer_rows, fresh_copy
@@ -27,9 +28,10 @@ from lossproof.checks.time_limit import time_limit
 from lossproof.errors import TimeLimitError
 
 Measure = Callable[[], tuple[Chart, ...]]
-Accuracies = Sequence[tuple[float, str, float, float]]
-"""Magnitude, dtype, relative error of the value, relative error of the gradient."""
-
+TYPES = torch.float32, torch.bfloat16, torch.float16
+"""The types whose accuracy is measured."""
+CALLS = 100
+"""About how many calls it takes to measure one."""
 KEPT = 1 << 20
 """Of inputs with more elements only a few rows are kept for the charts."""
 ROWS = 8
@@ -126,11 +128,17 @@ def _guarded(title: str, make: Callable[[], Iterable[Chart]]) -> list[Chart]:
 # ---------------------------------------------------------------------------- accuracy
 def accuracy_charts(case: Examination) -> tuple[Chart, ...]:
     """The relative error of value and gradient against the magnitude of the inputs."""
-    from lossproof.checks.accuracy import accuracy
-
-    measured = accuracy(case)
+    measured: list[Accuracy] = []
+    for narrow in TYPES if case.affordable(CALLS * len(TYPES)) else TYPES[:1]:
+        if not case.evaluate(dtype=narrow).failed:  # not every operation exists in half precision
+            measured += accuracy(case, narrow)
     if not measured:
-        return (Unmeasured("Accuracy", "float64 gives nothing to compare with"),)
+        return (
+            Unmeasured(
+                "Accuracy",
+                "no input has a magnitude to raise, or float64 gives nothing to compare with",
+            ),
+        )
     return tuple(
         LineChart(
             f"Accuracy of the {what}",
@@ -151,7 +159,7 @@ def _named(series: Sequence[Series]) -> str:
     return ", ".join(one.label for one in series)
 
 
-def _by_type(measured: Accuracies, column: int) -> tuple[Series, ...]:
+def _by_type(measured: Sequence[Accuracy], column: int) -> tuple[Series, ...]:
     """One curve for each floating type."""
     names = dict.fromkeys(row[1] for row in measured)
     found = []
