@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lossproof.checks.mends import mend
-from lossproof.checks.nonfinite import find_culprit, innocent_keys, is_finite
+from lossproof.checks.nonfinite import find_culprit, innocent_marks, is_finite
 
 
 def culprit_of(examination, loss, x, *others, **options):
@@ -72,7 +72,7 @@ def test_what_ordinary_inputs_do_too_is_innocent(examination):
 
     mask = torch.tensor([1.0, 0.0, 1.0])
     case = examination(loss, torch.ones(3).requires_grad_(), mask)
-    innocent = innocent_keys(case)
+    innocent = innocent_marks(case)
     assert innocent
     assert find_culprit(case, (torch.ones(3), mask), innocent=innocent) is None
 

@@ -27,6 +27,9 @@ Degeneracy = Literal["nothing counts", "one class", "nothing selected", "one sam
 RARE = 1e-6
 """A batch that is rarer than this at the shares that the inputs show is no batch to ask about."""
 
+VOID = 255
+"""What segmentation calls a pixel of no class."""
+
 _ITEMS = re.compile(
     r"(idx|ind|inds|index|indexes|indices|match|matches|matched|pair|pairs|triplets|edges|links|"
     r"positives|negatives|correspondences|assignments|boxes|annotations|selected|queries)$",
@@ -112,6 +115,7 @@ def _changed(case: Examination, position: int, role: Role) -> Iterator[Degenerat
         if kept.numel():
             first = int(kept.min())
             yield batch(torch.full_like(value, first), f"every label is {first}", "one class")
+            yield from _alone(value, kept, batch)
     elif role == "target" and value.is_floating_point() and domain.is_free:
         yield from _flat_targets(value, domain, batch)
     elif role == "weight" and bool((value == 0).any()):
@@ -128,6 +132,15 @@ def _flat_targets(value: Tensor, domain: Domain, batch: Any) -> Iterator[Degener
         one[0] = 0
         yield batch(one, "the first sample is 0", "one class", counted=False)
         yield batch(torch.zeros_like(value), "everything is 0", "one class", counted=False)
+
+
+def _alone(value: Tensor, kept: Tensor, batch: Any) -> Iterator[DegenerateBatch]:
+    """One sample is the only one of its class, so that it has no partner."""
+    others = kept[kept != kept[0]] if value.dim() == 1 and len(kept) == len(value) else kept[:0]
+    if others.numel():
+        one = torch.where(value == value[0], others[0], value)
+        one[0] = value[0]
+        yield batch(one, "one sample is the only one of its class", "one class", counted=False)
 
 
 def _all_and_none(value: Tensor, batch: Any) -> Iterator[DegenerateBatch]:
@@ -176,6 +189,8 @@ def _ignored_label(case: Examination, value: Tensor) -> int | None:
     option = case.subject.option("ignore_index")
     if isinstance(option, int) and not isinstance(option, bool):
         return option
+    if bool((value == VOID).any()) and bool((value < VOID / 2).any()):
+        return VOID
     low = int(value.min())
     # -1 and 1 alone are signs.
     return low if low < 0 and bool((value >= 0).any()) and bool((value.abs() != 1).any()) else None
@@ -192,15 +207,17 @@ def _is_padding(value: Tensor) -> bool:
 # ---------------------------------------------------------------------------- selections
 def _no_indices(inputs: Inputs) -> Iterator[DegenerateBatch]:
     """No matches: lists of indices, as long as no prediction is, hold nothing."""
-    lengths = {inputs.values[i].shape[0] for i in inputs.differentiable if inputs.values[i].dim()}
-    lengths |= {
-        inputs.values[i].shape[1] for i in inputs.differentiable if inputs.values[i].dim() > 1
-    }
+    batches = {inputs.values[i].shape[0] for i in inputs.differentiable if inputs.values[i].dim()}
+    times = {inputs.values[i].shape[1] for i in inputs.differentiable if inputs.values[i].dim() > 1}
+    roles = roles_of(inputs)
     groups: dict[int, list[int]] = {}
     for position, argument in enumerate(inputs.arguments):
         value = argument.value
         if isinstance(value, Tensor) and not argument.differentiable and value.dim():
-            if _is_whole(value) and value.numel() and value.shape[0] not in lengths:
+            # Labels may run along the second axis of a prediction, indices do not.
+            named = roles[position] == "index" or bool(_ITEMS.search(argument.name))
+            taken = batches if named else batches | times
+            if _is_whole(value) and value.numel() and value.shape[0] not in taken:
                 groups.setdefault(value.shape[0], []).append(position)
     for positions in groups.values():
         names = " and ".join(f"`{inputs.arguments[i].name}`" for i in positions)

@@ -11,7 +11,7 @@ import torch
 
 from lossproof.checks.accuracy import inherent, value_error
 from lossproof.checks.examination import Evaluation, Examination
-from lossproof.checks.nonfinite import Culprit, find_culprit, innocent_keys, is_finite
+from lossproof.checks.nonfinite import Culprit, find_culprit, innocent_marks, is_finite
 from lossproof.checks.survey import is_representable
 
 Tensor = torch.Tensor
@@ -119,7 +119,7 @@ def tried(case: Examination, mode: Mode) -> Trial | None:
     if found.value is None:
         return None
     if not is_finite(found):
-        innocent = innocent_keys(case)
+        innocent = innocent_marks(case)
         culprit = mode.run(lambda dtype: find_culprit(case, values, dtype=dtype, innocent=innocent))
         return Trial(mode, "not finite", found, truth, culprit)
     off = value_error(found, truth)

@@ -27,6 +27,8 @@ from lossproof.checks.trace import Operation, tensors_in
 
 Tensor = torch.Tensor
 
+Mark = tuple[str, int, str, str]
+
 _BOUNDARY = frozenset({Examination._call.__code__, Examination._differentiate.__code__})
 _DEPTH = 8
 
@@ -56,6 +58,11 @@ class Culprit:
             return (self.operation, 0)
         return (self.location.file, self.location.line)
 
+    @property
+    def mark(self) -> Mark:
+        """What tells an operation from another on the same line."""
+        return (*self.key, self.operation, self.phase)
+
 
 def is_finite(found: Evaluation) -> bool:
     """Whether the value and every gradient are finite."""
@@ -71,7 +78,7 @@ def find_culprit(
     values: Sequence[Any],
     *,
     dtype: torch.dtype | None = None,
-    innocent: frozenset[tuple[str, int]] = frozenset(),
+    innocent: frozenset[Mark] = frozenset(),
 ) -> Culprit | None:
     """Call the loss at ``values`` and name the first operation that left the finite numbers.
 
@@ -79,24 +86,24 @@ def find_culprit(
         case: the check in progress.
         values: the arguments of the call.
         dtype: as for :meth:`Examination.evaluate`.
-        innocent: keys of operations that make infinities at ordinary inputs, too, which the loss
+        innocent: marks of operations that make infinities at ordinary inputs, too, which the loss
             deals with.
     """
     watch = _Watch(case.subject.sources)
     with watch:
         found = case.evaluate(values, dtype=dtype, record=True)
     culprits = [_named(event, found) for event in watch.events]
-    return next((culprit for culprit in culprits if culprit.key not in innocent), None)
+    return next((culprit for culprit in culprits if culprit.mark not in innocent), None)
 
 
-def innocent_keys(case: Examination) -> frozenset[tuple[str, int]]:
+def innocent_marks(case: Examination) -> frozenset[Mark]:
     """Operations that leave the finite numbers at the given inputs while the result is finite."""
     watch = _Watch(case.subject.sources)
     with watch:
         found = case.evaluate(record=True)
     if not is_finite(found):
         return frozenset()
-    return frozenset(_named(event, found).key for event in watch.events)
+    return frozenset(_named(event, found).mark for event in watch.events)
 
 
 @dataclass(eq=False)

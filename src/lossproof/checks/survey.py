@@ -24,7 +24,13 @@ from lossproof.checks.examination import (
     untouched_globals,
 )
 from lossproof.checks.inputs import Inputs
-from lossproof.checks.nonfinite import Culprit, find_culprit, innocent_keys, is_finite
+from lossproof.checks.nonfinite import (
+    Culprit,
+    Mark,
+    find_culprit,
+    innocent_marks,
+    is_finite,
+)
 from lossproof.checks.special_points import Ladder, SpecialPoint, exact_points, ladders
 
 Tensor = torch.Tensor
@@ -208,9 +214,9 @@ class Probe:
         )
 
     @functools.cached_property
-    def innocent(self) -> frozenset[tuple[str, int]]:
+    def innocent(self) -> frozenset[Mark]:
         """Operations that make infinities at the given inputs, which the loss deals with."""
-        return innocent_keys(self.case)
+        return innocent_marks(self.case)
 
     def failure(
         self,

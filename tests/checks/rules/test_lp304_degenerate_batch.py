@@ -142,6 +142,41 @@ def explained_variance(p, t):
     return ((p - t) ** 2).sum() / ((t - t.mean()) ** 2).sum()  # <-- here
 
 
+@wrong("constant", lambda: (real(6), EVENTS))
+def early_number(x, y):
+    if y.sum() == 0:
+        return 0.0  # <-- here
+    return (x * y).mean()
+
+
+@wrong("div-forward", lambda: (real(6, 5), torch.tensor([0, 1, 2, 0, 1, 2])))
+def supervised_contrast(z, labels):
+    z = F.normalize(z, dim=1)
+    mine = torch.eye(len(z), dtype=torch.bool)
+    log_p = F.log_softmax((z @ z.T / 0.1).masked_fill(mine, -1e4), dim=1)
+    same = ((labels[:, None] == labels[None]) & ~mine).float()
+    return -((same * log_p).sum(1) / same.sum(1)).mean()  # <-- here
+
+
+@wrong("div-forward", lambda: (real(5, 3), plain(7, 3), torch.tensor([[0, 1], [2, 2], [3, 0]])))
+def pairs_of_rows(p, t, pairs):
+    return (p[pairs[:, 0]] - t[pairs[:, 1]]).abs().sum() / len(pairs)  # <-- here
+
+
+@wrong("div-forward", lambda: (real(6), plain(6), EVENTS.bool()))
+def cox_over_events(risk, time, event):
+    order = time.argsort(descending=True)
+    risk, event = risk[order], event[order]
+    return -(risk - torch.logcumsumexp(risk, 0))[event].sum() / event.sum()  # <-- here
+
+
+@wrong("div-forward", lambda: (real(2, 3, 4), torch.tensor([[0, 255, 1, 2], [2, 1, 0, 255]])))
+def void_pixels(logits, labels):
+    valid = labels != 255
+    each = F.cross_entropy(logits, labels.clamp(max=2), reduction="none")
+    return (each * valid).sum() / valid.sum()  # <-- here
+
+
 @pytest.mark.parametrize("name", WRONG)
 def test_found_with_its_line(name, found, lines_of, marked):
     loss, inputs, cause = WRONG[name]

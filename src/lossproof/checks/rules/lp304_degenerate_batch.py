@@ -42,8 +42,10 @@ from __future__ import annotations
 
 import linecache
 import math
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from types import FrameType
 
 import torch
 
@@ -51,7 +53,7 @@ from lossproof.checks.batch import batch_of
 from lossproof.checks.degenerate import DegenerateBatch, degenerate_batches
 from lossproof.checks.examination import Evaluation, Examination
 from lossproof.checks.mends import mend
-from lossproof.checks.nonfinite import Culprit, find_culprit, innocent_keys, is_finite
+from lossproof.checks.nonfinite import Culprit, find_culprit, innocent_marks, is_finite
 from lossproof.checks.report import Finding, Location, Number
 from lossproof.checks.rules import RULES, Verdict
 from lossproof.checks.sources import is_machinery
@@ -186,7 +188,7 @@ def _compares_samples(case: Examination) -> bool:
 def _nonfinite(case: Examination, batch: DegenerateBatch, found: Evaluation) -> _Broken | None:
     if batch.kind in ("one sample", "no samples"):
         return None
-    culprit = find_culprit(case, batch.values, innocent=innocent_keys(case))
+    culprit = find_culprit(case, batch.values, innocent=innocent_marks(case))
     if culprit is None or not _is_own(case, culprit):
         return None
     assert found.value is not None
@@ -216,6 +218,7 @@ def _constant(case: Examination, batch: DegenerateBatch, found: Evaluation) -> _
     early = location is not None and (location.source or "").strip().startswith("return")
     if batch.kind == "no samples" and (not early or location == _made_at(case.base)):
         return None
+    location = location or _returned_at(case, batch)
     assert found.value is not None
     help_ = "return a zero that hangs on the prediction: `prediction.sum() * 0.0`"
     value = float(found.value.detach().double().sum())
@@ -233,13 +236,31 @@ def _made_at(found: Evaluation) -> Location | None:
     return made[0].site.location if made is not None else None
 
 
+def _returned_at(case: Examination, batch: DegenerateBatch) -> Location | None:
+    """The line at which the loss ended, for a number that no operation made."""
+    places: list[Location] = []
+
+    def note(frame: FrameType, event: str, argument: object) -> None:
+        file = frame.f_code.co_filename
+        if event == "return" and case.subject.sources.owns(file):
+            places.append(Location.at(file, frame.f_lineno, function=frame.f_code.co_name))
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        case.evaluate(batch.values, backward=False)
+    finally:
+        sys.setprofile(before)
+    return places[-1] if places else None
+
+
 def _told(case: Examination, batch: DegenerateBatch, found: Evaluation) -> list[str]:
     """What is no finding, but worth knowing."""
     if batch.kind in ("one sample", "no samples"):
         return []
     if found.failed or found.value is None:
         return [f"the loss refuses the batch when {batch.words}"]
-    culprit = find_culprit(case, batch.values, innocent=innocent_keys(case))
+    culprit = find_culprit(case, batch.values, innocent=innocent_marks(case))
     what = "an operation" if culprit is None else f"`{culprit.operation}`"
     where = "" if culprit is None or culprit.location is None else f" ({culprit.location})"
     return [
