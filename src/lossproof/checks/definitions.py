@@ -11,19 +11,23 @@ from lossproof.checks.causes.source import FunctionSource, source_of
 from lossproof.checks.subject import Subject
 
 
-def definitions(subject: Subject) -> Iterator[FunctionSource]:
+def definitions(subject: Subject, *, overridden: bool = False) -> Iterator[FunctionSource]:
     """The sources of a loss: of the function, or of every method that its class has or inherits.
 
     Only what lies in the user's own files counts (for a library's loss, in the library's).
+
+    Args:
+        subject: the loss.
+        overridden: methods that a class below overrides, too.
     """
-    for function in functions(subject):
-        source = source_of(function)
+    for function in functions(subject, overridden=overridden):
+        source = _source(function)
         if source is not None and subject.sources.owns(source.file):
             yield source
 
 
-def functions(subject: Subject) -> Iterator[Any]:
-    """The functions themselves. What a method overrides does not count."""
+def functions(subject: Subject, *, overridden: bool = False) -> Iterator[Any]:
+    """The functions themselves."""
     call: Any = subject.call
     while isinstance(call, functools.partial):
         call = call.func
@@ -37,6 +41,13 @@ def functions(subject: Subject) -> Iterator[Any]:
         for name, member in vars(base).items():
             function = getattr(member, "__func__", getattr(member, "fget", member))
             # A constructor that is overridden still runs, called by the one above it.
-            if inspect.isfunction(function) and (name not in known or name == "__init__"):
+            new = overridden or name not in known or name == "__init__"
+            if inspect.isfunction(function) and new:
                 known.add(name)
                 yield inspect.unwrap(function)
+
+
+@functools.lru_cache(maxsize=256)
+def _source(function: Any) -> FunctionSource | None:
+    """Reading and parsing a file takes longer than calling a small loss."""
+    return source_of(function)

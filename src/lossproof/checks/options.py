@@ -108,7 +108,7 @@ def stored_arguments(cls: type) -> dict[str, str | None]:
     if source is None:
         return found
     for attribute, value in assignments(source.tree):
-        name = _handed_on(value)
+        name = handed_on(value)
         if name is not None:
             found.setdefault(name, attribute)
         else:
@@ -120,6 +120,8 @@ def stored_arguments(cls: type) -> dict[str, str | None]:
 
 def assignments(tree: ast.AST) -> Iterator[tuple[str, ast.expr]]:
     """Every ``self.attribute = value`` of a method; tuples are taken apart."""
+    arguments = getattr(tree, "args", None)
+    own = arguments.args[0].arg if arguments is not None and arguments.args else "self"
     for node in ast.walk(tree):
         if isinstance(node, ast.AnnAssign) and node.value is not None:
             targets: list[ast.expr] = [node.target]
@@ -134,11 +136,11 @@ def assignments(tree: ast.AST) -> Iterator[tuple[str, ast.expr]]:
                 pairs = list(zip(target.elts, node.value.elts, strict=False))
             for one, value in pairs:
                 if isinstance(one, ast.Attribute) and isinstance(one.value, ast.Name):
-                    if one.value.id == "self":
+                    if one.value.id == own:
                         yield one.attr, value
 
 
-def _handed_on(value: ast.expr) -> str | None:
+def handed_on(value: ast.expr) -> str | None:
     """The name that is stored as it is, or as a plain number."""
     if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and len(value.args) == 1:
         if value.func.id in ("float", "int", "bool", "str"):

@@ -105,12 +105,10 @@ class Results:
         pairs = zip(self.values("mean"), self.values("sum"), strict=True)
         return all(not _close(mean, total) for mean, total in pairs)
 
-    def like_sum(self, value: Any) -> bool:
-        """Whether a value gives the sum of the items that ``"none"`` gives."""
-        return "none" in self.found and all(
-            _close(result, sum_of(items))
-            for result, items in zip(self.values(value), self.values("none"), strict=True)
-        )
+    def doubles(self, value: Any) -> bool:
+        """Whether a value gives twice as much where every sample is there twice."""
+        results = self.values(value)
+        return self.repeated and _close(results[-1], 2 * results[0])
 
     def all_points(
         self, value: Any, relation: Callable[[Tensor], Tensor], but: Callable[[Tensor], Tensor]

@@ -52,6 +52,7 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from lossproof.checks.inner_losses import inner_losses
 from lossproof.checks.reduction import (
     ReductionOption,
     Results,
@@ -61,7 +62,7 @@ from lossproof.checks.reduction import (
     results_of,
     sum_of,
 )
-from lossproof.checks.report import Severity
+from lossproof.checks.report import Finding, Outcome, Severity
 from lossproof.checks.rules import RULES, Verdict
 
 if TYPE_CHECKING:
@@ -75,7 +76,15 @@ HELP = (
 
 
 def examine(case: Examination) -> Iterable[Verdict]:
-    """Compare what the values of the option give."""
+    """Compare what the values of the option give, of the loss and of the modules it calls."""
+    verdicts = list(_examine(case))
+    if all(isinstance(verdict, Outcome) for verdict in verdicts):
+        inner = [verdict for part in inner_losses(case) for verdict in _examine(part)]
+        verdicts = [verdict for verdict in inner if isinstance(verdict, Finding)] or verdicts
+    return verdicts
+
+
+def _examine(case: Examination) -> Iterable[Verdict]:
     option = option_of(case)
     if option is None:
         yield RULE.not_applicable("the loss has no `reduction` option that can be varied")
@@ -144,7 +153,8 @@ def _wrong_of(
         second = other if one == "none" else one
         wrong: object = "none" if results.elements("none") == 1 else second
     else:
-        wrong = one if results.like_sum(one) and one == "mean" else other
+        # With every sample twice a sum doubles, and a mean stays.
+        wrong = "mean" if results.doubles(one) else "sum"
     return wrong if option.known(wrong) else None
 
 
