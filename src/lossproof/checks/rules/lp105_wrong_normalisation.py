@@ -46,7 +46,6 @@ def masked_loss(input, target, mask):
 
 from __future__ import annotations
 
-import inspect
 import math
 import re
 from collections.abc import Iterable, Iterator
@@ -61,6 +60,7 @@ from lossproof.checks.rules import RULES, Verdict
 from lossproof.checks.scaling import Scaling, scaling_of
 from lossproof.checks.terms import quotient, terms
 from lossproof.checks.variational import divergence_of, summed_beside
+from lossproof.checks.wording import source_of, wording
 
 if TYPE_CHECKING:
     from lossproof.checks.examination import Examination
@@ -203,22 +203,7 @@ def _declares_sum(case: Examination) -> bool:
             value for value in operation.args if isinstance(value, str)
         ]:
             return True
-    documents = (getattr(subject.origin, "__doc__", None), getattr(subject.call, "__doc__", None))
-    return any(SAYS_SUM.search(text) for text in (_words(subject.name), *documents) if text)
-
-
-def _words(name: str) -> str:
-    """A name in words: `SumOfSquares` and `sum_of_squares` alike."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name).replace("_", " ")
-
-
-def _source(case: Examination) -> str:
-    origin = case.subject.origin
-    target = origin if inspect.isroutine(origin) or isinstance(origin, type) else type(origin)
-    try:
-        return inspect.getsource(target)
-    except (OSError, TypeError):
-        return ""
+    return SAYS_SUM.search(wording(subject)) is not None
 
 
 Reason = tuple[str, str, "Location | None", "str | None"]
@@ -248,7 +233,7 @@ def _wrong_divisor(case: Examination, scaling: Scaling) -> Reason | None:
 
 
 def _has_time_first(case: Examination) -> bool:
-    return TIME_FIRST.search(_source(case)) is not None
+    return TIME_FIRST.search(source_of(case.subject)) is not None
 
 
 def _undeclared_sum(case: Examination) -> Reason | None:
