@@ -1,35 +1,33 @@
-"""The command line: ``lossproof check``, ``lossproof compare``, ``lossproof explain``.
+"""The command line: ``lossproof check``, ``compare``, ``explain`` and ``init``.
 
 Results go to standard output, progress and everything that the user's code prints to standard
 error. The exit code is 0 if nothing was found or two losses are the same, 1 if there are findings
-or they differ, and 2 if there is no verdict: the request was wrong, or lossproof itself failed. No
-torch is imported here; a check runs in a process of its own (:mod:`lossproof.checks.process`).
+or they differ, and 2 if there is no verdict: the request was wrong, no loss could be looked at, or
+lossproof itself failed. No torch is imported here; a check runs in a process of its own
+(:mod:`lossproof.checks.process`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import io
-import os
 import shlex
-import shutil
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn
 
 import typer
 
 import lossproof
+from lossproof.console import NO_VERDICT, bar, color, failures_explained, spinner, width
+from lossproof.show.formats import Format
 
 if TYPE_CHECKING:
-    from lossproof.checks.comparison import Comparison
+    from lossproof.checks.configuration import Configuration
     from lossproof.checks.process import Job
     from lossproof.checks.report import Report
-
-NO_VERDICT = 2
-INTERRUPTED = 130
-"""What a shell reports of a command that Ctrl-C ended: 128 + SIGINT."""
+    from lossproof.checks.sweep import Sweep
 
 app = typer.Typer(
     help="Find out whether a PyTorch loss is right, and if not, what is wrong with it.",
@@ -38,14 +36,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-class Format(str, enum.Enum):
-    """How a report is written."""
-
-    FULL = "full"
-    CONCISE = "concise"
-    JSON = "json"
 
 
 class ComparisonFormat(str, enum.Enum):
@@ -64,7 +54,12 @@ Inputs = Annotated[
         show_default=False,
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Makes every random choice reproducible.")]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        min=0, help="Makes every random choice reproducible (default: 0).", show_default=False
+    ),
+]
 ExitZero = Annotated[
     bool, typer.Option("--exit-zero", help="Exit with 0 also if something was found.")
 ]
@@ -77,16 +72,25 @@ Verbose = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show findings alone, and no progress.")]
 
 
-def _positive(seconds: float) -> float:
-    if not seconds > 0:
+def _positive(seconds: float | None) -> float | None:
+    if seconds is not None and not seconds > 0:
         raise typer.BadParameter("it must be more than 0")
     return seconds
 
 
 TimeLimit = Annotated[
-    float,
-    typer.Option(metavar="SECONDS", callback=_positive, help="How long the check may take."),
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        callback=_positive,
+        help="How long the check of a loss may take (default: 60).",
+        show_default=False,
+    ),
 ]
+
+
+def _rules(help_text: str) -> Any:
+    return typer.Option(metavar="RULES", help=help_text, show_default=False)
 
 
 def _loss(help_text: str) -> Any:
@@ -119,7 +123,15 @@ def _options(
 
 @app.command()
 def check(
-    target: Annotated[str, _loss("The loss: FILE.py:NAME or package.module:NAME.")],
+    targets: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="TARGET...",
+            help="What to check: a loss (FILE.py:NAME or package.module:NAME), or all losses of "
+            "a file, a folder, a package.",
+            show_default=False,
+        ),
+    ],
     inputs: Inputs = None,
     reference: Annotated[
         str | None,
@@ -129,20 +141,66 @@ def check(
             show_default=False,
         ),
     ] = None,
+    select: Annotated[
+        list[str] | None, _rules("The rules to run: codes, prefixes or names (LP2,overflow).")
+    ] = None,
+    ignore: Annotated[list[str] | None, _rules("The rules to leave out.")] = None,
     output_format: Annotated[
-        Format, typer.Option(help="Everything, one line per finding, or JSON.")
+        Format,
+        typer.Option(help="For people; one line per finding; for programs, CI and code scanning."),
     ] = Format.FULL,
-    seed: Seed = 0,
-    time_limit: TimeLimit = 60.0,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write the report with its pictures as an HTML file, too.",
+            show_default=False,
+            dir_okay=False,
+        ),
+    ] = None,
+    seed: Seed = None,
+    time_limit: TimeLimit = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs",
+            "-j",
+            min=1,
+            help="How many losses are checked at once (default: one per core).",
+            show_default=False,
+        ),
+    ] = None,
+    no_cache: Annotated[
+        bool,
+        typer.Option("--no-cache", help="Check every loss again, also where nothing has changed."),
+    ] = False,
     exit_zero: ExitZero = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Check a loss: proof that it is right, or the bug with its cause, line and mend."""
+    """Check losses: proof that they are right, or the bug with its cause, line and mend."""
+    from lossproof.checks.discovery import names_one_loss
     from lossproof.checks.process import Job
 
-    job = Job(target, inputs, reference, seed=seed, time_limit=time_limit)
-    _answer(job, output_format, exit_zero, verbose, quiet)
+    with failures_explained(verbose):
+        configuration = _configuration(targets[0])
+        if select:  # what was asked for now is not ignored because it usually is
+            configuration = configuration.without_ignored()
+        job = Job(
+            targets[0],
+            inputs,
+            reference,
+            seed=_first(seed, configuration.seed, 0),
+            time_limit=_first(time_limit, configuration.time_limit, 60.0),
+            select=tuple(select or configuration.select),
+            ignore=(*configuration.ignore, *(ignore or ())),
+            charts=html is not None,
+        )
+        show = _Show(output_format, html, verbose, quiet, exit_zero)
+        if len(targets) == 1 and names_one_loss(targets[0]):
+            _check_one(job, configuration, show)
+        parallel = _first(jobs, configuration.jobs, None)
+        _check_all(targets, job, configuration, parallel, not no_cache, show)
 
 
 @app.command()
@@ -153,17 +211,33 @@ def compare(
     output_format: Annotated[
         ComparisonFormat, typer.Option(help="Everything side by side, or JSON.")
     ] = ComparisonFormat.FULL,
-    seed: Seed = 0,
-    time_limit: TimeLimit = 60.0,
+    seed: Seed = None,
+    time_limit: TimeLimit = None,
     exit_zero: ExitZero = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
     """Set two losses side by side: values, gradients, extremes, time and memory."""
+    from lossproof.checks import process
     from lossproof.checks.process import Job
+    from lossproof.checks.report import Report
+    from lossproof.show import comparison, json
 
-    job = Job(a, inputs, other=b, seed=seed, time_limit=time_limit)
-    _answer(job, Format(output_format.value), exit_zero, verbose, quiet)
+    job = Job(a, inputs, other=b, seed=_first(seed, 0), time_limit=_first(time_limit, 60.0))
+    with failures_explained(verbose), spinner(f"comparing {a}, {b}", quiet):
+        result = process.run_isolated(job)
+    if isinstance(result, Report):  # the process died, and this says how
+        result = result.replace(reproduce=_command(job))
+        shown = Format(output_format.value)
+        text = (
+            _text([result], shown, verbose, quiet) if shown is Format.FULL else json.render(result)
+        )
+    elif output_format is ComparisonFormat.JSON:
+        text = json.render(result)
+    else:
+        text = comparison.render(result, color=color(), width=width())
+    typer.echo(text, color=True)
+    raise typer.Exit(int(not result and not exit_zero))
 
 
 @app.command()
@@ -179,7 +253,7 @@ def explain(
     if code is None:
         _list_rules()
         return
-    with _failures_explained(verbose=False):
+    with failures_explained(verbose=False):
         rule = find_rule(code)
     page = f"# {rule.code} {rule.name}\n\n{rule.page}"
     if not sys.stdout.isatty():
@@ -188,31 +262,148 @@ def explain(
     from rich.console import Console
     from rich.markdown import Markdown
 
-    Console(width=min(_width(), 100)).print(Markdown(page))
+    Console(width=min(width(), 100)).print(Markdown(page))
 
 
 def _list_rules() -> None:
     from lossproof.checks.rules import RULES
 
-    width = max(len(rule.name) for rule in RULES.values())
+    longest = max(len(rule.name) for rule in RULES.values())
     for rule in RULES.values():
-        typer.echo(f"{rule.code}  {rule.name:<{width}}  {rule.summary}")
+        typer.echo(f"{rule.code}  {rule.name:<{longest}}  {rule.summary}")
 
 
-def _answer(job: Job, form: Format, exit_zero: bool, verbose: bool, quiet: bool) -> NoReturn:
-    """Run the job, print what came of it, and end with the exit code that says it, too."""
+def _first(*values: Any) -> Any:
+    """The first that was given."""
+    return next((value for value in values if value is not None), None)
+
+
+class _Show(NamedTuple):
+    """How the answer is given."""
+
+    form: Format
+    html: Path | None
+    verbose: bool
+    quiet: bool
+    exit_zero: bool
+
+    def code(self, reports: Sequence[Report]) -> int:
+        """The exit code that says what came of it."""
+        if reports and all(report.not_checked is not None for report in reports):
+            return NO_VERDICT
+        return int(any(report.findings for report in reports) and not self.exit_zero)
+
+
+def _configuration(target: str) -> Configuration:
+    """The settings of the project that the first target belongs to."""
+    from lossproof.checks.configuration import configuration_for
+
+    place = target if Path(target).exists() else target.rpartition(":")[0].removesuffix(":")
+    return configuration_for(Path(place) if Path(place).exists() else Path())
+
+
+def _check_one(job: Job, configuration: Configuration, show: _Show) -> NoReturn:
     from lossproof.checks import process
+    from lossproof.checks.discovery import discover
     from lossproof.checks.report import Report
+    from lossproof.checks.sweep import tasks_for
+    from lossproof.show import json
 
-    what = f"checking {job.target}" if job.other is None else f"comparing {job.target}, {job.other}"
-    with _failures_explained(verbose), _progress(what, quiet):
-        result = process.run_isolated(job)
-    if isinstance(result, Report):
-        result = result.replace(reproduce=_command(job))
-    text = _text(result, form, verbose, quiet)
+    found = discover([job.target], root=configuration.root)
+    (task,) = tasks_for(found, configuration, job)
+    with spinner(f"checking {job.target}", show.quiet):
+        report = process.run_isolated(task.job)
+    assert isinstance(report, Report)
+    report = report.replace(reproduce=_command(task.job))
+    _write_html([report], show.html)
+    if show.form is Format.JSON:
+        _print(json.render(report))
+    else:
+        _print(_text([report], show.form, show.verbose, show.quiet))
+    raise typer.Exit(show.code([report]))
+
+
+def _check_all(
+    targets: Sequence[str],
+    job: Job,
+    configuration: Configuration,
+    parallel: int | None,
+    cached: bool,
+    show: _Show,
+) -> NoReturn:
+    from lossproof.checks.cache import Cache
+    from lossproof.checks.discovery import discover
+    from lossproof.checks.sweep import cores, sweep, tasks_for, unreadable
+
+    found = discover(targets, root=configuration.root, exclude=configuration.exclude)
+    parallel = parallel or cores()
+    tasks = tasks_for(found, configuration, job, parallel)
+    if not tasks and not found.unreadable:
+        _nothing_to_check(targets, show)
+    cache = Cache(configuration.root) if cached else None
+    with bar(len(tasks), show.quiet) as advance:
+        done = sweep(tasks, parallel=parallel, cache=cache, on_done=advance)
+    made = zip(done.tasks, done.reports, strict=True)
+    reports = [report.replace(reproduce=_command(task.job)) for task, report in made]
+    reports = [*unreadable(found, job.seed), *reports]
+    if cache is not None and cache.trouble is not None and not show.quiet:
+        typer.echo(f"note: {cache.trouble}", err=True)
+    _write_html(reports, show.html)
+    if show.form is Format.FULL:
+        _print(_sweep_text(done, reports, show))
+    else:
+        _print(_text(reports, show.form, show.verbose, show.quiet))
+    if done.interrupted:
+        raise KeyboardInterrupt
+    raise typer.Exit(show.code(reports))
+
+
+def _nothing_to_check(targets: Sequence[str], show: _Show) -> NoReturn:
+    """A file may well hold no loss, as hooks that name every changed file know; a project may not.
+
+    Programs get an empty report in their format all the same.
+    """
+    files = all(Path(target).is_file() for target in targets)
+    places = ", ".join(f"`{target}`" for target in targets[:3]) + ", ..." * (len(targets) > 3)
+    if not (files and show.quiet):
+        typer.echo(
+            f"{'note' if files else 'error'}: no loss was found in {places}; one that is not told "
+            "by its name can be named: `lossproof check FILE.py:NAME`",
+            err=True,
+        )
+    _write_html([], show.html)
+    if show.form is not Format.FULL:
+        _print(_text([], show.form, show.verbose, show.quiet))
+    raise typer.Exit(0 if files else NO_VERDICT)
+
+
+def _write_html(reports: Sequence[Report], file: Path | None) -> None:
+    if file is None:
+        return
+    from lossproof.errors import UsageError
+    from lossproof.show.html import render
+
+    try:
+        file.write_text(render(reports), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"`{file}` cannot be written: {error.strerror}") from error
+
+
+def _print(text: str) -> None:
     if text:
         typer.echo(text, color=True)
-    raise typer.Exit(int(not result and not exit_zero))
+
+
+def _sweep_text(done: Sweep, reports: Sequence[Report], show: _Show) -> str:
+    from lossproof.show import sweep
+
+    remarks = [f"{done.from_cache} unchanged since the last time"] if done.from_cache else []
+    remarks += [f"{done.left_over} left over"] if done.left_over else []
+    remarks.append(f"{done.seconds:.1f} s")
+    return sweep.render(
+        reports, color=color(), width=width(), verbose=show.verbose, quiet=show.quiet,
+        remarks=remarks,
+    )  # fmt: skip
 
 
 def _command(job: Job) -> str:
@@ -222,76 +413,17 @@ def _command(job: Job) -> str:
     words += ["--seed", str(job.seed)]
     words += [] if job.inputs is None else ["--inputs", job.inputs]
     words += [] if job.reference is None else ["--reference", job.reference]
+    words += ["--select", ",".join(job.select)] if job.select else []
+    words += ["--ignore", ",".join(job.ignore)] if job.ignore else []
     return shlex.join(words)
 
 
-@contextlib.contextmanager
-def _progress(what: str, quiet: bool) -> Iterator[None]:
-    """A spinner on standard error, where somebody is there to see it."""
-    if quiet or not sys.stderr.isatty():
-        yield
-        return
-    from rich.console import Console
-    from rich.markup import escape
+def _text(reports: Sequence[Report], form: Format, verbose: bool, quiet: bool) -> str:
+    if form is Format.FULL:
+        from lossproof.show import terminal
 
-    with Console(stderr=True).status(escape(what)):
-        yield
+        (report,) = reports
+        return terminal.render(report, color=color(), width=width(), verbose=verbose, quiet=quiet)
+    from lossproof.show import formats
 
-
-@contextlib.contextmanager
-def _failures_explained(verbose: bool) -> Iterator[None]:
-    """Say on standard error why there is no verdict, and end with the exit code for that."""
-    from lossproof.checks.process import InternalError
-    from lossproof.errors import UsageError
-
-    try:
-        yield
-    except UsageError as error:
-        _give_up(f"error: {error}")
-    except InternalError as error:
-        advice = "" if verbose else " and the output of the same command with `--verbose`"
-        trace = f"{error.traceback}\n" if verbose else ""
-        _give_up(
-            f"{trace}error: lossproof itself failed: {error}\n"
-            "this is a fault of lossproof, not of your loss; please report it with the loss"
-            f"{advice}: https://github.com/lossproof/lossproof/issues"
-        )
-    except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        raise typer.Exit(INTERRUPTED) from None
-
-
-def _give_up(message: str) -> NoReturn:
-    from lossproof.show.source import visible
-
-    typer.echo("\n".join(map(visible, message.split("\n"))), err=True)
-    raise typer.Exit(NO_VERDICT)
-
-
-def _text(result: Report | Comparison, form: Format, verbose: bool, quiet: bool) -> str:
-    from lossproof.checks.report import Report
-    from lossproof.show import concise, json, terminal
-
-    if form is Format.JSON:
-        return json.render(result)
-    if not isinstance(result, Report):
-        from lossproof.show import comparison
-
-        return comparison.render(result, color=_color(), width=_width())
-    if form is Format.CONCISE:
-        return concise.render(result)
-    return terminal.render(result, color=_color(), width=_width(), verbose=verbose, quiet=quiet)
-
-
-def _color() -> bool:
-    """Whether to use colours: https://no-color.org and https://force-color.org."""
-    if os.environ.get("NO_COLOR"):
-        return False
-    if os.environ.get("FORCE_COLOR"):
-        return True
-    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
-
-
-def _width() -> int:
-    """The terminal's width, within what reads well; 100 where there is no terminal."""
-    return max(40, min(shutil.get_terminal_size((100, 24)).columns, 120))
+    return formats.render(reports, form)

@@ -25,7 +25,7 @@ import difflib
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -69,6 +69,11 @@ class Configuration:
     def root(self) -> Path:
         """The folder that its paths are relative to."""
         return Path.cwd() if self.file is None else self.file.parent
+
+    def without_ignored(self) -> Configuration:
+        """The same settings, with no rule left out."""
+        losses = {name: replace(own, ignore=()) for name, own in self.losses.items()}
+        return replace(self, ignore=(), losses=MappingProxyType(losses))
 
 
 def configuration_for(place: Path) -> Configuration:

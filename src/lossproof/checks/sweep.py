@@ -36,24 +36,16 @@ class Task:
 
 @dataclass
 class Sweep:
-    """What came of a sweep. ``reports`` are in the order of the losses, however they ended."""
+    """What came of a sweep. The reports are in the order of the losses, however they ended."""
 
+    tasks: tuple[Task, ...]
+    """The losses that there are reports of."""
     reports: tuple[Report, ...]
     from_cache: int = 0
     interrupted: bool = False
     left_over: int = 0
     """How many losses were not looked at because the sweep was interrupted."""
     seconds: float = 0.0
-
-    @property
-    def checked(self) -> tuple[Report, ...]:
-        """The reports of the losses that could be looked at."""
-        return tuple(report for report in self.reports if report.not_checked is None)
-
-    @property
-    def not_checked(self) -> tuple[Report, ...]:
-        """The others."""
-        return tuple(report for report in self.reports if report.not_checked is not None)
 
 
 def tasks_for(
@@ -191,8 +183,10 @@ def sweep(
             interrupted = True
             progress.stopped.set()
             _end(futures)
+    done = sorted(reports)
     return Sweep(
-        tuple(reports[place] for place in sorted(reports)),
+        tuple(tasks[place] for place in done),
+        tuple(reports[place] for place in done),
         progress.from_cache,
         interrupted,
         len(tasks) - len(reports),
