@@ -170,12 +170,22 @@ def test_cut_is_found_at_its_line(name, found, marked):
 
 def test_one_of_two_wanted_inputs_is_named(found):
     def matching(a, b):
-        return (a - b.detach()).pow(2).mean()
+        return (a - b.data).pow(2).mean()
 
     both = torch.randn(5, requires_grad=True), torch.randn(5, requires_grad=True)
     (finding,) = found("LP201", matching, *both)
     assert "`b`" in finding.message
     assert "`a`" not in finding.message
+
+
+def test_one_of_several_inputs_may_be_detached_on_purpose(verdicts):
+    def temporal_difference(value, next_value, reward):
+        return F.mse_loss(value, reward + 0.9 * next_value.detach())
+
+    both = torch.randn(5, requires_grad=True), torch.randn(5, requires_grad=True)
+    (outcome, *_) = verdicts("LP201", temporal_difference, *both, torch.rand(5))
+    assert outcome.status is Status.UNPROVED
+    assert "`next_value`" in outcome.detail
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="code has no columns before Python 3.11")

@@ -29,7 +29,8 @@ loss that needs it to be set was cut before.
 ## Not reported
 A value that is stopped on purpose while the input still gets a gradient another way: the weight of
 a focal loss, the normaliser of an adaptive loss, CIoU's alpha, a stop-gradient target, the maximum
-that is subtracted for stability, a straight-through estimator.
+that is subtracted for stability, a straight-through estimator. One of several inputs of which
+`.detach()` is taken while another gets a gradient: the report says so under *unproved*.
 """
 
 from __future__ import annotations
@@ -75,7 +76,12 @@ def examine(case: Examination) -> Iterable[Verdict]:
         place = reach.location or reach.leaf
         if reach.kind != "cut":
             continue
-        if not reach.culprits and case.calls:
+        if _on_purpose(case, reach):
+            yield RULE.unproved(
+                f"`{reach.name}` is detached where it is used, so no gradient reaches it: taken as "
+                "a constant on purpose, such as a teacher or a bootstrapped target"
+            )
+        elif not reach.culprits and case.calls:
             yield RULE.unproved(
                 f"no gradient reaches `{reach.name}`, and nothing outside an `autograd.Function` "
                 "stops it: see LP202"
@@ -85,6 +91,18 @@ def examine(case: Examination) -> Iterable[Verdict]:
             yield _finding(case, reach)
     if not any(reach.kind == "cut" for reach in reaches(case)):
         yield from _lost_or_proved(case)
+
+
+def _on_purpose(case: Examination, reach: Reach) -> bool:
+    """Whether one of several inputs is detached by name, and nothing else with it."""
+    argument = case.argument_of_leaf(reach.leaf)
+    others = [r for r in reaches(case) if r.kind == "connected" and case.argument_of_leaf(r.leaf)]
+    if argument is None or not others or not reach.culprits:
+        return False
+    position = case.inputs.arguments.index(argument)
+    return all(
+        stop.operation.name == "detach" and stop.inputs == {position} for stop in reach.culprits
+    )
 
 
 def _lost_or_proved(case: Examination) -> Iterable[Verdict]:
