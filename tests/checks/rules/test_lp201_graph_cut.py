@@ -170,7 +170,7 @@ def test_cut_is_found_at_its_line(name, found, marked):
 
 def test_one_of_two_wanted_inputs_is_named(found):
     def matching(a, b):
-        return (a - b.data).pow(2).mean()
+        return (a - b.detach()).pow(2).mean()
 
     both = torch.randn(5, requires_grad=True), torch.randn(5, requires_grad=True)
     (finding,) = found("LP201", matching, *both)

@@ -1,7 +1,5 @@
 """LP503 graph-break."""
 
-import sys
-
 import pytest
 import torch
 
@@ -51,12 +49,8 @@ def test_one_graph_is_proved(asked):
     assert "one graph" in outcome.detail
 
 
-def test_it_waits_to_be_asked(examination, monkeypatch):
-    from lossproof.checks.rules import RULES
-
-    monkeypatch.delitem(sys.modules, "torch._dynamo", raising=False)
-    case = examination(torch.nn.MSELoss(), "float[8]", "float[8]")
-    (outcome,) = RULES[CODE].examine(case)
+def test_it_waits_to_be_asked(verdicts):
+    (outcome,) = verdicts(CODE, torch.nn.MSELoss(), "float[8]", "float[8]")
     assert outcome.status is Status.UNPROVED
     assert "--select LP503" in outcome.detail
 

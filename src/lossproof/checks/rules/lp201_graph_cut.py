@@ -29,12 +29,14 @@ loss that needs it to be set was cut before.
 ## Not reported
 A value that is stopped on purpose while the input still gets a gradient another way: the weight of
 a focal loss, the normaliser of an adaptive loss, CIoU's alpha, a stop-gradient target, the maximum
-that is subtracted for stability, a straight-through estimator. One of several inputs of which
-`.detach()` is taken while another gets a gradient: the report says so under *unproved*.
+that is subtracted for stability, a straight-through estimator. An input that is called a teacher, a
+target, a next value or the like and of which `.detach()` is taken while another input gets a
+gradient: the report says so under *unproved*.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -47,6 +49,13 @@ if TYPE_CHECKING:
     from lossproof.checks.examination import Examination
 
 RULE = RULES["LP201"]
+
+CONSTANT = re.compile(
+    r"teacher|target|(?:^|_)(?:next|old|ref|reference|baseline|bootstrap|ema|momentum|frozen|prior|"
+    r"tgt|trg|gt|label|y)s?(?:_|$)|returns?$|rewards?$|advantages?$",
+    re.I,
+)
+"""What people call an input that must not be trained through."""
 
 MENDS = {
     "item": "keep the tensor: without `.item()` the arithmetic stays in the graph",
@@ -94,10 +103,10 @@ def examine(case: Examination) -> Iterable[Verdict]:
 
 
 def _on_purpose(case: Examination, reach: Reach) -> bool:
-    """Whether one of several inputs is detached by name, and nothing else with it."""
+    """Whether what is called a constant, such as a teacher, is detached while another is not."""
     argument = case.argument_of_leaf(reach.leaf)
     others = [r for r in reaches(case) if r.kind == "connected" and case.argument_of_leaf(r.leaf)]
-    if argument is None or not others or not reach.culprits:
+    if argument is None or not CONSTANT.search(argument.name) or not others or not reach.culprits:
         return False
     position = case.inputs.arguments.index(argument)
     return all(
