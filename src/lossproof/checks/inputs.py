@@ -88,6 +88,8 @@ class Inputs:
 
     arguments: tuple[Argument, ...]
     assumptions: tuple[str, ...] = ()
+    inferred: tuple[str, ...] = ()
+    """The specifications that were inferred, where nothing was given."""
 
     @property
     def values(self) -> tuple[Any, ...]:

@@ -123,6 +123,8 @@ class Report:
     """A command line or Python line that runs the same check again."""
     suppressed: tuple[Finding, ...] = ()
     """The findings that a ``# lossproof: ignore`` comment silences."""
+    inferred: tuple[str, ...] = ()
+    """The specifications of the inputs, where none were given and these were inferred."""
     not_checked: str | None = None
     """Why the loss could not be looked at, where it could not: then there are no verdicts."""
     charts: tuple[Chart, ...] = ()
@@ -251,6 +253,7 @@ class Report:
         )
         plain["inputs"] = tuple(plain["inputs"])
         plain["assumptions"] = tuple(plain["assumptions"])
+        plain["inferred"] = tuple(plain["inferred"])
         plain["charts"] = tuple(chart_from_dict(chart) for chart in plain["charts"])
         return cls(**plain)
 

@@ -218,6 +218,7 @@ def _report(case: Examination, verdicts: Iterable[Verdict], seed: int, seconds: 
         assumptions=case.inputs.assumptions,
         reproduce=_reproduction(case.subject, case.inputs, seed),
         suppressed=silenced,
+        inferred=case.inputs.inferred,
         measure=charts_later(case, {v.code for v in listed if isinstance(v, Finding)}),
     )
 
