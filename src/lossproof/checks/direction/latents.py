@@ -1,0 +1,134 @@
+"""The divergence of a Gaussian latent from its prior: smallest, and 0, at the prior.
+
+A loss of a mean and a scale alone, called `mu` and `logvar` or the like, is the Kullback-Leibler
+divergence from a Gaussian. From a standard normal, mean 0 and scale 1 are its minimum; from another
+prior the minimum lies elsewhere, but it is 0 all the same. What has its minimum elsewhere *and* is
+not 0 there is the divergence from no Gaussian at all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from lossproof.checks.conventions import Call, Fault
+
+Tensor = torch.Tensor
+
+_MEAN = re.compile(r"^(z_?)?(mu|mus|mean|means|loc|q_mu|mu_q|q_mean|m)$", re.I)
+_LOG_VARIANCE = re.compile(r"^(\w+_)?(log_?var|log_?variance|logvar)(_\w+)?$", re.I)
+_LOG_SCALE = re.compile(r"^(\w+_)?(log_?sigma|log_?std|log_?scale|logstd|logsd)(_\w+)?$", re.I)
+_SCALE = re.compile(r"^(sigma|std|scale|stddev)$", re.I)
+_VARIANCE = re.compile(r"^(var|variance|sigma_?sq\w*|sigma2)$", re.I)
+STEPS = tuple(step / 5 for step in range(-15, 16))
+"""Logarithms of the scales tried: 0 is one of them."""
+SLACK = 1e-4
+
+
+@dataclass(frozen=True)
+class Latent:
+    """Where a call takes the mean and the scale of a latent."""
+
+    mean: int
+    scale: int
+    logarithmic: float
+    """How the argument is made from log sigma: it is this many times log sigma, or if negative,
+    sigma to this power."""
+
+    def argument(self, log_sigma: float, like: Tensor) -> Tensor:
+        """What to give for the scale."""
+        filled = torch.full(like.shape, log_sigma, dtype=torch.float64)
+        if self.logarithmic > 0:
+            return filled * self.logarithmic
+        return (filled * -self.logarithmic).exp()
+
+
+def latent_of(call: Call) -> Latent | None:
+    """The mean and the scale, where the loss takes nothing else."""
+    arguments = call.case.inputs.arguments
+    tensors = [i for i, a in enumerate(arguments) if isinstance(a.value, Tensor)]
+    if len(tensors) != 2:
+        return None
+    mean = next((i for i in tensors if _MEAN.match(arguments[i].name)), None)
+    if mean is None:
+        return None
+    (scale,) = (i for i in tensors if i != mean)
+    if arguments[mean].value.shape != arguments[scale].value.shape:
+        return None
+    kinds = ((_LOG_VARIANCE, 2.0), (_LOG_SCALE, 1.0), (_SCALE, -1.0), (_VARIANCE, -2.0))
+    for pattern, power in kinds:
+        if pattern.match(arguments[scale].name):
+            return Latent(mean, scale, power)
+    return None
+
+
+def _has_a_prior_of_its_own(call: Call) -> bool:
+    """Whether an option says from which prior: then constants may be left out, too."""
+    subject = call.case.subject
+    options = () if subject.signature is None else tuple(subject.signature.parameters)
+    return any("prior" in name for name in (*options, *getattr(subject.call, "__dict__", ())))
+
+
+def prior_is_no_minimum(call: Call) -> Iterator[Fault]:
+    """Losses of a mean and a scale alone."""
+    latent = latent_of(call)
+    if latent is None or _has_a_prior_of_its_own(call):
+        return
+    at_prior = _value(call, latent, 0.0, 0.0)
+    means = [_value(call, latent, mean, 0.0) for mean in (-1.0, 1.0, 3.0)]
+    if at_prior is None or None in means:
+        return
+    if not call.case.affordable(len(STEPS)):
+        return
+    curve = [(step, _value(call, latent, 0.0, step)) for step in STEPS]
+    known = [(log_sigma, value) for log_sigma, value in curve if value is not None]
+    if len(known) < len(STEPS):
+        return
+    lowest = min(known, key=lambda point: point[1])
+    scale = max(abs(value) for _, value in known)
+    numbers = {"at_prior": at_prior, "lowest": lowest[1], "log_sigma_of_lowest": lowest[0]}
+    away = [value for value in means if value is not None]
+    if all(value < at_prior - SLACK * scale for value in away):
+        yield _fault(call, "falls as the mean leaves 0", "mean-rewarded", numbers)
+    elif lowest[0] in (known[0][0], known[-1][0]):
+        end = "0" if lowest[0] < 0 else "infinity"
+        yield _fault(call, f"falls without end as sigma goes to {end}", "no-minimum", numbers)
+    elif lowest[0] != 0 and abs(lowest[1]) > SLACK * scale:
+        sigma = float(torch.tensor(lowest[0]).exp())
+        yield _fault(
+            call,
+            f"is smallest at sigma = {sigma:.3g}, where it is {lowest[1]:.4g}: a divergence is 0 "
+            "where it is smallest",
+            "no-divergence",
+            numbers,
+        )
+
+
+def _value(call: Call, latent: Latent, mean: float, log_sigma: float) -> float | None:
+    values = list(call.case.inputs.values)
+    like = values[latent.mean]
+    values[latent.mean] = torch.full(like.shape, mean, dtype=torch.float64)
+    values[latent.scale] = latent.argument(log_sigma, like)
+    found = call.case.evaluate(values, dtype=torch.float64, backward=False)
+    if found.error is not None or found.value is None:
+        return None
+    value: float = found.scalar / max(like.numel(), 1)
+    return value
+
+
+def _fault(call: Call, what: str, cause: str, numbers: dict[str, float]) -> Fault:
+    mu, scale = (a.name for a in call.case.inputs.arguments[:2])
+    return Fault(
+        f"the divergence of `{mu}` and `{scale}` from a standard normal {what}",
+        call.case.subject.location,
+        cause,
+        "0.5 * (mu ** 2 + sigma ** 2 - 1) - log(sigma), summed over the latent's axes",
+        dict(numbers),
+        (
+            f"{numbers['at_prior']:.4g} per number at mean 0 and sigma 1, where it should be 0 and "
+            "nowhere less",
+        ),
+    )
