@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lossproof.checks.batch import batch_of
+from lossproof.checks.dead_options import declared_unused
 from lossproof.checks.definitions import definitions
 from lossproof.checks.options import (
     constructor_of,
@@ -193,7 +194,7 @@ def option_of(case: Examination) -> ReductionOption | None:
     for find in (_by_constructor, _by_keyword, _by_argument, _by_attribute):
         # `size_average` is the old way of saying what `reduction` says, and gives way to it.
         for name, current, variants in sorted(find(case), key=lambda one: not _NAME.match(one[0])):
-            if len(variants) > 1:
+            if len(variants) > 1 and not declared_unused(case, name):
                 return ReductionOption(name, _plain(current), variants, constants)
     return None
 
