@@ -11,23 +11,27 @@ from __future__ import annotations
 
 import enum
 import io
-import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import lossproof
-from lossproof.console import NO_VERDICT, bar, color, failures_explained, spinner, width
+from lossproof.answers import (
+    Show,
+    check_all,
+    check_one,
+    command_of,
+    nothing_to_check,
+    test_file,
+    text_of,
+)
+from lossproof.console import color, failures_explained, spinner, width
 from lossproof.show.formats import Format
 
 if TYPE_CHECKING:
     from lossproof.checks.configuration import Configuration
-    from lossproof.checks.process import Job
-    from lossproof.checks.report import Report
-    from lossproof.checks.sweep import Sweep
 
 app = typer.Typer(
     help="Find out whether a PyTorch loss is right, and if not, what is wrong with it.",
@@ -196,11 +200,11 @@ def check(
             ignore=(*configuration.ignore, *(ignore or ())),
             charts=html is not None,
         )
-        show = _Show(output_format, html, verbose, quiet, exit_zero)
+        show = Show(output_format, html, verbose, quiet, exit_zero)
         if len(targets) == 1 and names_one_loss(targets[0]):
-            _check_one(job, configuration, show)
+            check_one(job, configuration, show)
         parallel = _first(jobs, configuration.jobs, None)
-        _check_all(targets, job, configuration, parallel, not no_cache, show)
+        check_all(targets, job, configuration, parallel, not no_cache, show)
 
 
 @app.command()
@@ -227,10 +231,11 @@ def compare(
     with failures_explained(verbose), spinner(f"comparing {a}, {b}", quiet):
         result = process.run_isolated(job)
     if isinstance(result, Report):  # the process died, and this says how
-        result = result.replace(reproduce=_command(job))
-        shown = Format(output_format.value)
+        result = result.replace(reproduce=command_of(job))
         text = (
-            _text([result], shown, verbose, quiet) if shown is Format.FULL else json.render(result)
+            json.render(result)
+            if output_format is ComparisonFormat.JSON
+            else text_of([result], Format.FULL, verbose, quiet)
         )
     elif output_format is ComparisonFormat.JSON:
         text = json.render(result)
@@ -265,6 +270,50 @@ def explain(
     Console(width=min(width(), 100)).print(Markdown(page))
 
 
+@app.command()
+def init(
+    path: Annotated[
+        Path,
+        typer.Argument(help="The project: a folder or a file.", show_default=False, exists=True),
+    ] = Path(),
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="The file to write (default: tests/test_losses.py in the project).",
+            show_default=False,
+            dir_okay=False,
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write it also where there is a file already.")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a pytest file that checks the losses of a project."""
+    from lossproof.checks.configuration import configuration_for
+    from lossproof.checks.discovery import discover
+    from lossproof.errors import UsageError
+
+    with failures_explained(verbose=False):
+        root = (path if path.is_dir() else path.parent).resolve()
+        file = (output or root / "tests" / "test_losses.py").resolve()
+        if file.exists() and not force:
+            raise UsageError(f"`{file}` is there already; `--force` writes over it")
+        configuration = configuration_for(path)
+        found = discover([str(path)], root=configuration.root, exclude=configuration.exclude)
+        if not found.losses:
+            nothing_to_check([str(path)], None)
+        text = test_file(found, configuration, root, file, quiet)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"`{file}` cannot be written: {error.strerror}") from error
+
+
 def _list_rules() -> None:
     from lossproof.checks.rules import RULES
 
@@ -278,152 +327,9 @@ def _first(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
 
 
-class _Show(NamedTuple):
-    """How the answer is given."""
-
-    form: Format
-    html: Path | None
-    verbose: bool
-    quiet: bool
-    exit_zero: bool
-
-    def code(self, reports: Sequence[Report]) -> int:
-        """The exit code that says what came of it."""
-        if reports and all(report.not_checked is not None for report in reports):
-            return NO_VERDICT
-        return int(any(report.findings for report in reports) and not self.exit_zero)
-
-
 def _configuration(target: str) -> Configuration:
     """The settings of the project that the first target belongs to."""
     from lossproof.checks.configuration import configuration_for
 
     place = target if Path(target).exists() else target.rpartition(":")[0].removesuffix(":")
     return configuration_for(Path(place) if Path(place).exists() else Path())
-
-
-def _check_one(job: Job, configuration: Configuration, show: _Show) -> NoReturn:
-    from lossproof.checks import process
-    from lossproof.checks.discovery import discover
-    from lossproof.checks.report import Report
-    from lossproof.checks.sweep import tasks_for
-    from lossproof.show import json
-
-    found = discover([job.target], root=configuration.root)
-    (task,) = tasks_for(found, configuration, job)
-    with spinner(f"checking {job.target}", show.quiet):
-        report = process.run_isolated(task.job)
-    assert isinstance(report, Report)
-    report = report.replace(reproduce=_command(task.job))
-    _write_html([report], show.html)
-    if show.form is Format.JSON:
-        _print(json.render(report))
-    else:
-        _print(_text([report], show.form, show.verbose, show.quiet))
-    raise typer.Exit(show.code([report]))
-
-
-def _check_all(
-    targets: Sequence[str],
-    job: Job,
-    configuration: Configuration,
-    parallel: int | None,
-    cached: bool,
-    show: _Show,
-) -> NoReturn:
-    from lossproof.checks.cache import Cache
-    from lossproof.checks.discovery import discover
-    from lossproof.checks.sweep import cores, sweep, tasks_for, unreadable
-
-    found = discover(targets, root=configuration.root, exclude=configuration.exclude)
-    parallel = parallel or cores()
-    tasks = tasks_for(found, configuration, job, parallel)
-    if not tasks and not found.unreadable:
-        _nothing_to_check(targets, show)
-    cache = Cache(configuration.root) if cached else None
-    with bar(len(tasks), show.quiet) as advance:
-        done = sweep(tasks, parallel=parallel, cache=cache, on_done=advance)
-    made = zip(done.tasks, done.reports, strict=True)
-    reports = [report.replace(reproduce=_command(task.job)) for task, report in made]
-    reports = [*unreadable(found, job.seed), *reports]
-    if cache is not None and cache.trouble is not None and not show.quiet:
-        typer.echo(f"note: {cache.trouble}", err=True)
-    _write_html(reports, show.html)
-    if show.form is Format.FULL:
-        _print(_sweep_text(done, reports, show))
-    else:
-        _print(_text(reports, show.form, show.verbose, show.quiet))
-    if done.interrupted:
-        raise KeyboardInterrupt
-    raise typer.Exit(show.code(reports))
-
-
-def _nothing_to_check(targets: Sequence[str], show: _Show) -> NoReturn:
-    """A file may well hold no loss, as hooks that name every changed file know; a project may not.
-
-    Programs get an empty report in their format all the same.
-    """
-    files = all(Path(target).is_file() for target in targets)
-    places = ", ".join(f"`{target}`" for target in targets[:3]) + ", ..." * (len(targets) > 3)
-    if not (files and show.quiet):
-        typer.echo(
-            f"{'note' if files else 'error'}: no loss was found in {places}; one that is not told "
-            "by its name can be named: `lossproof check FILE.py:NAME`",
-            err=True,
-        )
-    _write_html([], show.html)
-    if show.form is not Format.FULL:
-        _print(_text([], show.form, show.verbose, show.quiet))
-    raise typer.Exit(0 if files else NO_VERDICT)
-
-
-def _write_html(reports: Sequence[Report], file: Path | None) -> None:
-    if file is None:
-        return
-    from lossproof.errors import UsageError
-    from lossproof.show.html import render
-
-    try:
-        file.write_text(render(reports), encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"`{file}` cannot be written: {error.strerror}") from error
-
-
-def _print(text: str) -> None:
-    if text:
-        typer.echo(text, color=True)
-
-
-def _sweep_text(done: Sweep, reports: Sequence[Report], show: _Show) -> str:
-    from lossproof.show import sweep
-
-    remarks = [f"{done.from_cache} unchanged since the last time"] if done.from_cache else []
-    remarks += [f"{done.left_over} left over"] if done.left_over else []
-    remarks.append(f"{done.seconds:.1f} s")
-    return sweep.render(
-        reports, color=color(), width=width(), verbose=show.verbose, quiet=show.quiet,
-        remarks=remarks,
-    )  # fmt: skip
-
-
-def _command(job: Job) -> str:
-    """The command line that does the same job again."""
-    words = ["lossproof"]
-    words += ["check", job.target] if job.other is None else ["compare", job.target, job.other]
-    words += ["--seed", str(job.seed)]
-    words += [] if job.inputs is None else ["--inputs", job.inputs]
-    words += [] if job.reference is None else ["--reference", job.reference]
-    words += ["--select", ",".join(job.select)] if job.select else []
-    words += ["--ignore", ",".join(job.ignore)] if job.ignore else []
-    return shlex.join(words)
-
-
-def _text(reports: Sequence[Report], form: Format, verbose: bool, quiet: bool) -> str:
-    if form is Format.FULL:
-        from lossproof.show import terminal
-
-        (report,) = reports
-        return terminal.render(report, color=color(), width=width(), verbose=verbose, quiet=quiet)
-    from lossproof.show import formats
-
-    return formats.render(reports, form)
