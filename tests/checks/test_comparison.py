@@ -420,13 +420,18 @@ def test_the_end_of_the_time_keeps_what_there_is(monkeypatch):
         (mse, F.mse_loss, ("flaot[3]", "float[3]"), "did you mean `float`"),
         (mse, F.l1_loss, ("float[3]", "float[4]"), "neither loss can be called"),
         (mse, mse, (torch.zeros(2),), "takes 2 inputs"),
-        (mse, F.mse_loss, (), "no inputs were given"),
         (mse, 3, ("float[3]", "float[3]"), "`loss` must be a function"),
     ],
 )
 def test_a_wrong_request_is_a_usage_error(one, other, inputs, text):
     with pytest.raises(UsageError, match=text):
         lossproof.compare(one, other, *inputs)
+
+
+def test_inputs_that_are_not_given_are_inferred():
+    comparison = lossproof.compare(mse, F.mse_loss)
+    assert comparison.same
+    assert any("no inputs were given" in note for note in comparison.notes)
 
 
 def test_nothing_of_the_callers_is_changed():

@@ -206,13 +206,18 @@ def test_after_a_crash_nothing_is_called_proved():
 # ------------------------------------------------------------------ refused
 
 
+def wants_an_object(outputs, batch):
+    return outputs.loss + batch.size
+
+
 def needs_a_keyword(input, target, *, temperature):
     return mse(input, target) / temperature
 
 
 class NeedsArguments(nn.Module):
-    def __init__(self, classes):
+    def __init__(self, network):
         super().__init__()
+        self.weights = list(network.parameters())
 
     def forward(self, input, target):
         return mse(input, target)
@@ -225,7 +230,7 @@ class NeedsArguments(nn.Module):
         ("mse", PAIR, "`loss` must be a function"),
         (NeedsArguments, PAIR, "cannot be made without arguments"),
         (nn.Module, PAIR, "has no `forward`"),
-        (mse, (), "no inputs were given for `mse`"),
+        (wants_an_object, (), "no inputs were given for `wants_an_object`"),
         (lambda: torch.ones(()), (), "takes no inputs and has no parameters"),
         (mse, ("float[3]",), "takes 2 inputs"),
         (mse, ("float[3]",) * 3, "takes 2 inputs"),

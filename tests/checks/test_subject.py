@@ -45,8 +45,9 @@ class Module(nn.Module):
 
 
 class Needy(nn.Module):
-    def __init__(self, width):
+    def __init__(self, network):
         super().__init__()
+        self.weights = list(network.parameters())
 
     def forward(self, input, target):
         return plain(input, target)
@@ -159,8 +160,22 @@ def test_what_is_no_loss_is_refused():
 
 
 def test_a_class_that_needs_arguments_says_so():
-    with pytest.raises(UsageError, match=r"`Needy` cannot be made without arguments .*width"):
+    with pytest.raises(UsageError, match=r"`Needy` cannot be made without arguments .*network"):
         subject_of(Needy)
+
+
+def test_a_class_that_needs_the_usual_arguments_is_made_with_them():
+    class Centers(nn.Module):
+        def __init__(self, num_classes, feat_dim):
+            super().__init__()
+            self.centers = nn.Parameter(torch.zeros(num_classes, feat_dim))
+
+        def forward(self, x, labels):
+            return (x - self.centers[labels]).pow(2).mean()
+
+    subject = subject_of(Centers)
+    assert "made as `Centers(num_classes=5, feat_dim=6)`" in subject.assumptions[0]
+    assert subject.call.centers.shape == (5, 6)
 
 
 class NotCallable:

@@ -1,9 +1,10 @@
 """The inputs a loss is checked on: given tensors, or tensors made from a specification.
 
 A specification is text. ``"float[8,10], int[8]<10"`` is a float32 tensor of shape (8, 10) and a
-tensor of 8 integers from 0 to 9. Names may stand before the types (``"logits float[8,10]; target
-int[8]<10"``), items are separated by commas or semicolons, and a literal (``0.5``, ``True``,
-``'mean'``) stands for itself.
+tensor of 8 integers from 0 to 9; ``"int[8]>0<10"`` leaves out the 0. Names may stand before the
+types (``"logits float[8,10]; target int[8]<10"``), items are separated by commas or semicolons, and
+a literal (``0.5``, ``True``, ``'mean'``) stands for itself. Where nothing is given,
+:mod:`lossproof.checks.inference` finds specifications that fit.
 """
 
 from __future__ import annotations
@@ -32,14 +33,51 @@ INTEGERS = {
     "int": torch.int64, "int64": torch.int64, "long": torch.int64, "int32": torch.int32,
     "int16": torch.int16, "int8": torch.int8, "uint8": torch.uint8,
 }  # fmt: skip
+
+
+def _class_axis(shape: tuple[int, ...]) -> int:
+    """The axis of the classes: the last, but the second of what has rows and columns."""
+    return 1 if len(shape) >= 4 else -1
+
+
+def _one_hot(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    scores = torch.rand(shape, generator=generator)
+    if not scores.numel() or not shape:
+        return torch.ones(shape)
+    axis = _class_axis(shape)
+    return torch.zeros(shape).scatter_(axis, scores.argmax(axis, keepdim=True), 1.0)
+
+
+def _boxes(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Boxes as two opposite corners, x1, y1, x2, y2, that overlap with one another."""
+    if not shape or shape[-1] % 4:
+        raise UsageError(f"the last axis of `boxes` must hold x1, y1, x2, y2, got {list(shape)}")
+    corners = torch.rand((*shape[:-1], shape[-1] // 4, 2, 2), generator=generator)
+    low, size = corners.unbind(-2)
+    return torch.stack((low * 4, low * 4 + 4 + size * 8), -2).reshape(shape)
+
+
+def _rotations(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Rotation matrices, as the exponential of skew-symmetric ones."""
+    if len(shape) < 2 or shape[-1] != shape[-2]:
+        raise UsageError(f"the last two axes of `rotation` must be equal, got {list(shape)}")
+    matrices = torch.randn(shape, generator=generator, dtype=torch.float64)
+    skew: Tensor = torch.linalg.matrix_exp(0.5 * (matrices - matrices.mT))
+    return skew.float()
+
+
 DRAWS: dict[str, Callable[[tuple[int, ...], torch.Generator], Tensor]] = {
-    "prob": lambda s, g: torch.softmax(torch.randn(s, generator=g), -1),
-    "logprob": lambda s, g: torch.log_softmax(torch.randn(s, generator=g), -1),
+    "prob": lambda s, g: torch.softmax(torch.randn(s, generator=g), _class_axis(s)),
+    "logprob": lambda s, g: torch.log_softmax(torch.randn(s, generator=g), _class_axis(s)),
+    "onehot": _one_hot,
     "unit": lambda s, g: torch.rand(s, generator=g) * 0.9 + 0.05,
     "positive": lambda s, g: torch.rand(s, generator=g) * 2 + 0.1,
     "binary": lambda s, g: torch.randint(0, 2, s, generator=g).float(),
     "sign": lambda s, g: torch.randint(0, 2, s, generator=g).float() * 2 - 1,
     "bool": lambda s, g: torch.randint(0, 2, s, generator=g).bool(),
+    "count": lambda s, g: torch.randint(0, 6, s, generator=g).float(),
+    "boxes": _boxes,
+    "rotation": _rotations,
 }
 KINDS = (*FLOATS, *INTEGERS, *DRAWS)
 GRAMMAR = (
@@ -48,7 +86,7 @@ GRAMMAR = (
 )
 _ITEM = re.compile(
     r"^(?:(?P<name>[A-Za-z_]\w*)\s*[:=\s]\s*)?(?P<kind>[A-Za-z_]\w*)\s*"
-    r"\[(?P<shape>[^\]]*)\]\s*(?:<\s*(?P<bound>-?\w+))?$"
+    r"\[(?P<shape>[^\]]*)\]\s*(?:>\s*(?P<above>-?\w+)\s*)?(?:<\s*(?P<bound>-?\w+))?$"
 )
 
 # What people call the argument that a gradient is wanted for, and the one it is compared with.
@@ -120,15 +158,15 @@ def inputs_for(subject: Subject, given: Sequence[Any], seed: int) -> Inputs:
 
     Args:
         subject: the loss.
-        given: tensors and other values, or specifications as text.
+        given: tensors and other values, or specifications as text; nothing, to have them inferred.
         seed: seeds the tensors made from specifications.
 
     Raises:
-        UsageError: nothing was given, a specification has a typo, or the number of arguments does
-            not fit the loss's signature.
+        UsageError: nothing was given and nothing could be inferred, a specification has a typo, or
+            the number of arguments does not fit the loss's signature.
     """
     if not given and not _needs_none(subject):
-        raise UsageError(_nothing_given(subject))
+        return _inferred(subject, seed)
     arguments = _read(subject, given, seed)
     _check_count(subject, arguments)
     for argument in arguments:
@@ -142,21 +180,16 @@ def _needs_none(subject: Subject) -> bool:
     return none and bool(subject.state.parameters())
 
 
-def _nothing_given(subject: Subject) -> str:
+def _inferred(subject: Subject, seed: int) -> Inputs:
+    # Inference calls the loss, for which it needs what stands on this module.
+    from lossproof.checks.inference import infer_inputs
+
     if subject.signature is not None and not subject.signature.parameters:
-        return f"`{subject.name}` takes no inputs and has no parameters: there is nothing to vary"
-    takes = ", ".join(subject.parameter_names) or "its inputs"
-    name = _snake(subject.name)
-    beside = f", or write a function `{name}_inputs()` beside the loss that returns them"
-    return (
-        f"no inputs were given for `{subject.name}`, which takes ({takes}); give tensors, or "
-        'specifications such as `--inputs "float[8,10], int[8]<10"`'
-        + (beside if name.isidentifier() else "")
-    )
-
-
-def _snake(name: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.rpartition(".")[2]).lower()
+        raise UsageError(
+            f"`{subject.name}` takes no inputs and has no parameters: there is nothing to vary"
+        )
+    _check_keywords(subject)
+    return infer_inputs(subject, seed)
 
 
 def _read(subject: Subject, given: Sequence[Any], seed: int) -> list[Argument]:
@@ -246,9 +279,11 @@ def _parse_item(item: str, generator: torch.Generator) -> Argument:
     shape = _parse_shape(match["shape"], item)
     bound = match["bound"]
     if kind in INTEGERS:
-        return Argument(match["name"] or "", _integers(kind, shape, bound, item, generator))
-    if bound is not None:
-        raise UsageError(f"`<{bound}` in `{item}` is for integers only, such as `int[8]<10`")
+        whole = _integers(kind, shape, match["above"], bound, item, generator)
+        return Argument(match["name"] or "", whole)
+    if bound is not None or match["above"] is not None:
+        sign = f"<{bound}" if bound is not None else f">{match['above']}"
+        raise UsageError(f"`{sign}` in `{item}` is for integers only, such as `int[8]<10`")
     if kind in FLOATS:
         value = torch.randn(shape, generator=generator, dtype=torch.float64).to(FLOATS[kind])
     else:
@@ -264,7 +299,12 @@ def _parse_shape(text: str, item: str) -> tuple[int, ...]:
 
 
 def _integers(
-    kind: str, shape: tuple[int, ...], bound: str | None, item: str, generator: torch.Generator
+    kind: str,
+    shape: tuple[int, ...],
+    above: str | None,
+    bound: str | None,
+    item: str,
+    generator: torch.Generator,
 ) -> Tensor:
     if bound is None:
         raise UsageError(
@@ -276,19 +316,27 @@ def _integers(
     largest = torch.iinfo(INTEGERS[kind]).max
     if int(bound) - 1 > largest:
         raise UsageError(f"`{kind}` holds no integers above {largest}, got `{item}`")
-    return torch.randint(0, int(bound), shape, generator=generator).to(INTEGERS[kind])
+    least = _least(above, int(bound), kind, item)
+    return torch.randint(least, int(bound), shape, generator=generator).to(INTEGERS[kind])
+
+
+def _least(above: str | None, bound: int, kind: str, item: str) -> int:
+    """The smallest whole number that a specification asks for."""
+    if above is None:
+        return 0
+    if not above.removeprefix("-").isdigit():
+        raise UsageError(f"what `>` stands before in `{item}` must be a whole number")
+    least = int(above) + 1
+    if not torch.iinfo(INTEGERS[kind]).min <= least < bound:
+        raise UsageError(f"there is no `{kind}` above {above} and below {bound} in `{item}`")
+    return least
 
 
 def _check_count(subject: Subject, arguments: Sequence[Argument]) -> None:
     signature = subject.signature
     if signature is None:
         return
-    for parameter in signature.parameters.values():
-        if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty:
-            raise UsageError(
-                f"`{subject.name}` needs the keyword argument `{parameter.name}`; bind it first: "
-                f"`functools.partial({subject.name.rpartition('.')[2]}, {parameter.name}=...)`"
-            )
+    _check_keywords(subject)
     if any(p.kind is p.VAR_POSITIONAL for p in signature.parameters.values()):
         return
     least, most = subject.required, len(subject.parameter_names)
@@ -298,6 +346,16 @@ def _check_count(subject: Subject, arguments: Sequence[Argument]) -> None:
             f"`{subject.name}` takes {wants} inputs ({', '.join(subject.parameter_names)}), "
             f"got {len(arguments)}"
         )
+
+
+def _check_keywords(subject: Subject) -> None:
+    """Refuse a keyword argument without a default: a call by position cannot give it."""
+    for parameter in subject.signature.parameters.values() if subject.signature else ():
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty:
+            raise UsageError(
+                f"`{subject.name}` needs the keyword argument `{parameter.name}`; bind it first: "
+                f"`functools.partial({subject.name.rpartition('.')[2]}, {parameter.name}=...)`"
+            )
 
 
 def _refuse_unusable(argument: Argument) -> None:

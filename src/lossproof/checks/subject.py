@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from lossproof.checks.construction import made_with_natural_values
 from lossproof.checks.report import Location
 from lossproof.checks.sources import Sources, is_library, is_machinery
 from lossproof.checks.state import State
@@ -84,10 +85,12 @@ def subject_of(loss: Any) -> Subject:
     """Wrap a loss.
 
     A module is copied, so that the caller's own is never touched. A module class is made with no
-    arguments. An ``autograd.Function`` is called through ``apply``.
+    arguments, or with the usual ones where it needs some, which the assumptions then say. An
+    ``autograd.Function`` is called through ``apply``.
 
     Raises:
-        UsageError: ``loss`` is not callable, or its class cannot be made without arguments.
+        UsageError: ``loss`` is not callable, or its class can be made neither without arguments nor
+            with the usual ones.
     """
     eager = _eager(loss)
     if eager is not loss:
@@ -98,7 +101,10 @@ def subject_of(loss: Any) -> Subject:
     if isinstance(loss, type) and issubclass(loss, torch.autograd.Function):
         return _function_subject(loss)
     if isinstance(loss, type):
-        return _instance_subject(_made(loss), loss)
+        instance, assumptions = _made(loss)
+        subject = _instance_subject(instance, loss)
+        subject.assumptions += assumptions
+        return subject
     if not callable(loss):
         raise UsageError(
             f"`loss` must be a function, an `nn.Module` or an `autograd.Function`, "
@@ -121,16 +127,22 @@ def _eager(loss: Any) -> Any:
     return getattr(loss, "_torchdynamo_orig_callable", loss)
 
 
-def _made(cls: type) -> Any:
+def _made(cls: type) -> tuple[Any, tuple[str, ...]]:
+    """An instance of a class, and with which arguments it was made, if it needs any."""
     if not any("__call__" in vars(base) for base in cls.__mro__):
         raise UsageError(f"an instance of `{cls.__name__}` is not callable")
     try:
-        return cls()
+        return cls(), ()
     except Exception as error:
-        raise UsageError(
-            f"`{cls.__name__}` cannot be made without arguments "
-            f"({type(error).__name__}: {error}); pass an instance, such as `{cls.__name__}(...)`"
-        ) from error
+        found = made_with_natural_values(cls)
+        if found is None:
+            raise UsageError(
+                f"`{cls.__name__}` cannot be made without arguments "
+                f"({type(error).__name__}: {error}); pass an instance, such as "
+                f"`{cls.__name__}(...)`"
+            ) from error
+    instance, call = found
+    return instance, (f"the loss was made as `{call}`; pass an instance to check another",)
 
 
 def _function_subject(cls: type[torch.autograd.Function]) -> Subject:
