@@ -87,7 +87,7 @@ class _Templates(jinja2.Environment):
             "picture": picture,
             "table": table,
             "grouped": grouped,
-            "can_draw": plots.can_draw(),
+            "must_be_drawn": must_be_drawn,
         }
         self.filters |= {"prose": prose, "number": number, "words": words}
 
@@ -206,6 +206,11 @@ def picture(chart: Chart, name: str) -> Markup | None:
     if isinstance(chart, Unmeasured) or not plots.can_draw():
         return None
     return Markup(plots.svg(chart, name))
+
+
+def must_be_drawn(charts: Sequence[Chart]) -> bool:
+    """Whether there are charts that nothing here can draw."""
+    return not plots.can_draw() and any(not isinstance(chart, Unmeasured) for chart in charts)
 
 
 @dataclass(frozen=True)

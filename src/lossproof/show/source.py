@@ -78,7 +78,10 @@ def lines_of(place: Location, around: int = 0) -> list[Line]:
 
 
 def _text(file: str, number: int) -> str:
-    return linecache.getline(file, number).rstrip("\r\n")
+    try:
+        return linecache.getline(file, number).rstrip("\r\n")
+    except ValueError:  # a name that no file on this system can have, in a report from elsewhere
+        return ""
 
 
 def _plain(file: str, number: int) -> Line:
