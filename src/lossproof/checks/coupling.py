@@ -1,4 +1,4 @@
-"""Whether what is predicted for one sample changes the gradient of another.
+"""Whether one sample changes the gradient of another.
 
 In a mean over samples it does not. In a contrastive loss it does on purpose, and where a softmax
 was taken over the wrong axis, by mistake.
@@ -12,6 +12,7 @@ import torch
 
 from lossproof.checks.agreement import variations
 from lossproof.checks.batch import Batch, Values, batch_of
+from lossproof.checks.roles import role_by_name
 
 if TYPE_CHECKING:
     from lossproof.checks.examination import Examination
@@ -24,7 +25,7 @@ ALIKE = 1e-6
 
 
 def coupling_of(case: Examination) -> float | None:
-    """The largest relative change of the other samples' gradient when one prediction changes.
+    """The largest relative change of the other samples' gradient when one sample changes.
 
     ``None`` where it cannot be measured: the batch is not known, there is no gradient for it, or
     a call failed.
@@ -55,15 +56,33 @@ def several_samples(case: Examination, batch: Batch) -> Values | None:
     return values
 
 
+def _moved(case: Examination, batch: Batch) -> list[int]:
+    """Predictions, and what is compared with them element by element or pair by pair.
+
+    Labels, masks and weights stay: their sum may well be the denominator.
+    """
+    wanted = [i for i in case.inputs.differentiable if batch.axes[i] is not None]
+    shapes = {case.inputs.values[i].shape for i in wanted}
+    beside = [
+        i
+        for i, value in enumerate(case.inputs.values)
+        if i not in wanted and isinstance(value, Tensor) and value.is_floating_point()
+        if batch.axes[i] is not None and value.shape in shapes
+        if not bool(((value == 0) | (value == 1)).all())
+        if role_by_name(case.inputs.arguments[i].name) not in ("weight", "mask")
+    ]
+    return wanted + beside if wanted else []
+
+
 def _measured(case: Examination) -> float | None:
     batch = batch_of(case)
     if batch is None:
         return None
-    moved = [i for i in case.inputs.differentiable if batch.axes[i] is not None]
+    moved = _moved(case, batch)
     values = several_samples(case, batch) if moved else None
     if values is None:
         return None
-    # The first sample gets the prediction of the second, which is surely one that may occur.
+    # The first sample gets the numbers of the second, which are surely ones that may occur.
     count = batch.count(values)
     order = [1, *range(1, count)]
     taken = batch.rows(values, order)

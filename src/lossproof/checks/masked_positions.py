@@ -16,7 +16,7 @@ import torch
 
 from lossproof.checks.batch import Batch, Values, batch_of
 from lossproof.checks.report import Location, Severity
-from lossproof.checks.roles import roles_of
+from lossproof.checks.roles import role_by_name, roles_of
 from lossproof.checks.terms import PRODUCTS, maker, quotient
 from lossproof.checks.trace import Operation, Recorder
 
@@ -79,8 +79,9 @@ def _selections(case: Examination, batch: Batch | None) -> Iterator[Selection]:
     if len(wanted) != 1:
         return
     prediction = inputs.values[wanted[0]]
-    for position, role in enumerate(roles_of(inputs)):
-        value = inputs.values[position]
+    for position, argument in enumerate(inputs.arguments):
+        # By name: a mask without a target beside it may be what is predicted, and may be not.
+        role, value = role_by_name(argument.name), argument.value
         if role == "mask" and isinstance(value, Tensor):
             yield from _of_mask(case, position, value, prediction)
         elif role == "length" and isinstance(value, Tensor) and batch is not None:

@@ -105,7 +105,7 @@ def _batch_verdicts(case: Examination) -> Iterator[Verdict]:
     elif _spreads_by_mistake(case):
         yield RULE.unproved("tensors broadcast against each other, which changes every sum")
     elif is_coupled(case):
-        yield RULE.not_applicable("the loss couples its samples")
+        yield _coupled(scaling)
     elif "inverse" in scaling.parts and scaling.is_only("constant", "linear", "inverse"):
         yield _twice(case, scaling)
     elif {"constant", "linear"} <= scaling.parts and scaling.is_only("constant", "linear"):
@@ -114,6 +114,16 @@ def _batch_verdicts(case: Examination) -> Iterator[Verdict]:
         yield _growing(case, scaling)
     else:
         yield RULE.unproved("value and gradient follow no rule when samples are repeated")
+
+
+def _coupled(scaling: Scaling) -> Verdict:
+    power = scaling.value.power
+    if power is not None and power % 1:
+        return RULE.unproved(
+            f"the value goes with the batch size to the power {power:.3g}, as a norm of the whole "
+            "batch does"
+        )
+    return RULE.not_applicable("the loss couples its samples")
 
 
 def _spreads_by_mistake(case: Examination) -> bool:

@@ -411,13 +411,25 @@ def _samples_in_norm(one: Counted, operations: list[Counted]) -> int | None:
         return None
     whole = one
     if one.operation.name == "sqrt":
-        sums = [other for other in operations if other.result is one.operand]
-        if not sums or sums[0].operation.name != "sum":
+        summed = _summed(one.operand, operations)
+        if summed is None:
             return None
-        whole = sums[0]
+        whole = summed
     if len(whole.axes) != 1 or not whole.others:
         return None
     return int(whole.operand.shape[next(iter(whole.axes))])
+
+
+def _summed(tensor: Tensor, operations: list[Counted]) -> Counted | None:
+    """The sum that a number is, but for a small constant that keeps it from 0."""
+    for _ in range(3):
+        made = next((other for other in operations if other.result is tensor), None)
+        if made is None or made.operation.name == "sum":
+            return made
+        if made.operation.name not in ("add", "__add__", "__radd__", "clamp", "clamp_min"):
+            return None
+        tensor = made.operand
+    return None
 
 
 def _place(case: Examination, operation: Operation) -> Location | None:
