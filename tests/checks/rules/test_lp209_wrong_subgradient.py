@@ -254,3 +254,24 @@ def test_ties_between_samples_are_no_fault_of_the_loss() -> None:
         emb = torch.randn(8, 4, generator=torch.Generator().manual_seed(seed), requires_grad=True)
         report = lossproof.check(batch_hard, emb, label, seed=seed)
         assert "LP209" not in {finding.code for finding in report}
+
+
+def test_rounding_is_no_slope_where_one_element_happens_to_be_flat(silent):
+    """A gradient made of two terms that cancel, where a single element has none at all."""
+
+    class Smape(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, input, target):
+            ctx.save_for_backward(input, target)
+            return ((input - target).abs() / (input.abs() + target.abs())).mean()
+
+        @staticmethod
+        def backward(ctx, grad_output):
+            input, target = ctx.saved_tensors
+            size, gap = input.abs() + target.abs(), input - target
+            slope = gap.sign() / size - gap.abs() * input.sign() / size**2
+            return grad_output * slope / input.numel(), None
+
+    torch.manual_seed(0)
+    inputs = torch.randn(8, requires_grad=True), torch.randn(8)
+    assert silent("LP209", Smape, *inputs) is not None

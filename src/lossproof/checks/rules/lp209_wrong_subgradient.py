@@ -180,7 +180,9 @@ class _Prober:
             spots = list(row_spots(inputs, ROWS))
         self.calls_left = self._calls_in(BUDGET, single or inputs)
         ordinary, _ = self._differentiated((single or inputs).values)
-        sizes = [float(g.abs().max()) for g in ordinary.gradients if g is not None and g.numel()]
+        # One element alone may lie where the loss is flat, so the whole batch is asked as well.
+        gradients = (*ordinary.gradients, *self.case.twin.gradients)
+        sizes = [float(g.abs().max()) for g in gradients if g is not None and g.numel()]
         self.usual = max(sizes, default=0.0)
         answers: list[_Answer] = []
         for number, spot in enumerate(spots):
