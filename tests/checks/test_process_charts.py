@@ -5,7 +5,7 @@ import pytest
 from lossproof.checks.process import Job, run_isolated
 
 LOSSES = """\
-import os, sys, time
+import os, sys
 
 def right(p, t):
     return ((p - t) ** 2).mean()
@@ -22,10 +22,6 @@ def dies_when_charted(p, t):
         os._exit(3)
     return right(p, t)
 
-def hangs_when_charted(p, t):
-    if is_charted():
-        time.sleep(1e6)
-    return right(p, t)
 """
 
 
@@ -45,8 +41,7 @@ def test_charts_come_back_where_they_are_asked_for():
     assert titles[:2] == ["Value", "Derivative"]
 
 
-@pytest.mark.parametrize("name", ["dies_when_charted", "hangs_when_charted"])
-def test_a_process_that_ends_over_its_charts_has_answered_before(name):
-    report = check(name, charts=True, charting_time=0.5)
+def test_a_process_that_ends_over_its_charts_has_answered_before():
+    report = check("dies_when_charted", charts=True)
     assert report.charts == ()
     assert report.ok and report.proved

@@ -277,7 +277,7 @@ def test_any_text_is_found_unchanged(words):
         assert source in page.text
 
 
-@settings(max_examples=12)  # each is drawn
+@settings(max_examples=8)  # each is drawn
 @given(st.lists(words, min_size=5, max_size=5))
 def test_any_text_can_stand_in_a_chart(words):
     title, x, y, label, caption = words

@@ -92,6 +92,6 @@ def test_an_anchor_leads_to_its_report(browser, page):
     browser.evaluate("document.querySelectorAll('.index a')[1].click()")
     there = "document.querySelector('#report-2').getBoundingClientRect().top < innerHeight"
     # It scrolls smoothly: look until it is there.
-    assert browser.evaluate(f"""new Promise(done => {{
-        const timer = setInterval(() => {{ if ({there}) {{ clearInterval(timer); done(true); }} }}, 20);
-    }})""")
+    then = "clearInterval(timer); done(1)"
+    look = f"const timer = setInterval(() => {{ if ({there}) {{ {then}; }} }}, 20)"
+    assert browser.evaluate(f"new Promise(done => {{ {look} }})") == 1
