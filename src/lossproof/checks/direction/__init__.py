@@ -34,7 +34,7 @@ OTHER_AIMS = re.compile(
     r"(^|_)(gans?|wgan\w*|disc|discriminator\w*|critics?|adv|advers\w*|attack\w*|generator\w*|gen|"
     r"real|fake|policy|ppo|reinforce|rewards?|returns?|advantages?|actions?|q|diversity|divers\w*|"
     r"orth\w*|decorr\w*|independ\w*|hsic|repuls\w*|repel\w*|unlearn\w*|forget\w*|ascent|ascend|"
-    r"reverse|reversal|negatives?|neg|distill\w*|dpo|"
+    r"reverse|reversal|complement\w*|dpo|"
     r"energy|energies|dist|dists|distance|distances|dissim\w*|domain|domains|sensitive|group|"
     r"groups|confus\w*|uniform\w*|entropy_?max\w*)(?=_|$|\d)",
     re.I,

@@ -44,7 +44,8 @@ def classes_apart_cost_more(comparison: Comparison) -> Iterator[Fault]:
     scale = max(abs(others[0]), 1e-9)
     if max(abs(value - others[0]) for value in others[1:3]) > SLACK * scale:
         return
-    if others[3] <= values[1] * (1 + 1e-3):
+    gathers = others[3] > values[1] * (1 + 1e-3)
+    if not gathers or values[-1] - values[0] < 1e-3 * others[3]:
         return
     yield Fault(
         f"the loss grows as the classes of `{comparison.name}` move apart: all in one point "

@@ -78,8 +78,8 @@ def prior_is_no_minimum(call: Call) -> Iterator[Fault]:
     if latent is None or _has_a_prior_of_its_own(call):
         return
     at_prior = _value(call, latent, 0.0, 0.0)
-    means = [_value(call, latent, mean, 0.0) for mean in (-1.0, 1.0, 3.0)]
-    if at_prior is None or None in means:
+    away = _at_means(call, latent)
+    if at_prior is None or away is None or not _is_even(away, at_prior):
         return
     if not call.case.affordable(len(STEPS)):
         return
@@ -90,13 +90,13 @@ def prior_is_no_minimum(call: Call) -> Iterator[Fault]:
     lowest = min(known, key=lambda point: point[1])
     scale = max(abs(value) for _, value in known)
     numbers = {"at_prior": at_prior, "lowest": lowest[1], "log_sigma_of_lowest": lowest[0]}
-    away = [value for value in means if value is not None]
+    at_minimum = at_prior <= lowest[1] + SLACK * scale  # free bits have a flat minimum
     if all(value < at_prior - SLACK * scale for value in away):
         yield _fault(call, "falls as the mean leaves 0", "mean-rewarded", numbers)
-    elif lowest[0] in (known[0][0], known[-1][0]):
+    elif not at_minimum and lowest[0] in (known[0][0], known[-1][0]):
         end = "0" if lowest[0] < 0 else "infinity"
         yield _fault(call, f"falls without end as sigma goes to {end}", "no-minimum", numbers)
-    elif lowest[0] != 0 and abs(lowest[1]) > SLACK * scale:
+    elif not at_minimum and abs(lowest[1]) > SLACK * scale:
         sigma = float(torch.tensor(lowest[0]).exp())
         yield _fault(
             call,
@@ -105,6 +105,22 @@ def prior_is_no_minimum(call: Call) -> Iterator[Fault]:
             "no-divergence",
             numbers,
         )
+
+
+def _at_means(call: Call, latent: Latent) -> list[float] | None:
+    values = [_value(call, latent, mean, 0.0) for mean in (-1.0, 1.0, 3.0)]
+    known = [value for value in values if value is not None]
+    return known if len(known) == len(values) else None
+
+
+def _is_even(away: list[float], at_prior: float) -> bool:
+    """Whether -1 and 1 are as far from the prior, and not the prior itself.
+
+    An entropy asks for no mean, and a utility of mean and risk tells gains from losses.
+    """
+    scale = max(map(abs, (*away, at_prior)))
+    same = abs(away[0] - away[1]) <= SLACK * scale
+    return same and abs(away[0] - at_prior) > SLACK * scale
 
 
 def _value(call: Call, latent: Latent, mean: float, log_sigma: float) -> float | None:
