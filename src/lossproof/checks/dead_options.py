@@ -42,10 +42,11 @@ _DESCRIBES = re.compile(
     re.I,
 )
 _DECLARED = re.compile(
-    r"unused|not used|never used|no effect|ignored|deprecated|compatib|consistency|placeholder|"
-    r"for api|kept for|reserved",
+    r"unused|not used|never used|no effect|ignored(?! (when|if|unless|for))|compatib|consistency|placeholder|for api|"
+    r"kept for|reserved",
     re.I,
 )
+_NEXT_ARGUMENT = re.compile(r"\n\s*`*\w+`*\s*(\([^)]*\))?\s*:")
 _SHOWS = ("extra_repr", "__repr__", "__str__")
 
 
@@ -78,13 +79,14 @@ def declared_unused(case: Examination, name: str) -> bool:
         getattr(getattr(owner, "__init__", None), "__doc__", None),
     ]
     texts += [ast.get_docstring(source.tree) for source in definitions(case.subject)]
-    pattern = re.compile(rf"\b{re.escape(name)}\b(.{{0,300}})", re.S)
-    return any(
-        _DECLARED.search(match[1].partition("\n\n")[0])
-        for text in texts
-        if text
-        for match in pattern.finditer(text)
-    )
+    start = rf"^\s*(:param\s+)?[`*]*{re.escape(name)}[`*]*\s*(\([^)]*\))?\s*:"
+    pattern = re.compile(rf"{start}(?P<text>.{{0,300}})", re.S | re.M)
+    for text in texts:
+        for match in pattern.finditer(text or ""):
+            own = _NEXT_ARGUMENT.split(match["text"])[0].partition("\n\n")[0]
+            if _DECLARED.search(own) or "deprecated" in own.partition("\n")[0].lower():
+                return True
+    return False
 
 
 def _of_constructor(case: Examination) -> Iterator[Unread]:

@@ -41,9 +41,9 @@ class MyMSE(nn.Module):
 ## Not reported
 A mean that divides by something else than the number of items (the sum of the weights, the samples,
 the items that count). A loss that has one item only, where all reductions agree. An option whose
-documentation says that it has no effect. A value that the
-loss refuses with an error of its own, and one that it never names: a loss for `"mean"` and `"sum"`
-alone need not know `"none"`, unless that is what it was made with.
+documentation says that it has no effect. A value that the loss refuses with an error of its own,
+and one that it never names: a loss for `"mean"` and `"sum"` alone need not know `"none"`, unless
+that is what it was made with.
 """
 
 from __future__ import annotations
