@@ -64,6 +64,8 @@ DECORATORS = {
     "cached_property", "singledispatch",
 }  # fmt: skip
 """What makes something else of a function than a loss."""
+LOSS_CLASS = re.compile(r"[A-Z]\w*(Loss|Criterion)(V?\d|\dd)?$")
+"""What the losses of other modules are called. ``_Loss`` is a base without a ``forward``."""
 PREDICTIONS = re.compile(
     r"^(y_?pred\w*|y_?hat|pred\w*|inputs?|outputs?|logits?|scores?|probs?|probabilities|recon\w*|"
     r"estimate\w*|student\w*|x|p)$",
@@ -166,17 +168,17 @@ class _Module:
         """Whether it can be called with tensors, and its name or its ``forward`` says loss."""
         call = self._method(node, "forward") or self._method(node, "__call__")
         if call is None:
-            return says_loss(node.name) and self._inherits_a_loss(node)
+            return self._inherits_a_loss(node)
         if _only_raises(call) or _is_abstract(node) or not _takes_tensors(call, bound=True):
             return False
-        if says_loss(node.name):
+        if says_loss(node.name) or self._inherits_a_loss(node):
             return True
         return self._descends(node, "Module") and _compares(call) and _returns_scalar(call)
 
     def _inherits_a_loss(self, node: ast.ClassDef) -> bool:
-        """Whether ``forward`` comes from a loss of another module, as far as its name says."""
+        """Whether it descends from a loss of another module, as far as its name says."""
         return any(
-            says_loss(_last(base)) and not _last(base).startswith("_")
+            LOSS_CLASS.match(_last(base))
             for cls in self._ancestry(node)
             for base in cls.bases
             if not isinstance(base, ast.Name) or self.classes.get(base.id) in (None, cls)
@@ -197,7 +199,7 @@ class _Module:
 
     def _method(self, node: ast.ClassDef, name: str) -> FunctionDef | None:
         for cls in self._ancestry(node):
-            for item in cls.body:
+            for item in reversed(cls.body):
                 if isinstance(item, FunctionDef) and item.name == name:
                     return item
         return None
