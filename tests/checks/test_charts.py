@@ -167,6 +167,15 @@ def test_a_type_in_which_the_loss_raises_is_left_out(examination):
     assert [s.label for s in value.series] == ["float32", "bfloat16"]
 
 
+def test_a_slow_loss_is_measured_in_one_type_or_none(examination):
+    case = examination(mse, "float[3]", "float[3]")
+    vars(case)["call_seconds"] = 0.01
+    assert [s.label for s in module.accuracy_charts(case)[0].series] == ["float32"]
+    vars(case)["call_seconds"] = 1.0
+    (chart,) = module.accuracy_charts(case)
+    assert chart.why == "one call of the loss takes 1 s"
+
+
 def test_rotations_have_no_magnitude(examination):
     loss = examination(mse, torch.eye(3).expand(2, 3, 3).clone(), torch.eye(3).expand(2, 3, 3))
     (chart,) = module.accuracy_charts(loss)

@@ -30,8 +30,8 @@ from lossproof.errors import TimeLimitError
 Measure = Callable[[], tuple[Chart, ...]]
 TYPES = torch.float32, torch.bfloat16, torch.float16
 """The types whose accuracy is measured."""
-CALLS = 100
-"""About how many calls it takes to measure one."""
+CALLS, FEWEST = 100, 14
+"""About how many calls it takes to measure one, and how many at least."""
 KEPT = 1 << 20
 """Of inputs with more elements only a few rows are kept for the charts."""
 ROWS = 8
@@ -128,6 +128,8 @@ def _guarded(title: str, make: Callable[[], Iterable[Chart]]) -> list[Chart]:
 # ---------------------------------------------------------------------------- accuracy
 def accuracy_charts(case: Examination) -> tuple[Chart, ...]:
     """The relative error of value and gradient against the magnitude of the inputs."""
+    if not case.affordable(FEWEST):
+        return (Unmeasured("Accuracy", f"one call of the loss takes {case.call_seconds:.2g} s"),)
     measured: list[Accuracy] = []
     for narrow in TYPES if case.affordable(CALLS * len(TYPES)) else TYPES[:1]:
         if not case.evaluate(dtype=narrow).failed:  # not every operation exists in half precision
