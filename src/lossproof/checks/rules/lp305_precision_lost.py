@@ -44,6 +44,7 @@ def spread_loss(x):
 - Values and gradients that are small beside those at the given inputs: 1e-9 in place of 2e-9 at a
   perfect fit is no loss.
 - A point at which only a tie decides, such as the kink of `abs`: it must be wrong close by, too.
+- Constants above 1e-6, which are meant to be felt, and losses that fall or stay when they go.
 - Losses that draw random numbers: those of float32 and float64 differ.
 - Results that are not finite; that is LP302.
 """
@@ -68,9 +69,10 @@ from lossproof.checks.accuracy import (
 )
 from lossproof.checks.examination import Evaluation, Examination
 from lossproof.checks.nonfinite import is_finite
-from lossproof.checks.report import Finding, Number, Severity
+from lossproof.checks.report import Finding, Number, Outcome, Severity
 from lossproof.checks.rules import RULES, Verdict
 from lossproof.checks.special_points import SpecialPoint
+from lossproof.checks.stabilisers import DeadGradient, dead_gradient
 from lossproof.checks.trace import Operation
 
 RULE = RULES["LP305"]
@@ -117,14 +119,32 @@ def examine(case: Examination) -> Iterable[Verdict]:
         one = _judged(case, point, found, given)
         if one is not None:
             lost.append(one)
+    dead = dead_gradient(case, given) if tried == len(points) else None
+    findings = [] if dead is None else [_flat(case, dead)]
     if lost:
-        yield _finding(case, lost)
-    elif not errors:
-        yield RULE.unproved("the loss is not finite at the magnitudes that were tried")
-    else:
-        yield RULE.proved(_limit(errors))
+        findings.append(_finding(case, lost))
+    yield from _one_for_each_line(findings)
+    if not findings:
+        yield _no_finding(errors)
     if tried < len(points):
         yield RULE.unproved(f"{len(points) - tried} points were left out because the loss is slow")
+
+
+def _one_for_each_line(findings: list[Finding]) -> Iterable[Finding]:
+    """A constant that kills the gradient and is lost in the rounding has one mend."""
+    lines = set()
+    for finding in findings:
+        place = finding.location
+        line = None if place is None else (place.file, place.line)
+        if line not in lines:
+            yield finding
+        lines.add(line)
+
+
+def _no_finding(errors: list[float]) -> Outcome:
+    if not errors:
+        return RULE.unproved("the loss is not finite at the magnitudes that were tried")
+    return RULE.proved(_limit(errors))
 
 
 def _limit(errors: list[float]) -> str:
@@ -252,6 +272,26 @@ def _finding(case: Examination, lost: list[_Loss]) -> Finding:
         evidence=evidence,
         notes=[f"also when {one.point.words}" for one in lost if one is not first][:3],
         help=_help(operation),
+    )
+
+
+def _flat(case: Examination, dead: DeadGradient) -> Finding:
+    text = dead.site.text
+    return RULE.finding(
+        f"`{text}` is flat when {dead.point.words}: the gradient is {dead.gradient:.2g}, and "
+        f"{dead.alive:.2g} without the tiny constant",
+        severity=Severity.WARNING,
+        location=dead.site.location or case.subject.location,
+        cause="dead-gradient",
+        evidence={
+            "gradient": dead.gradient,
+            "gradient without the constant": dead.alive,
+            "value": dead.value,
+            "value without the constant": dead.truth,
+        },
+        notes=["a prediction that is surely wrong learns nothing"],
+        help="take logits and work in log space (`F.logsigmoid`, `F.log_softmax`): nothing has to "
+        "be kept away from 0",
     )
 
 
