@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 _FLAG = re.compile(
-    r"^(is|use|has|with|do|return|apply|normali[sz]e|log|size_average|from|per)_|"
+    r"^(is|use|has|with|do|return|apply|normali[sz]e|easy|log|size_average|from|per)_|"
     r"^(training|train|symmetric|squared|size_average|normali[sz]ed?|full|batch)$"
 )
 _BY_NAME: tuple[tuple[re.Pattern[str], Any], ...] = tuple(

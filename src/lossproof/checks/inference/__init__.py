@@ -17,13 +17,15 @@ from dataclasses import dataclass
 from lossproof.checks.inference.candidates import Candidate, candidates
 from lossproof.checks.inference.code_words import words_of
 from lossproof.checks.inference.docstring_shapes import describe
-from lossproof.checks.inference.meanings import PREDICTED, Slot, slots_of
+from lossproof.checks.inference.meanings import Slot, slots_of
 from lossproof.checks.inference.trial import NO_GRADIENT, ZERO_GRADIENT, Trial, Trials
 from lossproof.checks.inputs import Inputs
 from lossproof.checks.subject import Subject
 from lossproof.errors import UsageError
 
 MOST_TRIALS = 160
+TRIALS_AFTER_ONE_THAT_RUNS = 50
+"""A loss with a fault may give a good result nowhere: the search for a better one has an end."""
 SECONDS = 4.0
 """How long the search may take in all; it ends after the trial in which the time is up."""
 HOPELESS = 12
@@ -84,13 +86,12 @@ class _Search:
 
     def best(self, slots: Sequence[Slot]) -> _Tried | None:
         words = words_of(self.subject)
-        wanted = [slot.meaning in PREDICTED for slot in slots]
-        trials = Trials(self.subject, [slot.name for slot in slots], wanted, self.seed)
+        trials = Trials(self.subject, slots, self.seed)
         best: _Tried | None = None
-        lowest = float("inf")
+        lowest, enough = float("inf"), MOST_TRIALS
         self.failed = []
         for count, candidate in enumerate(candidates(slots, words)):
-            if candidate.cost >= lowest or count >= MOST_TRIALS:
+            if candidate.cost >= lowest or count >= (MOST_TRIALS if best is None else enough):
                 break
             tried = _Tried(candidate, trials.run(candidate.items))
             if tried.trial.error is not None:
@@ -99,6 +100,7 @@ class _Search:
                     break
             elif candidate.cost + tried.trial.penalty < lowest:
                 lowest = candidate.cost + tried.trial.penalty
+                enough = count + TRIALS_AFTER_ONE_THAT_RUNS if best is None else enough
                 best = tried
             if time.perf_counter() > self.end:
                 break
@@ -185,11 +187,12 @@ def _said(subject: Subject, found: _Tried) -> Inputs:
         f"`{argument.name}: {_readable(item)}`"
         for argument, item in zip(inputs.arguments, found.candidate.items, strict=True)
     )
+    specification = ", ".join(found.candidate.items)
     own = snake(subject.name)
     beside = f" or a function `{own}_inputs()` beside the loss" if own.isidentifier() else ""
     said = (
         f"no inputs were given; from names, documentation and trial these were inferred: {shown}; "
-        f'give better ones with `--inputs "{", ".join(found.candidate.items)}"`{beside}'
+        f'give better ones with `--inputs "{specification}"`{beside}'
     )
     return Inputs(inputs.arguments, (*subject.assumptions, said), found.candidate.items)
 

@@ -87,7 +87,8 @@ def words_of(subject: Subject) -> Words:
 def _switched_on(subject: Subject) -> frozenset[str]:
     target = getattr(subject.call, "__self__", subject.call)
     given = getattr(subject.origin, "keywords", {})
-    options = vars(target) if hasattr(target, "__dict__") else {}
+    parts = target.modules() if isinstance(target, nn.Module) else (target,)
+    options = {name: v for part in parts for name, v in getattr(part, "__dict__", {}).items()}
     if subject.signature is not None:
         defaults = {name: p.default for name, p in subject.signature.parameters.items()}
         options = {**defaults, **options}

@@ -141,7 +141,7 @@ def _about(name: str, lines: Sequence[str]) -> str:
     """The lines that speak of an argument: the one that begins with its name, and what follows."""
     word = re.escape(name)
     begins = re.compile(
-        rf"^\s*(?:[-*•]\s*|:param\s+(?:\w+\s+)?|:type\s+|\.\.\s*)?[`*]*{word}s?[`*]*\s*"
+        rf"^\s*(?:[-*•]\s*|:param\s+(?:[\w.]+\s+)?|:type\s+|\.\.\s*)?[`*]*{word}s?[`*]*\s*"
         r"(?:\([^)]*\)|\[[^\]]*\])?\s*(?::|--|—|–|=|\bis\b|\bof\b)|"
         rf"^\s*[-*•]?\s*[`*]*{word}[`*]*\s*[(\[]",
         re.I,

@@ -85,8 +85,8 @@ def _by_documentation(frame: Frame, slot: Slot, choices: list[Choice]) -> list[C
     shapes = [frame.sizes.shape(shape) for shape in slot.description.shapes[:3]]
     if not shapes or not choices or frame.layout.name in ONLY_FOR:
         return choices
-    if frame.domain.compared == "index" and slot is frame.slots[frame.against or 0]:
-        # Documents that give both one shape speak of another domain.
+    picks = frame.domain.compared == "index" and slot is frame.compared_slot
+    if picks:  # documents that give both one shape speak of another domain
         shapes = [shape for shape in shapes if shape != frame.shape]
     ranks = {len(shape) for shape in shapes}
     priced = []
@@ -96,7 +96,7 @@ def _by_documentation(frame: Frame, slot: Slot, choices: list[Choice]) -> list[C
         priced.append((item, cost if fits else cost + 2.0))
     first = choices[0][0]
     before, after = first.partition("[")[0], first.partition("]")[2]
-    priced += [(f"{_text(before, shape)}{after}", 0.5) for shape in shapes]
+    priced += [(f"{_text(before, shape)}{after}", 1.0 if picks else 0.5) for shape in shapes]
     return _cheapest_first(priced)
 
 

@@ -40,6 +40,11 @@ class Frame:
         return self.slots[self.main].meaning
 
     @property
+    def compared_slot(self) -> Slot | None:
+        """What the main prediction is compared with."""
+        return None if self.against is None else self.slots[self.against]
+
+    @property
     def possible(self) -> bool:
         """Whether there is an axis of classes where class indices need one."""
         if self.against is None or self.domain.compared != "index":

@@ -79,7 +79,7 @@ DOMAINS = (
     Domain("signs", "float", "sign", 3.2),
     Domain("signs of rows", "float", "sign of rows", 3.4),
     Domain("marks of rows", "float", "binary of rows", 3.5),
-    Domain("numbers of rows", "float", "float of rows", 3.9),
+    Domain("numbers of rows", "float", "float of rows", 3.0),
     Domain("sets of classes", "float", "class set", 5.0),
     Domain("positive numbers", "positive", "positive", 3.6),
     Domain("counts", "float", "count", 4.4),
@@ -115,7 +115,10 @@ def _activates(words: Words) -> bool:
 
 
 def _overlaps(words: Words) -> bool:
-    return re.search(r"dice|jaccard|tversky|iou|overlap|lovasz|f1|fbeta", words.title) is not None
+    return (
+        re.search(r"dice|jaccard|tversky|iou|overlap|lovasz|f1|fbeta|mcc|matthews", words.title)
+        is not None
+    )
 
 
 def _measures_boxes(words: Words) -> bool:

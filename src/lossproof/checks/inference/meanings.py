@@ -49,13 +49,14 @@ _BY_WORD: tuple[tuple[Meaning, frozenset[str]], ...] = (
     ("student", _words("student students")),
     ("target", _words("gt truth true target targets targ tgt real expected annotations ytrue "
                       "groundtruth onehot correct answer")),
+    ("box", _words("box boxes bbox bboxes bbx")),
+    ("logits", _words("logit logits")),
+    ("prediction", _words("pred preds prediction predictions predicted scores score hat")),
     ("labels", _words("label labels class classes cls lbl")),
     ("log probability", _words("logp logprob logprobs logps lprobs logpi lprob logprobas")),
     ("log scale", _words("logvar logsigma logstd logsigma2 logvariance logs logscale")),
     ("scale", _words("var variance sigma std scale stds sigmas")),
     ("location", _words("mu mean loc means mus")),
-    ("box", _words("box boxes bbox bboxes bbx")),
-    ("logits", _words("logit logits")),
     ("probability", _words("prob probs proba probas probability probabilities")),
     ("prediction", _words("pred preds prediction predictions predicted hat yhat ypred ypr "
                           "estimate estimated recon reconstruction reconstructed generated fake "
@@ -159,6 +160,7 @@ def slots_of(
     ]
     slots = _with_partners(slots)
     slots = _survival(slots)
+    slots = _reconstructed(slots)
     return tuple(_someone_predicts(slots))
 
 
@@ -221,6 +223,21 @@ def _survival(slots: list[Slot]) -> list[Slot]:
         ]
     return [
         replace(slot, meaning="time") if slot.name.lower() in ("t", "y") else slot for slot in slots
+    ]
+
+
+def _reconstructed(slots: list[Slot]) -> list[Slot]:
+    """Beside a reconstruction or a mean, `x` is what it should be like."""
+    words = {word for slot in slots for word in slot.words}
+    made = words & {"recon", "reconstruction", "reconstructed", "decoded", "xhat", "hat"}
+    located = any(slot.meaning == "location" for slot in slots)
+    if any(slot.meaning in COMPARED for slot in slots) or not (made or located):
+        return slots
+    return [
+        replace(slot, meaning="target")
+        if slot.name.lower() in ("x", "data", "original", "input", "inputs", "images")
+        else slot
+        for slot in slots
     ]
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from lossproof.checks.examination import Evaluation, Examination
+from lossproof.checks.inference.meanings import PREDICTED, Slot
 from lossproof.checks.inputs import Inputs, parse_specifications
 from lossproof.checks.subject import Subject
 from lossproof.checks.time_limit import time_limit
@@ -30,6 +31,8 @@ ZERO_GRADIENT = 4.0
 BROADCAST = 3.0
 ONE_SIDED_BROADCAST = 2.6
 IGNORED = 2.5
+ONLY_A_NUMBER = 2.0
+"""Class indices that are calculated with like any other number."""
 MANY_NUMBERS = 0.3
 
 
@@ -45,10 +48,10 @@ class Trial:
 class Trials:
     """Calls a loss on candidates. Every call works on copies and leaves nothing behind."""
 
-    def __init__(self, subject: Subject, names: Sequence[str], wanted: Sequence[bool], seed: int):
+    def __init__(self, subject: Subject, slots: Sequence[Slot], seed: int) -> None:
         self.subject = subject
-        self.names = names
-        self.wanted = wanted
+        self.slots = slots
+        self.wanted = [slot.meaning in PREDICTED for slot in slots]
         """Of each argument, whether a gradient is wanted for it if it is a floating tensor."""
         self.seed = seed
 
@@ -68,11 +71,11 @@ class Trials:
         """The arguments that these specifications describe."""
         generator = torch.Generator().manual_seed(seed + 61_803)
         arguments = []
-        for name, item, wanted in zip(self.names, items, self.wanted, strict=True):
+        for slot, item, wanted in zip(self.slots, items, self.wanted, strict=True):
             (argument,) = parse_specifications(item, generator)
             value = argument.value
             floating = isinstance(value, Tensor) and value.is_floating_point()
-            arguments.append(replace(argument, name=name, differentiable=wanted and floating))
+            arguments.append(replace(argument, name=slot.name, differentiable=wanted and floating))
         return Inputs(tuple(arguments))
 
     def _judged(self, inputs: Inputs, items: Sequence[str]) -> Trial:
@@ -82,15 +85,15 @@ class Trials:
             return Trial(inputs, 0.0, found.error)
         if found.value is None:
             return Trial(inputs, 0.0, TypeError("the loss returned no tensor"))
-        return Trial(inputs, _penalty(found) + self._ignored(case, found, items))
+        return Trial(inputs, _penalty(found) + self._misread(case, found, items))
 
-    def _ignored(self, case: Examination, found: Evaluation, items: Sequence[str]) -> float:
-        """The price of the arguments on which the value does not depend."""
+    def _misread(self, case: Examination, found: Evaluation, items: Sequence[str]) -> float:
+        """The price of the arguments that do not count, or not as what they are."""
         if found.value is None or not _finite(found.value):
             return 0.0
         redrawn = self.inputs(items, self.seed + 1).values
         gradients = iter(found.gradients)
-        ignored = 0
+        price = 0.0
         for position, argument in enumerate(case.inputs.arguments):
             gradient = next(gradients, None) if argument.differentiable else None
             if not isinstance(argument.value, Tensor) or _matters(gradient):
@@ -101,8 +104,20 @@ class Trials:
             values[position] = redrawn[position]
             other = case.evaluate(values, backward=False)
             if other.value is not None and _same(other.value, found.value):
-                ignored += 1
-        return IGNORED * ignored
+                price += IGNORED
+            elif self.slots[position].meaning in ("target", "unknown"):
+                price += self._price_of_whole_numbers(case, found, position)
+        return price
+
+    def _price_of_whole_numbers(self, case: Examination, found: Evaluation, position: int) -> float:
+        """Class indices pick something; what also works as a decimal number is none."""
+        values = list(case.inputs.values)
+        if values[position].dtype is not torch.int64 or found.value is None:
+            return 0.0
+        values[position] = values[position].float()
+        other = case.evaluate(values, backward=False)
+        picks = other.value is None or not _same(other.value, found.value)
+        return 0.0 if picks else ONLY_A_NUMBER
 
 
 def _penalty(found: Evaluation) -> float:
