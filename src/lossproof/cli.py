@@ -54,7 +54,8 @@ Inputs = Annotated[
     typer.Option(
         metavar="SPEC",
         help='What the loss is called with, such as "float[8,10], int[8]<10". Without it, a '
-        "function beside the loss gives the inputs: NAME_inputs() or inputs().",
+        "function beside the loss gives the inputs: NAME_inputs() or inputs(); else they are "
+        "inferred.",
         show_default=False,
     ),
 ]

@@ -62,7 +62,8 @@ def check(
         loss: a function, an ``nn.Module`` (instance, or class that needs no arguments), or an
             ``autograd.Function`` subclass.
         inputs: what the loss is called with: tensors and other values, or specifications such as
-            ``"float[8,10]"``, ``"int[8]<10"``, ``"prob[8,10]"``. A gradient is wanted for the
+            ``"float[8,10]"``, ``"int[8]<10"``, ``"prob[8,10]"``. Without any, they are inferred
+            from names, documentation and trial, and the report says so. A gradient is wanted for the
             tensors that require one; if none does, for the prediction (told by its name, else the
             first floating tensor), and the report says so.
         reference: a loss known to be right, to compare with (rule LP103).
@@ -233,7 +234,7 @@ def _reproduction(subject: Subject, inputs: Inputs, seed: int) -> str | None:
         file = subject.origin.__module__
     elif file.startswith(".."):
         file = subject.location.file
-    specifications = ", ".join(_specification(value) for value in inputs.values)
+    specifications = ", ".join(inputs.inferred or map(_specification, inputs.values))
     return f'lossproof check {file}:{name} --inputs "{specifications}" --seed {seed}'
 
 
