@@ -42,11 +42,11 @@ _DESCRIBES = re.compile(
     re.I,
 )
 _DECLARED = re.compile(
-    r"unused|not used|never used|no effect|ignored(?! (when|if|unless|for))|compatib|consistency|placeholder|for api|"
-    r"kept for|reserved",
+    r"unused|not used|never used|no effect|ignored(?! (when|if|unless|for))|"
+    r"compatib|consistency|placeholder|for api|kept for|reserved",
     re.I,
 )
-_NEXT_ARGUMENT = re.compile(r"\n\s*`*\w+`*\s*(\([^)]*\))?\s*:")
+_NEXT_ARGUMENT = re.compile(r"\n\s*(?!note)`*\w+`*\s*(\([^)]*\))?\s*:", re.I)
 _SHOWS = ("extra_repr", "__repr__", "__str__")
 
 

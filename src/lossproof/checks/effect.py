@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 Tensor = torch.Tensor
 Values = tuple[Any, ...]
 
-VALUE = 1e-5
+VALUE = 1e-3
 """The largest relative change that counts as none: a stabiliser may let a little through."""
-GRADIENT = 1e-4
+GRADIENT = 1e-3
 
 
 CANCELLING = frozenset(
     """
     div divide true_divide __truediv__ __rtruediv__ __rdiv__ div_ normalize cosine_similarity
-    softmax log_softmax layer_norm batch_norm sub subtract __sub__ __rsub__ sign
+    softmax log_softmax layer_norm batch_norm sign
     """.split()
 )
-"""Operations in which a factor or a summand of all operands is lost."""
+"""Operations in which a factor or a summand that all operands share is lost."""
 
 
 @dataclass(frozen=True)
