@@ -137,7 +137,7 @@ def imported_files(file: Path, content: bytes) -> list[Path]:
     except (SyntaxError, ValueError, RecursionError):
         return []
     root, dotted = package_of(file)
-    package = dotted.split(".")[:-1] if file.name != "__init__.py" else dotted.split(".")
+    package = dotted.split(".")[:-1]
     found: set[Path] = set()
     for names in _imported_names(tree, package):
         for folder in {root, Path.cwd()}:
