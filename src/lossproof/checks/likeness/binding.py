@@ -6,6 +6,7 @@ Each function here yields bindings, likeliest first; what a loss does decides be
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -46,6 +47,17 @@ def pair(slots: Slots) -> Iterator[Binding]:
         for one, other in itertools.permutations(_ranked(slots)):
             if _floating(one):
                 yield {"input": one, "target": other}
+
+
+def pair_or_columns(slots: Slots) -> Iterator[Binding]:
+    """``input`` and ``target`` of one shape, or one target for several columns of the input."""
+    yield from pair(slots)
+    if len(slots) != 2 or not all(map(_floating, slots)):
+        return
+    for one, other in itertools.permutations(slots):
+        rows, shape = tuple(one.value.shape), tuple(other.value.shape)
+        if len(rows) >= 2 and rows != shape and shape in (rows[:-1], (*rows[:-1], 1)):
+            yield {"input": one, "target": other}
 
 
 def single(slots: Slots) -> Iterator[Binding]:
@@ -90,6 +102,23 @@ def named_pair(first: str, second: str) -> Roles:
             yield {first: slots[1], second: slots[0]}
 
     return roles
+
+
+def scores_of_two(slots: Slots) -> Iterator[Binding]:
+    """A critic's scores ``real`` and ``fake``, told by their names, else by their order."""
+    if len(slots) == 2 and all(map(_floating, slots)):
+        one, other = slots
+        if re.search(r"fake|gen|false", one.name, re.I):
+            one, other = other, one
+        yield {"real": one, "fake": other}
+
+
+def scores_and_relevance(slots: Slots) -> Iterator[Binding]:
+    """``input`` and ``target`` of one shape, of which the scores are differentiable."""
+    if len(slots) == 2 and _alike(slots):
+        for one, other in itertools.permutations(slots):
+            if one.differentiable and _floating(one):
+                yield {"input": one, "target": other}
 
 
 def named_triple(first: str, second: str, third: str, *, fixed: bool = False) -> Roles:

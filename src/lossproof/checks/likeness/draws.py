@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from lossproof.checks.examination import Examination
 Tensor = torch.Tensor
 LARGEST_LOGIT = 5.0
 SHRUNK = 0.15
+_COSINE = re.compile(r"cos|sim", re.I)
 
 
 class Draws:
@@ -39,15 +41,19 @@ class Draws:
     def _draw(self, number: int) -> tuple[Any, ...]:
         generator = torch.Generator().manual_seed(self.case.seed * 1009 + number)
         values = []
-        for position, value in enumerate(self.case.inputs.values):
-            if position in self._neutral:
-                value = self._neutral[position]
-            elif isinstance(value, Tensor) and number:
-                value = self._fresh(value.detach(), self._domains[position], generator, number)
+        for position, given in enumerate(self.case.inputs.values):
+            value = self._neutral.get(position, given)
+            if value is given and isinstance(given, Tensor) and number:
+                value = self._fresh(
+                    value.detach(), self.case.inputs.arguments[position].name,
+                    self._domains[position], generator, number,
+                )  # fmt: skip
             values.append(value)
         return tuple(values)
 
-    def _fresh(self, value: Tensor, domain: Domain, generator: torch.Generator, number: int) -> Any:
+    def _fresh(
+        self, value: Tensor, name: str, domain: Domain, generator: torch.Generator, number: int
+    ) -> Any:
         if value.is_complex() or value.numel() < 2:
             return value
         if not value.is_floating_point():
@@ -60,6 +66,8 @@ class Draws:
         moved = _moved(wide, size * noise, domain, generator)
         if domain.kind is Kind.REAL and number % 4 == 3:
             moved = SHRUNK * moved  # what is near: within a margin, on the inner branch
+        if _COSINE.search(name) and float(wide.abs().max()) <= 1:
+            moved = moved.clamp(-0.99, 0.99)
         return moved.to(value.dtype)
 
 

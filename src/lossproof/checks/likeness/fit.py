@@ -90,9 +90,7 @@ def fit(values: Tensor, columns: Tensor) -> Fit | None:
     shares = torch.where(moving, coefficients * scale / spread, torch.nan)
     offset = float(values.mean() - middle @ coefficients)
     residual = max(float(gap) / spread, 1e-14)
-    return Fit(
-        tuple(coefficients.tolist()), offset, residual, tuple(shares.tolist()), condition
-    )
+    return Fit(tuple(coefficients.tolist()), offset, residual, tuple(shares.tolist()), condition)
 
 
 @dataclass(frozen=True)
@@ -121,6 +119,21 @@ def right_columns(samples: Sequence[Terms]) -> tuple[list[Group], Tensor]:
     ]
     named = [Group(key, tuple(names)) for key, names in groups.items()]
     return named, torch.tensor(rows, dtype=torch.float64).reshape(len(samples), len(groups))
+
+
+def weighted_sum(terms: Terms, coefficients: Sequence[float]) -> Tensor:
+    """The loss that a fit of :func:`right_columns` found, but for its constant."""
+    groups: dict[str, list[Tensor]] = {}
+    for name, term in terms.items():
+        if term.right is None:
+            groups[f"\0{name}"] = [term.value.sum()]
+        elif term.right != 0:
+            groups.setdefault(term.group, []).append(term.right * term.value.sum())
+    parts = [
+        coefficient * torch.stack(values).sum()
+        for coefficient, values in zip(coefficients, groups.values(), strict=True)
+    ]
+    return torch.stack(parts).sum()
 
 
 def all_columns(samples: Sequence[Terms]) -> tuple[tuple[str, ...], Tensor]:
@@ -166,7 +179,9 @@ def deviations(terms: Terms, coefficients: Sequence[float]) -> tuple[float, list
             if right is None:
                 if found[name] <= SAME * largest:
                     wrong.append(Deviation(name, found[name], largest))
-            elif abs(found[name] - factor * right) > SAME * max(abs(factor * right), SAME * largest):
+            elif abs(found[name] - factor * right) > SAME * max(
+                abs(factor * right), SAME * largest
+            ):
                 wrong.append(Deviation(name, found[name], factor * right))
     return overall, wrong
 

@@ -13,7 +13,7 @@ import pkgutil
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -37,6 +37,11 @@ class Term:
 
 
 Terms = Mapping[str, Term]
+Definition = Callable[..., Terms]
+"""Takes the inputs by role and the options by keyword; gives the terms by name, or none where the
+inputs are not of its kind."""
+Usual = Any
+"""An option: its default is a tuple of the usual values, and a call gives one of them."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class Reading:
         needs: a pattern on each role's argument name; without these names it is no slip.
     """
 
-    terms: Callable[..., Terms]
+    terms: Definition
     wrong: str | None = None
     mend: str | None = None
     unless: str | None = None
@@ -92,8 +97,13 @@ class KnownLoss:
             to be this loss as well as a name would.
         calls: names of torch functions; a loss that calls one claims to be this known loss.
         everyday: tried also where no name claims it, to prove that a loss is right.
-        constant_free: whether another constant beside the terms makes no other loss.
+        ordered: whether the loss with ``input`` and ``target`` exchanged is a mistake.
+        excuse: whether coefficients that are not the right ones are, with the constant beside
+            them, another member of the family (a prior of another width).
+        constant: which constant may stand beside the terms: any (``"free"``), none, or, for an
+            overlap, what makes it 0 for a perfect prediction (``"overlap"``).
         mend: the right formula in one line.
+        balance: from the factors of the groups, by name, and the inputs: what is wrong with them.
     """
 
     key: str
@@ -106,8 +116,11 @@ class KnownLoss:
     named: Mapping[str, str] | None = None
     calls: tuple[str, ...] = ()
     everyday: bool = False
-    constant_free: bool = True
+    ordered: bool = True
+    excuse: Callable[[Mapping[str, float], float, Terms], bool] | None = None
+    constant: Literal["free", "none", "overlap"] = "free"
     mend: str | None = None
+    balance: Callable[[Mapping[str, float], Binding], str | None] | None = None
 
     def claimed_by(self, words: str) -> bool:
         """Whether a name claims to be this loss."""

@@ -6,21 +6,24 @@ import functools
 import inspect
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from lossproof.checks.agreement import tensors_agree
 from lossproof.checks.examination import Examination
 from lossproof.checks.likeness.draws import Draws
 from lossproof.checks.likeness.fit import (
     SAME,
     Deviation,
     Fit,
+    Group,
     all_columns,
     deviations,
     fit,
     right_columns,
+    weighted_sum,
 )
 from lossproof.checks.likeness.known import (
     Binding,
@@ -37,6 +40,8 @@ Tensor = torch.Tensor
 
 MOST_DRAWS = 30
 FEWEST_DRAWS = 6
+UNCLAIMED = 1e-8
+"""The relative residual up to which a loss equals a known one that its name does not claim."""
 ROWS_PER_TERM = 3
 LARGEST = 20_000
 """Inputs with more elements are left alone: their definitions would take too long."""
@@ -58,10 +63,20 @@ class Match:
     negated: bool = False
     swapped: bool = False
 
+    elements: int = 1
+    """How many values the first term has."""
+    meant: bool = False
+    """Whether its coefficients are those of another member of the family."""
+    claimed: bool = True
+    """Whether a name or a call says that the loss is this one."""
+    unbalanced: str | None = None
+    """What is wrong with the factors of its groups."""
+
     @property
     def right(self) -> bool:
         """Whether the loss is what the literature says."""
-        return not (self.reading.wrong or self.wrong or self.negated or self.swapped)
+        slip = self.reading.wrong or self.wrong or self.negated or self.swapped
+        return not slip and self.unbalanced is None
 
 
 class Likeness:
@@ -74,10 +89,11 @@ class Likeness:
         trace = case.base.trace
         self.called = {o.name for o in trace.operations} if trace is not None else set()
         self.slots = _slots(case)
-        self.neutral = _neutral(case, self.slots)
+        self.neutral = _neutral(case, self.slots, 1.0)
         self.draws = Draws(case, self.neutral)
         self.open = tuple(s for s in self.slots if s.position not in self.neutral)
         self._values: dict[int, float | None] = {}
+        self._tensors: dict[tuple[int, int], Tensor] = {}
 
     # ------------------------------------------------------------------ the loss's own values
     def value(self, draw: int) -> float | None:
@@ -97,8 +113,19 @@ class Likeness:
         sizes = sum(slot.value.numel() for slot in self.slots)
         if not self.slots or sizes > LARGEST or not self.case.affordable(MOST_DRAWS):
             return False
+        return self._varies() or (bool(self.neutral) and self._masked_by_ones())
+
+    def _varies(self) -> bool:
         values = [self.value(draw) for draw in range(3)]
         return None not in values and len(set(values)) > 1
+
+    def _masked_by_ones(self) -> bool:
+        """A mask of ones may hide everything (padding): then zeros are what changes nothing."""
+        self._values.clear()
+        self._tensors.clear()
+        self.neutral = _neutral(self.case, self.slots, 0.0)
+        self.draws = Draws(self.case, self.neutral)
+        return self._varies()
 
     def points(self, count: int) -> list[int]:
         """The first ``count`` draws at which the loss has a value."""
@@ -112,18 +139,22 @@ class Likeness:
 
     # ------------------------------------------------------------------ the search
     def matches(self) -> Iterator[Match]:
-        """Everything that fits, likeliest first."""
+        """Everything that fits: first of what names and calls claim, then of everyday losses."""
+        everyday = []
         for known in known_losses():
             claimed = known.claimed_by(self.words) or not self.called.isdisjoint(known.calls)
             for binding in known.roles(self.open):
-                by_arguments = known.claimed_by_arguments(binding)
-                if not (claimed or by_arguments or known.everyday):
-                    continue
-                found = self._match(known, binding, deep=claimed or by_arguments)
-                if found is not None:
-                    yield found
-                    if found.right:
-                        break
+                if claimed or known.claimed_by_arguments(binding):
+                    yield from self._matches(known, binding, deep=True)
+                elif known.everyday:
+                    everyday.append((known, binding))
+        for known, binding in everyday:
+            yield from self._matches(known, binding, deep=False)
+
+    def _matches(self, known: KnownLoss, binding: Binding, deep: bool) -> Iterator[Match]:
+        found = self._match(known, binding, deep)
+        if found is not None:
+            yield replace(found, claimed=deep)
 
     def claims(self) -> list[KnownLoss]:
         """The known losses that the name claims and whose inputs fit."""
@@ -143,8 +174,9 @@ class Likeness:
                 if not found.wrong and not found.negated:
                     return found
                 inexact.append(found)
-        guilty = [match for match in inexact if not self._excused(match)]
-        return min(guilty, key=lambda m: (len(m.wrong), m.fit.residual), default=None)
+        if any(match.meant or self._excused(match) for match in inexact):
+            return None
+        return min(inexact, key=lambda m: (len(m.wrong), m.fit.residual), default=None)
 
     def _slips(self, reading: Reading, binding: Binding) -> bool:
         """Whether this slip is one, or is said by the names to be meant."""
@@ -189,12 +221,21 @@ class Likeness:
             return None
         groups, columns = right_columns(samples)
         same = fit(values, columns)
-        if same is not None and same.exact and self._constant_fits(known, same, values):
+        strict = same is not None and (deep or same.residual < UNCLAIMED)
+        if (
+            same is not None
+            and same.exact
+            and strict
+            and self._constant_fits(known, samples[0], same)
+        ):
             right = same.positive(all_seen=reading.wrong is not None)
-            if right or (same.negative and reading.wrong is None):
+            opposite = same.negative and reading.wrong is None and deep and self._is_minimised
+            if right or opposite:
                 return Match(
                     known, reading, binding, options, same, len(samples), same.coefficients[0],
-                    negated=not right, swapped=self._swapped(binding),
+                    negated=not right, swapped=known.ordered and self._swapped(binding),
+                    elements=next(iter(samples[0].values())).value.numel(),
+                    unbalanced=self._unbalanced(known, binding, groups, same) if deep else None,
                 )  # fmt: skip
         if not whole:
             return None
@@ -203,14 +244,33 @@ class Likeness:
         if each is None or not each.exact or not each.determined:
             return None
         factor, wrong = deviations(samples[0], each.coefficients)
+        named = dict(zip(samples[0], each.coefficients, strict=True))
         if not wrong:
             return None
+        meant = known.excuse is not None and known.excuse(named, each.offset, samples[0])
         return Match(
-            known, reading, binding, options, each, len(samples), factor, tuple(wrong)
+            known, reading, binding, options, each, len(samples), factor, tuple(wrong), meant=meant,
         )  # fmt: skip
 
-    def _constant_fits(self, known: KnownLoss, found: Fit, values: Tensor) -> bool:
-        return known.constant_free or abs(found.offset) <= SAME * float(values.abs().max())
+    def _unbalanced(
+        self, known: KnownLoss, binding: Binding, groups: Sequence[Group], found: Fit
+    ) -> str | None:
+        if known.balance is None:
+            return None
+        factors = {g.name: c for g, c in zip(groups, found.coefficients, strict=True)}
+        ratios = [a / b for a in factors.values() for b in factors.values() if b]
+        if any(self.options.has(ratio) for ratio in ratios if abs(ratio - 1) > SAME):
+            return None
+        return known.balance(factors, binding)
+
+    def _constant_fits(self, known: KnownLoss, terms: Terms, found: Fit) -> bool:
+        """Whether the constant beside the terms is one that the loss may have."""
+        if known.constant == "free":
+            return True
+        size = sum(abs(c) for c in found.coefficients)
+        count = next(iter(terms.values())).value.numel()
+        allowed = (0.0,) if known.constant == "none" else (0.0, found.coefficients[0] * count)
+        return any(abs(found.offset - wanted) <= SAME * size for wanted in allowed)
 
     def _fits(self, samples: Sequence[Terms], values: Tensor, whole: bool) -> bool:
         columns = (all_columns if whole else right_columns)(samples)[1]
@@ -235,19 +295,47 @@ class Likeness:
         self, reading: Reading, binding: Binding, options: dict[str, Any], draw: int
     ) -> Terms | None:
         """The terms of a known loss at a draw; ``None`` where they are not defined."""
-        values = self.draws[draw]
-        tensors = {
-            role: values[slot.position].detach().to("cpu", torch.float64)
-            if values[slot.position].is_floating_point()
-            else values[slot.position].detach().cpu()
-            for role, slot in binding.items()
-        }
+        tensors = {role: self._tensor(draw, slot.position) for role, slot in binding.items()}
         try:
             found = reading.terms(**tensors, **options)
         except (RuntimeError, IndexError, ValueError, TypeError):
             return None  # shapes or options for which the definition has no meaning
         finite = all(bool(torch.isfinite(term.value).all()) for term in found.values())
         return found if found and finite else None
+
+    def _tensor(self, draw: int, position: int) -> Tensor:
+        """An input of a draw in float64, the same object each time."""
+        if (draw, position) not in self._tensors:
+            value = self.draws[draw][position].detach().cpu()
+            wide = value.double() if value.is_floating_point() else value
+            self._tensors[draw, position] = wide
+        return self._tensors[draw, position]
+
+    def same_gradient(self, match: Match) -> bool:
+        """Whether the gradient, too, is that of the known loss, at two draws."""
+        return all(self._same_gradient(match, draw) for draw in self.points(2))
+
+    def _same_gradient(self, match: Match, draw: int) -> bool:
+        wanted = {r: s for r, s in match.binding.items() if s.differentiable}
+        leaves = {r: self._tensor(draw, s.position).clone() for r, s in wanted.items()}
+        rest = {r: self._tensor(draw, s.position) for r, s in match.binding.items()}
+        for leaf in leaves.values():
+            leaf.requires_grad_()
+        with torch.enable_grad():
+            terms = match.reading.terms(**{**rest, **leaves}, **match.options)
+            total = weighted_sum(terms, match.fit.coefficients)
+        if not leaves or not total.requires_grad:
+            return not leaves
+        truth = torch.autograd.grad(total, list(leaves.values()), materialize_grads=True)
+        found = self.case.evaluate(self.draws[draw], dtype=torch.float64, upstream=torch.ones_like)
+        if found.failed:
+            return False
+        return all(
+            tensors_agree(
+                found.gradient(self.case.inputs.differentiable.index(slot.position)).cpu(), true
+            )
+            for slot, true in zip(wanted.values(), truth, strict=True)
+        )
 
     def _swapped(self, binding: Binding) -> bool:
         """Whether names and gradients say that input and target have changed places."""
@@ -261,15 +349,25 @@ class Likeness:
             and role_by_name(wanted.name) == "prediction"
         )
 
+    @property
+    def _is_minimised(self) -> bool:
+        """Whether the name says so: a score or a reward goes up."""
+        return (
+            re.search(r"loss|criterion|nll|\bkl|entropy|penalty|diverg|cost", self.words)
+            is not None
+            and re.search(
+                r"coef|score|metric|simil|reward|gain|utility|negative (?!log)", self.words
+            )
+            is None
+        )
+
     def _excused(self, match: Match) -> bool:
         """Whether an option has the value of what looks wrong: then it is meant."""
-        if match.negated:
-            return False
-        for deviation in match.wrong:
-            ratio = deviation.ratio
-            if ratio is not None and ratio != 0:
-                if self.options.has(ratio) or self.options.has(1 / ratio):
-                    return True
+        ratios = [abs(d.ratio) for d in match.wrong if d.ratio]
+        for ratio in ratios:
+            forms = (ratio, 1 / ratio, ratio**2, ratio**-2, ratio**0.5, ratio**-0.5)
+            if any(self.options.has(form) for form in forms if form):
+                return True
         return False
 
 
@@ -310,10 +408,15 @@ def _slots(case: Examination) -> tuple[Slot, ...]:
     )
 
 
-def _neutral(case: Examination, slots: Sequence[Slot]) -> dict[int, Tensor]:
-    """Weights and masks at one, where there is enough beside them to be a loss."""
+def _neutral(case: Examination, slots: Sequence[Slot], masks: float) -> dict[int, Tensor]:
+    """Weights at one and masks filled, where there is enough beside them to be a loss."""
     roles = roles_of(case.inputs)
     beside = [s.position for s in slots if roles[s.position] in ("weight", "mask")]
     if len(slots) - len(beside) < 2:
         return {}
-    return {position: torch.ones_like(case.inputs.values[position]) for position in beside}
+    return {
+        position: torch.full_like(
+            case.inputs.values[position], 1.0 if roles[position] == "weight" else masks
+        )
+        for position in beside
+    }

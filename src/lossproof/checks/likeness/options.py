@@ -39,6 +39,8 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 }
 LISTS = ("quantile",)
 """The options that may hold several numbers."""
+ONLY = ("quantile",)
+"""The options that are meant wherever they are given; others may be called so by chance."""
 MOST_VALUES = 7
 MOST_CHOICES = 24
 
@@ -68,7 +70,7 @@ class Options:
         target = getattr(self.subject.call, "__self__", self.subject.call)
         if inspect.isroutine(target):
             return None
-        parameter = inspect.signature(type(target).__init__).parameters.get(name)
+        parameter = inspect.signature(type(target)).parameters.get(name)
         return None if parameter is None else _numeric(parameter.default)
 
     def has(self, value: float) -> bool:
@@ -96,7 +98,9 @@ class Options:
 
     def _values(self, name: str, usual: tuple[Any, ...]) -> list[Any]:
         named = self.named(name)
-        ranked = [*([] if named is None else [named]), *usual]
+        ranked = [] if named is None else [named]
+        if named is None or name not in ONLY:
+            ranked += usual
         if named is None and usual and all(isinstance(value, (int, float)) for value in usual):
             ranked += self.constants
         unique: list[Any] = []
@@ -138,9 +142,7 @@ def _constants(subject: Subject) -> list[float]:
     if inspect.isfunction(target):
         codes.append(target.__code__)
     else:
-        for value in vars(type(target)).values():
-            if inspect.isfunction(value):
-                codes.append(value.__code__)
+        codes += [f.__code__ for f in vars(type(target)).values() if inspect.isfunction(f)]
     found: dict[float, None] = {}
     for code in codes:
         for constant in code.co_consts:

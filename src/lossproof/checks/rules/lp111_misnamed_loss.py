@@ -35,9 +35,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-import torch
-
+from lossproof.checks.likeness.fit import Deviation
 from lossproof.checks.likeness.matching import Likeness, Match
+from lossproof.checks.report import Severity
 from lossproof.checks.rules import RULES, Verdict
 
 if TYPE_CHECKING:
@@ -52,10 +52,12 @@ def examine(case: Examination) -> Iterable[Verdict]:
     if not likeness.usable:
         yield RULE.unproved("the loss could not be evaluated at fresh draws of its inputs")
         return
-    matches = []
+    matches: list[Match] = []
     for match in likeness.matches():
+        if not match.claimed and matches:
+            break
         if match.right:
-            yield RULE.proved(_proof(match))
+            yield _same(case, likeness, match)
             return
         matches.append(match)
     if matches:
@@ -70,13 +72,27 @@ def examine(case: Examination) -> Iterable[Verdict]:
         yield RULE.not_applicable("neither its name nor what it computes is a known loss")
 
 
-def _proof(match: Match) -> str:
-    factor = "" if abs(match.factor - 1) < 1e-6 else f"{match.factor:.6g} times "
-    options = ", ".join(f"{name}={_text(value)}" for name, value in match.options.items())
-    return (
-        f"equals {factor}{match.known.name}{f' ({options})' if options else ''} "
+def _same(case: Examination, likeness: Likeness, match: Match) -> Verdict:
+    options = ", ".join(
+        f"{name.removeprefix('made_with_')}={_text(value)}" for name, value in match.options.items()
+    )
+    said = (
+        f"{_share(match)}{match.known.name}{f' ({options})' if options else ''} "
         f"at {match.points} points"
     )
+    if not likeness.same_gradient(match):
+        return RULE.unproved(f"its value is {said}; its gradient is not")
+    case.notes["known-loss"] = match.known.key
+    return RULE.proved(f"equals {said}, and so does its gradient")
+
+
+def _share(match: Match) -> str:
+    """What the loss is of the sum of the terms."""
+    factor, count = match.factor, match.elements
+    for share, said in ((1.0, "the sum of "), (1 / max(count, 1), "the mean of ")):
+        if count > 1 and abs(factor / share - 1) < 1e-6:
+            return said
+    return "" if abs(factor - 1) < 1e-6 else f"{factor:.6g} times the sum of "
 
 
 def _text(value: object) -> str:
@@ -87,6 +103,7 @@ def _finding(case: Examination, match: Match) -> Verdict:
     message, cause = _what(match)
     return RULE.finding(
         message,
+        severity=Severity.WARNING if match.unbalanced is not None else Severity.ERROR,
         location=case.subject.location,
         cause=cause,
         evidence={
@@ -112,13 +129,12 @@ def _what(match: Match) -> tuple[str, str]:
         return f"this is {name} with `{one}` and `{other}` in each other's place", "swapped"
     if match.negated:
         return f"this is {name} with the opposite sign", "sign"
+    if match.unbalanced is not None:
+        return f"this is not {name}: it {match.unbalanced}", "balance"
     return f"this is not {name}: {', and '.join(map(_deviation, match.wrong[:3]))}", "coefficient"
 
 
-def _deviation(deviation: object) -> str:
-    from lossproof.checks.likeness.fit import Deviation
-
-    assert isinstance(deviation, Deviation)
+def _deviation(deviation: Deviation) -> str:
     term, found, wanted = deviation.term, deviation.found, deviation.wanted
     if wanted == 0:
         return f"it has a term `{term}` (coefficient {found:.6g}) that does not belong there"

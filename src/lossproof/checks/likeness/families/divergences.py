@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Mapping
+
 import torch
 
 from lossproof.checks.likeness.binding import (
@@ -11,7 +14,16 @@ from lossproof.checks.likeness.binding import (
     pair,
     single,
 )
-from lossproof.checks.likeness.known import KnownLoss, Reading, Slot, Term, Terms
+from lossproof.checks.likeness.known import (
+    Binding,
+    Definition,
+    KnownLoss,
+    Reading,
+    Slot,
+    Term,
+    Terms,
+    Usual,
+)
 
 Tensor = torch.Tensor
 
@@ -27,6 +39,16 @@ def _to_standard_normal(mean: Tensor, log_variance: Tensor, group: str = "") -> 
         "|mean|": Term(mean.abs(), 0.0, group),
         "mean": Term(mean, 0.0, group),
     }
+
+
+def wider_prior(found: Mapping[str, float], constant: float, terms: Terms) -> bool:
+    """Whether the prior is N(0, s^2): then the constant is ``c (log s^2 - 1)``."""
+    a, b, c = found["mean^2"], found["variance"], -found["log variance"]
+    strays = sum(abs(found[name]) for name, term in terms.items() if term.right == 0)
+    if a <= 0 or c <= 0 or abs(a - b) > 1e-6 * a or strays > 1e-6 * a:
+        return False
+    wanted = terms["mean^2"].value.numel() * c * (math.log(c / a) - 1)
+    return abs(constant - wanted) <= 1e-6 * abs(wanted)
 
 
 def normal_log_variance(mean: Tensor, spread: Tensor) -> Terms:
@@ -51,17 +73,13 @@ def _reconstructed(recon: Tensor, data: Tensor, mean: Tensor, log_variance: Tens
     return terms
 
 
-def autoencoder_squared(
-    recon: Tensor, data: Tensor, mean: Tensor, spread: Tensor
-) -> Terms:
+def autoencoder_squared(recon: Tensor, data: Tensor, mean: Tensor, spread: Tensor) -> Terms:
     terms = dict(_reconstructed(recon, data, mean, spread))
     terms["squared error"] = Term((recon - data) ** 2, 1.0, "reconstruction")
     return terms
 
 
-def autoencoder_absolute(
-    recon: Tensor, data: Tensor, mean: Tensor, spread: Tensor
-) -> Terms:
+def autoencoder_absolute(recon: Tensor, data: Tensor, mean: Tensor, spread: Tensor) -> Terms:
     terms = dict(_reconstructed(recon, data, mean, spread))
     terms["absolute error"] = Term((recon - data).abs(), 1.0, "reconstruction")
     return terms
@@ -79,28 +97,40 @@ def autoencoder_binary(recon: Tensor, data: Tensor, mean: Tensor, spread: Tensor
     return terms
 
 
-def autoencoder_binary_logits(
-    recon: Tensor, data: Tensor, mean: Tensor, spread: Tensor
-) -> Terms:
+def autoencoder_binary_logits(recon: Tensor, data: Tensor, mean: Tensor, spread: Tensor) -> Terms:
     terms = dict(_reconstructed(recon, data, mean, spread))
     terms["cross entropy"] = Term(_binary(recon, data), 1.0, "reconstruction")
     return terms
 
 
-def _with_log_sigma(definition):  # type: ignore[no-untyped-def]
+def _with_log_sigma(definition: Definition) -> Definition:
     def terms(recon: Tensor, data: Tensor, mean: Tensor, spread: Tensor) -> Terms:
-        return definition(recon, data, mean, 2 * spread)  # type: ignore[no-any-return]
+        return definition(recon, data, mean, 2 * spread)
 
     return terms
 
 
-def _with_sigma(definition):  # type: ignore[no-untyped-def]
+def _with_sigma(definition: Definition) -> Definition:
     def terms(recon: Tensor, data: Tensor, mean: Tensor, spread: Tensor) -> Terms:
         if not bool((spread > 0).all()):
             return {}
-        return definition(recon, data, mean, 2 * torch.log(spread))  # type: ignore[no-any-return]
+        return definition(recon, data, mean, 2 * torch.log(spread))
 
     return terms
+
+
+def kl_averaged(factors: Mapping[str, float], binding: Binding) -> str | None:
+    """The reconstruction summed, the KL term averaged: it weighs 1/D of what it should."""
+    rows, latent = len(binding["mean"].value), binding["mean"].value[0].numel()
+    whole = [factor * share for factor in (1.0, 0.5) for share in (1.0, 1 / rows)]
+    summed = any(abs(factors["reconstruction"] / f - 1) < 1e-6 for f in whole)
+    averaged = [1 / latent, 1 / latent / rows]
+    if latent > 1 and summed and any(abs(factors["kl"] / f - 1) < 1e-6 for f in averaged):
+        return (
+            f"averages the KL term over the {latent} latent dimensions and sums the "
+            f"reconstruction: the KL term has 1/{latent} of its weight"
+        )
+    return None
 
 
 AUTOENCODERS = (
@@ -108,7 +138,7 @@ AUTOENCODERS = (
 )  # fmt: skip
 
 
-def two_gaussians(slots: tuple[Slot, ...]):  # type: ignore[no-untyped-def]
+def two_gaussians(slots: tuple[Slot, ...]) -> Iterator[Binding]:
     """``mean``, ``spread``, ``other_mean`` and ``other_spread``, in either order of pairs."""
     if len(slots) == 4 and len({tuple(s.value.shape) for s in slots}) == 1:
         a, b, c, d = slots
@@ -122,9 +152,7 @@ def _gaussians(mean: Tensor, log_var: Tensor, other: Tensor, other_log_var: Tens
     return {
         "log of the variances' ratio": Term(other_log_var - log_var),
         "ratio of the variances": Term((log_var - other_log_var).exp()),
-        "(difference of means)^2 / variance of the second": Term(
-            difference / other_log_var.exp()
-        ),
+        "(difference of means)^2 / variance of the second": Term(difference / other_log_var.exp()),
         "(difference of means)^2 / variance of the first": Term(difference / log_var.exp(), 0.0),
         "inverse ratio of the variances": Term((other_log_var - log_var).exp(), 0.0),
     }
@@ -180,14 +208,11 @@ def _axes(x: Tensor) -> list[int]:
     return list(dict.fromkeys([x.dim() - 1, min(1, x.dim() - 1)]))
 
 
-def _forward(kind: str, target_kind: str, place: int, reverse: bool = False):  # type: ignore[no-untyped-def]
-    def terms(
-        input: Tensor, target: Tensor, *, temperature: tuple[float, ...] = (1.0,)
-    ) -> Terms:
+def _forward(kind: str, target_kind: str, place: int, reverse: bool = False) -> Definition:
+    def terms(input: Tensor, target: Tensor, *, temperature: Usual = (1.0,)) -> Terms:
         axes = _axes(input)
         if place >= len(axes):
             return {}
-        assert isinstance(temperature, float)
         log_q = _logs(input, kind, axes[place], temperature)
         log_p = _logs(target, target_kind, axes[place], temperature)
         if log_q is None or log_p is None:
@@ -200,14 +225,11 @@ def _forward(kind: str, target_kind: str, place: int, reverse: bool = False):  #
     return terms
 
 
-def _cross(kind: str, target_kind: str, place: int):  # type: ignore[no-untyped-def]
-    def terms(
-        input: Tensor, target: Tensor, *, temperature: tuple[float, ...] = (1.0,)
-    ) -> Terms:
+def _cross(kind: str, target_kind: str, place: int) -> Definition:
+    def terms(input: Tensor, target: Tensor, *, temperature: Usual = (1.0,)) -> Terms:
         axes = _axes(input)
         if place >= len(axes):
             return {}
-        assert isinstance(temperature, float)
         log_q = _logs(input, kind, axes[place], temperature)
         log_p = _logs(target, target_kind, axes[place], temperature)
         if log_q is None or log_p is None:
@@ -218,16 +240,13 @@ def _cross(kind: str, target_kind: str, place: int):  # type: ignore[no-untyped-
     return terms
 
 
-def _without_log(kind: str, target_kind: str, place: int):  # type: ignore[no-untyped-def]
+def _without_log(kind: str, target_kind: str, place: int) -> Definition:
     """``kl_div`` of probabilities where it wants log-probabilities."""
 
-    def terms(
-        input: Tensor, target: Tensor, *, temperature: tuple[float, ...] = (1.0,)
-    ) -> Terms:
+    def terms(input: Tensor, target: Tensor, *, temperature: Usual = (1.0,)) -> Terms:
         axes = _axes(input)
         if place >= len(axes):
             return {}
-        assert isinstance(temperature, float)
         log_q = _logs(input, kind, axes[place], temperature)
         log_p = _logs(target, target_kind, axes[place], temperature)
         if log_q is None or log_p is None:
@@ -238,7 +257,8 @@ def _without_log(kind: str, target_kind: str, place: int):  # type: ignore[no-un
     return terms
 
 
-KINDS = ("logits", "probabilities", "log-probabilities")
+KINDS = ("log-probabilities", "probabilities", "logits")
+"""Logits last: the softmax of what is normalised already has its value, and another gradient."""
 PAIRS = [(a, b) for a in KINDS for b in KINDS]
 
 
@@ -257,7 +277,7 @@ def _js_terms(log_p: Tensor, log_q: Tensor, log_m: Tensor) -> Terms:
     }
 
 
-def _js(kind: str, place: int, mixture: str):  # type: ignore[no-untyped-def]
+def _js(kind: str, place: int, mixture: str) -> Definition:
     def terms(one: Tensor, other: Tensor) -> Terms:
         log_p, log_q = _mixed(one, kind, place), _mixed(other, kind, place)
         if log_p is None or log_q is None:
@@ -272,7 +292,7 @@ def _js(kind: str, place: int, mixture: str):  # type: ignore[no-untyped-def]
     return terms
 
 
-def _symmetric(kind: str, place: int):  # type: ignore[no-untyped-def]
+def _symmetric(kind: str, place: int) -> Definition:
     def terms(one: Tensor, other: Tensor) -> Terms:
         log_p, log_q = _mixed(one, kind, place), _mixed(other, kind, place)
         if log_p is None or log_q is None:
@@ -283,7 +303,7 @@ def _symmetric(kind: str, place: int):  # type: ignore[no-untyped-def]
     return terms
 
 
-def _entropy(kind: str, place: int):  # type: ignore[no-untyped-def]
+def _entropy(kind: str, place: int) -> Definition:
     def terms(input: Tensor) -> Terms:
         log_p = _mixed(input, kind, place)
         if log_p is None:
@@ -307,7 +327,7 @@ LOSSES = (
             Reading(normal_sigma),
         ),
         named={"mean": r"^(z_?)?(mu|mean|m|loc)", "spread": r"log_?var|sigma|std|var|logv|scale"},
-        unlike=r"annealed|hyper|student",
+        unlike=r"annealed|hyper|student", excuse=wider_prior,
         mend="0.5 * (mean**2 + var - torch.log(var) - 1)",
     ),
     KnownLoss(
@@ -321,6 +341,7 @@ LOSSES = (
         ),
         named={"mean": r"^(z_?)?(mu|mean|m|loc)", "spread": r"log_?var|sigma|std|var|logv|scale"},
         mend="kl = 0.5 * (mean**2 + var - torch.log(var) - 1).sum(1).mean()",
+        balance=kl_averaged,
     ),
     KnownLoss(
         "kl-gaussians", "the KL divergence of two Gaussians",
@@ -358,6 +379,7 @@ LOSSES = (
             ),
         ),
         unlike=r"\bjs|jensen|symm|standard|normal|gauss", calls=("kl_div",),
+        ordered=False,
     ),
     KnownLoss(
         "js", "the Jensen-Shannon divergence", "Lin, Divergence Measures, 1991",

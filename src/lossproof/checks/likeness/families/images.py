@@ -5,18 +5,12 @@ from __future__ import annotations
 import torch
 
 from lossproof.checks.likeness.binding import pair, single
-from lossproof.checks.likeness.known import KnownLoss, Reading, Term, Terms
+from lossproof.checks.likeness.known import Definition, KnownLoss, Reading, Term, Terms
 
 Tensor = torch.Tensor
-Values = tuple[float, ...]
 
 
-def _number(value: object) -> float:
-    assert isinstance(value, (int, float))
-    return float(value)
-
-
-def _psnr(how: str):  # type: ignore[no-untyped-def]
+def _psnr(how: str) -> Definition:
     def terms(input: Tensor, target: Tensor) -> Terms:
         error = (input - target) ** 2
         mean = error.flatten(1).mean(1) if how == "sample" and input.dim() > 1 else error.mean()
@@ -25,7 +19,7 @@ def _psnr(how: str):  # type: ignore[no-untyped-def]
     return terms
 
 
-def _total_variation(how: str):  # type: ignore[no-untyped-def]
+def _total_variation(how: str) -> Definition:
     def terms(input: Tensor) -> Terms:
         if input.dim() < 2:
             return {}
@@ -44,7 +38,7 @@ def _total_variation(how: str):  # type: ignore[no-untyped-def]
     return terms
 
 
-def _si_sdr(centred: bool):  # type: ignore[no-untyped-def]
+def _si_sdr(centred: bool) -> Definition:
     def terms(input: Tensor, target: Tensor) -> Terms:
         x, y = input, target
         if centred:
@@ -86,8 +80,8 @@ LOSSES = (
         (
             Reading(_si_sdr(True)),
             Reading(_si_sdr(False)),
-            Reading(_si_sdr_projected_wrongly, "divides by the energy of the estimate where that of "
-                    "the target belongs", "(estimate * target).sum() / (target**2).sum() * target"),
+            Reading(_si_sdr_projected_wrongly, "divides by the energy of the estimate where the "
+                    "target's belongs", "(estimate * target).sum() / (target**2).sum() * target"),
         ),
         unlike=r"pit|metric|score",
     ),

@@ -5,16 +5,10 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from lossproof.checks.likeness.binding import named_pair, named_triple
-from lossproof.checks.likeness.known import KnownLoss, Reading, Term, Terms
+from lossproof.checks.likeness.binding import named_pair, named_triple, scores_of_two
+from lossproof.checks.likeness.known import Definition, KnownLoss, Reading, Term, Terms, Usual
 
 Tensor = torch.Tensor
-Values = tuple[float, ...]
-
-
-def _number(value: object) -> float:
-    assert isinstance(value, (int, float))
-    return float(value)
 
 
 # ---------------------------------------------------------------------------- adversarial
@@ -65,11 +59,9 @@ def logistic_of_probabilities(real: Tensor, fake: Tensor) -> Terms:
 
 
 # ---------------------------------------------------------------------------- policies
-def _clipped(how: str):  # type: ignore[no-untyped-def]
-    def terms(
-        new: Tensor, old: Tensor, advantage: Tensor, *, clip: Values = (0.2, 0.1)
-    ) -> Terms:
-        e = _number(clip)
+def _clipped(how: str) -> Definition:
+    def terms(new: Tensor, old: Tensor, advantage: Tensor, *, clip: Usual = (0.2, 0.1)) -> Terms:
+        e = float(clip)
         if not 0 < e < 1:
             return {}
         ratio = torch.exp(old - new) if how == "reciprocal" else torch.exp(new - old)
@@ -94,20 +86,15 @@ def policy_gradient(log_probability: Tensor, advantage: Tensor) -> Terms:
     return {"-log p A": Term(-log_probability * advantage)}
 
 
-def _unfit_names(names: tuple[str, str, str]):  # type: ignore[no-untyped-def]
-    return named_triple(*names)
-
-
 PPO = "-torch.min(ratio * advantage, ratio.clamp(1 - eps, 1 + eps) * advantage).mean()"
 DISCRIMINATOR = r"disc|\bd loss|dloss|critic|gan|advers|\badv"
 GENERATOR = r"\bgen\b|\bg loss|generator|gloss|gen loss|feature|gradient|penalty"
 ROLES = {"real": r"real|true", "fake": r"fake|gen|false"}
-SCORES = named_pair("real", "fake")
 
 LOSSES = (
     KnownLoss(
         "gan-hinge", "the hinge loss of a discriminator", "Lim and Ye, Geometric GAN, 2017",
-        r"hinge", SCORES,
+        r"hinge", scores_of_two,
         (
             Reading(hinge),
             Reading(hinge_exchanged, "has real and fake in each other's place",
@@ -118,7 +105,7 @@ LOSSES = (
     ),
     KnownLoss(
         "gan-least-squares", "the least squares loss of a discriminator",
-        "Mao et al., Least Squares GAN, 2017", r"ls ?gan|least square", SCORES,
+        "Mao et al., Least Squares GAN, 2017", r"ls ?gan|least square", scores_of_two,
         (
             Reading(least_squares),
             Reading(least_squares_exchanged, "has real and fake in each other's place",
@@ -129,20 +116,20 @@ LOSSES = (
     ),
     KnownLoss(
         "gan-wasserstein", "the Wasserstein loss of a critic", "Arjovsky et al., 2017",
-        r"wgan|wasserstein|critic", SCORES, (Reading(wasserstein),),
+        r"wgan|wasserstein|critic", scores_of_two, (Reading(wasserstein),),
         unlike=rf"{GENERATOR}|distance|sinkhorn|dice",
         mend="fake.mean() - real.mean()",
     ),
     KnownLoss(
         "gan-logistic", "the loss of a discriminator", "Goodfellow et al., 2014", DISCRIMINATOR,
-        SCORES, (Reading(logistic), Reading(logistic_of_probabilities)),
+        scores_of_two, (Reading(logistic), Reading(logistic_of_probabilities)),
         unlike=rf"{GENERATOR}|hinge|ls ?gan|wgan|wasserstein|relativ|discount|discrete|discrep",
         mend="F.softplus(-real).mean() + F.softplus(fake).mean()",
     ),
     KnownLoss(
         "ppo", "the clipped policy loss", "Schulman et al., PPO, 2017",
         r"\bppo|clipped|clip\w* (surrogate|policy|objective)|surrogate",
-        _unfit_names(("new", "old", "advantage")),
+        named_triple("new", "old", "advantage"),
         (
             Reading(_clipped("")),
             Reading(_clipped("max"), "takes the larger of the two, where the smaller is the lower "

@@ -6,22 +6,15 @@ import torch
 import torch.nn.functional as F
 
 from lossproof.checks.likeness.binding import (
-    compared_scores,
     grouped,
     labelled,
     named_pair,
     named_triple,
     vectors_and_label,
 )
-from lossproof.checks.likeness.known import KnownLoss, Reading, Term, Terms
+from lossproof.checks.likeness.known import Definition, KnownLoss, Reading, Term, Terms, Usual
 
 Tensor = torch.Tensor
-Values = tuple[float, ...]
-
-
-def _number(value: object) -> float:
-    assert isinstance(value, (int, float))
-    return float(value)
 
 
 # ---------------------------------------------------------------------------- distances
@@ -29,9 +22,9 @@ def _distance(a: Tensor, b: Tensor, kind: str) -> Tensor:
     if a.dim() < 2:
         a, b = a[None], b[None]
     if kind == "euclidean":
-        return (a - b).norm(dim=-1)
+        return ((a - b) ** 2).sum(-1).sqrt()
     if kind == "euclidean with eps":
-        return (a - b + 1e-6).norm(dim=-1)
+        return ((a - b + 1e-6) ** 2).sum(-1).sqrt()
     if kind == "squared":
         return ((a - b) ** 2).sum(-1)
     if kind == "mean squared":
@@ -49,13 +42,13 @@ DISTANCES = ("euclidean", "euclidean with eps", "squared", "cosine", "mean squar
 
 
 # ---------------------------------------------------------------------------- triplets
-def _triplet(distance: str, how: str):  # type: ignore[no-untyped-def]
+def _triplet(distance: str, how: str) -> Definition:
     def terms(
         anchor: Tensor, positive: Tensor, negative: Tensor, *,
-        margin: Values = (1.0, 0.2, 0.3, 0.5),
+        margin: Usual = (1.0, 0.2, 0.3, 0.5),
     ) -> Terms:  # fmt: skip
         near, far = _distance(anchor, positive, distance), _distance(anchor, negative, distance)
-        m = _number(margin)
+        m = float(margin)
         if how == "swap":
             far = torch.minimum(far, _distance(positive, negative, distance))
         if how == "sum of the batch":
@@ -75,7 +68,7 @@ def _triplet(distance: str, how: str):  # type: ignore[no-untyped-def]
     return terms
 
 
-def _soft_triplet(distance: str):  # type: ignore[no-untyped-def]
+def _soft_triplet(distance: str) -> Definition:
     def terms(anchor: Tensor, positive: Tensor, negative: Tensor) -> Terms:
         near, far = _distance(anchor, positive, distance), _distance(anchor, negative, distance)
         return {"softplus": Term(F.softplus(near - far))}
@@ -84,10 +77,10 @@ def _soft_triplet(distance: str):  # type: ignore[no-untyped-def]
 
 
 def _similarity_triplet(anchor: Tensor, positive: Tensor, negative: Tensor, *,
-                        margin: Values = (1.0, 0.2, 0.3, 0.5)) -> Terms:  # fmt: skip
+                        margin: Usual = (1.0, 0.2, 0.3, 0.5)) -> Terms:  # fmt: skip
     near = F.cosine_similarity(anchor, positive, dim=-1)
     far = F.cosine_similarity(anchor, negative, dim=-1)
-    return {"hinge": Term(torch.relu(near - far + _number(margin)))}
+    return {"hinge": Term(torch.relu(near - far + float(margin)))}
 
 
 # ---------------------------------------------------------------------------- pairs
@@ -99,17 +92,17 @@ def _same(target: Tensor) -> Tensor | None:
     return (y + 1) / 2 if bool((y.abs() == 1).all()) else None
 
 
-def _contrastive(distance: str, which: int, how: str):  # type: ignore[no-untyped-def]
+def _contrastive(distance: str, which: int, how: str) -> Definition:
     """``which`` is the label of a pair that belongs together."""
 
     def terms(
-        one: Tensor, other: Tensor, target: Tensor, *, margin: Values = (1.0, 2.0, 0.5)
+        one: Tensor, other: Tensor, target: Tensor, *, margin: Usual = (1.0, 2.0, 0.5)
     ) -> Terms:
         y = _same(target)
         if y is None:
             return {}
         same = y if which == 1 else 1 - y
-        d, m = _distance(one, other, distance), _number(margin)
+        d, m = _distance(one, other, distance), float(margin)
         if how == "square inside":
             apart = torch.relu(m - d**2)
         elif how == "square of the square":
@@ -131,15 +124,13 @@ def _contrastive(distance: str, which: int, how: str):  # type: ignore[no-untype
     return terms
 
 
-def _cosine_embedding(how: str):  # type: ignore[no-untyped-def]
-    def terms(
-        one: Tensor, other: Tensor, target: Tensor, *, margin: Values = (0.0, 0.5)
-    ) -> Terms:
+def _cosine_embedding(how: str) -> Definition:
+    def terms(one: Tensor, other: Tensor, target: Tensor, *, margin: Usual = (0.0, 0.5)) -> Terms:
         y = target.double().reshape(-1)
         if not bool((y.abs() == 1).all()):
             return {}
         cosine = F.cosine_similarity(one, other, dim=1)
-        m = _number(margin)
+        m = float(margin)
         apart = torch.relu(m - cosine) if how == "opposite" else torch.relu(cosine - m)
         return {
             "1 - cos of same pairs": Term((1 - cosine) * (y == 1)),
@@ -156,11 +147,9 @@ def _similarities(one: Tensor, other: Tensor, normalised: bool, temperature: flo
     return one @ other.t() / temperature
 
 
-def _info_nce(normalised: bool, how: str):  # type: ignore[no-untyped-def]
-    def terms(
-        one: Tensor, other: Tensor, *, temperature: Values = (0.1, 0.5, 0.07, 1.0)
-    ) -> Terms:
-        t = _number(temperature)
+def _info_nce(normalised: bool, how: str) -> Definition:
+    def terms(one: Tensor, other: Tensor, *, temperature: Usual = (0.1, 0.5, 0.07, 1.0)) -> Terms:
+        t = float(temperature)
         if one.dim() != 2 or t <= 0:
             return {}
         if how == "times temperature":
@@ -183,11 +172,9 @@ def _info_nce(normalised: bool, how: str):  # type: ignore[no-untyped-def]
     return terms
 
 
-def _nt_xent(normalised: bool, how: str):  # type: ignore[no-untyped-def]
-    def terms(
-        one: Tensor, other: Tensor, *, temperature: Values = (0.5, 0.1, 0.07, 1.0)
-    ) -> Terms:
-        t = _number(temperature)
+def _nt_xent(normalised: bool, how: str) -> Definition:
+    def terms(one: Tensor, other: Tensor, *, temperature: Usual = (0.5, 0.1, 0.07, 1.0)) -> Terms:
+        t = float(temperature)
         if one.dim() != 2 or t <= 0:
             return {}
         if how == "times temperature":
@@ -210,17 +197,17 @@ def _nt_xent(normalised: bool, how: str):  # type: ignore[no-untyped-def]
     return terms
 
 
-def _siglip(one: Tensor, other: Tensor, *, temperature: Values = (1.0,)) -> Terms:
-    scores = _similarities(one, other, True, _number(temperature))
+def _siglip(one: Tensor, other: Tensor, *, temperature: Usual = (1.0,)) -> Terms:
+    scores = _similarities(one, other, True, float(temperature))
     signs = 2 * torch.eye(len(one), dtype=torch.float64) - 1
     return {"-log sigmoid": Term(-F.logsigmoid(signs * scores))}
 
 
-def _sup_con(given: str, how: str):  # type: ignore[no-untyped-def]
+def _sup_con(given: str, how: str) -> Definition:
     def terms(
-        input: Tensor, target: Tensor, *, temperature: Values = (0.07, 0.1, 0.5, 1.0)
+        input: Tensor, target: Tensor, *, temperature: Usual = (0.07, 0.1, 0.5, 1.0)
     ) -> Terms:
-        t = _number(temperature)
+        t = float(temperature)
         labels = target.reshape(-1)
         if given == "similarities":
             if input.shape[0] != input.shape[1]:
@@ -253,14 +240,14 @@ def _sup_con(given: str, how: str):  # type: ignore[no-untyped-def]
 
 
 # ---------------------------------------------------------------------------- angular margins
-def _angular(which: str, sign: float):  # type: ignore[no-untyped-def]
+def _angular(which: str, sign: float) -> Definition:
     def terms(
-        input: Tensor, target: Tensor, *, margin: Values = (0.5, 0.35),
-        scale: Values = (64.0, 30.0),
+        input: Tensor, target: Tensor, *, margin: Usual = (0.5, 0.35),
+        scale: Usual = (64.0, 30.0),
     ) -> Terms:  # fmt: skip
         if input.dim() != 2 or float(input.abs().max()) > 1:
             return {}
-        labels, m, s = target.reshape(-1), _number(margin), _number(scale)
+        labels, m, s = target.reshape(-1), float(margin), float(scale)
         own = input.gather(1, labels[:, None])
         if which == "cosine":
             moved = own - sign * m
@@ -268,71 +255,6 @@ def _angular(which: str, sign: float):  # type: ignore[no-untyped-def]
             moved = torch.cos(torch.acos(own) + sign * m)
         logits = s * input.scatter(1, labels[:, None], moved)
         return {"-log p": Term(F.cross_entropy(logits, labels, reduction="none"))}
-
-    return terms
-
-
-# ---------------------------------------------------------------------------- rankings
-def _margin_ranking(how: str):  # type: ignore[no-untyped-def]
-    def terms(
-        one: Tensor, other: Tensor, target: Tensor, *, margin: Values = (0.0, 1.0)
-    ) -> Terms:
-        y, m = target.double(), _number(margin)
-        if not bool((y.abs() == 1).all()):
-            return {}
-        sign = 1.0 if how == "opposite" else -1.0
-        return {"hinge": Term(torch.relu(sign * y * (one - other) + m))}
-
-    return terms
-
-
-def _pairwise(how: str):  # type: ignore[no-untyped-def]
-    def terms(positive: Tensor, negative: Tensor) -> Terms:
-        gap = positive - negative
-        if how == "sigmoid":
-            return {"sigmoid": Term(torch.sigmoid(gap), -1.0)}
-        if how == "log of mean":
-            return {"log mean": Term(-torch.sigmoid(gap).mean().log())}
-        return {"-log sigmoid(positive - negative)": Term(-F.logsigmoid(gap))}
-
-    return terms
-
-
-def _vector_pairwise(positive: Tensor, negative: Tensor) -> Terms:
-    if positive.dim() < 2:
-        return {}
-    return {"-log sigmoid": Term(-F.logsigmoid((positive - negative).sum(-1)))}
-
-
-def _three_vectors(anchor: Tensor, positive: Tensor, negative: Tensor) -> Terms:
-    gap = (anchor * positive).sum(-1) - (anchor * negative).sum(-1)
-    return {"-log sigmoid": Term(-F.logsigmoid(gap))}
-
-
-def _pairwise_hinge(positive: Tensor, negative: Tensor, *, margin: Values = (1.0,)) -> Terms:
-    return {"(margin - positive + negative)+": Term(
-        torch.relu(_number(margin) - positive + negative))}  # fmt: skip
-
-
-def _list_net(how: str):  # type: ignore[no-untyped-def]
-    def terms(input: Tensor, target: Tensor) -> Terms:
-        if input.dim() != 2:
-            return {}
-        axis = 0 if how == "batch" else 1
-        weights = torch.softmax(target.double(), axis)
-        return {"-sum p log q": Term(-weights * torch.log_softmax(input, axis))}
-
-    return terms
-
-
-def _list_mle(how: str):  # type: ignore[no-untyped-def]
-    def terms(input: Tensor, target: Tensor) -> Terms:
-        if input.dim() != 2:
-            return {}
-        order = target.argsort(1, descending=how != "ascending", stable=True)
-        scores = input.gather(1, order)
-        rest = scores.flip(1).logcumsumexp(1).flip(1)
-        return {"log of what is left - score": Term(rest - scores)}
 
     return terms
 
@@ -480,60 +402,4 @@ LOSSES = (
                     "right class easier", "scale * (cosine - margin)"),
         ),
     ),
-    KnownLoss(
-        "margin-ranking", "the margin ranking loss", "torch.nn.MarginRankingLoss",
-        r"ranking|rank loss|margin rank", compared_scores,
-        (
-            Reading(_margin_ranking("")),
-            Reading(_margin_ranking("opposite"), "ranks the other way round: y = 1 should mean "
-                    "that the first input comes higher",
-                    "torch.relu(-y * (x1 - x2) + margin)"),
-        ),
-        everyday=True,
-    ),
-    KnownLoss(
-        "bpr", "the pairwise logistic loss", "Rendle et al., BPR, 2009; Burges et al., RankNet, 2005",
-        r"\bbpr|bayesian pers|rank ?net|pairwise|bradley|reward model|preference", 
-        named_pair("positive", "negative"),
-        (
-            Reading(_pairwise("")),
-            Reading(_vector_pairwise),
-            Reading(_pairwise_hinge),
-            Reading(_pairwise("sigmoid"), "has no logarithm: the gradient of badly ranked pairs "
-                    "vanishes", "-F.logsigmoid(positive - negative).mean()", r"top 1|auc|hinge"),
-            Reading(_pairwise("log of mean"), "takes the logarithm of the mean, not the mean of "
-                    "the logarithms", "-F.logsigmoid(positive - negative).mean()"),
-        ),
-        unlike=r"contrast|distance|hinge",
-    ),
-    KnownLoss(
-        "bpr-vectors", "the pairwise logistic loss", "Rendle et al., BPR, 2009",
-        r"\bbpr|bayesian pers", TRIPLETS, (Reading(_three_vectors),),
-    ),
-    KnownLoss(
-        "list-net", "the ListNet loss", "Cao et al., Learning to Rank, 2007", r"list ?net",
-        lambda slots: _scores_and_relevance(slots),
-        (
-            Reading(_list_net("")),
-            Reading(_list_net("batch"), "takes the softmax over the queries of the batch instead "
-                    "of over the documents", "F.softmax(relevance, 1), F.log_softmax(scores, 1)"),
-        ),
-    ),
-    KnownLoss(
-        "list-mle", "the ListMLE loss", "Xia et al., Listwise Approach to Learning to Rank, 2008",
-        r"list ?mle", lambda slots: _scores_and_relevance(slots),
-        (
-            Reading(_list_mle("")),
-            Reading(_list_mle("ascending"), "sorts the least relevant documents first",
-                    "order = relevance.argsort(1, descending=True)"),
-        ),
-    ),
 )  # fmt: skip
-
-
-def _scores_and_relevance(slots):  # type: ignore[no-untyped-def]
-    """``input`` and ``target`` of one shape, of which the scores are differentiable."""
-    if len(slots) == 2 and slots[0].value.shape == slots[1].value.shape:
-        for one, other in (slots, slots[::-1]):
-            if one.differentiable and one.value.is_floating_point():
-                yield {"input": one, "target": other}

@@ -1,4 +1,4 @@
-"""Losses of a residual: squared, absolute, robust, quantile, and the likelihoods of regression."""
+"""Losses of a residual: squared, absolute, robust, and of a quantile."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 
 import torch
 
-from lossproof.checks.likeness.binding import pair, predicted_spread
-from lossproof.checks.likeness.known import KnownLoss, Reading, Term, Terms
+from lossproof.checks.likeness.binding import pair, pair_or_columns
+from lossproof.checks.likeness.known import KnownLoss, Reading, Term, Terms, Usual
 
 Tensor = torch.Tensor
 
@@ -37,8 +37,8 @@ def absolute_of_mean(input: Tensor, target: Tensor) -> Terms:
     return {"|mean(input - target)|": Term((input - target).mean().abs())}
 
 
-def root_of_mean(input: Tensor, target: Tensor, *, eps: tuple[float, ...] = (0.0,)) -> Terms:
-    return {"sqrt(mean(e^2))": Term(((input - target) ** 2).mean().add(_one(eps)).sqrt())}
+def root_of_mean(input: Tensor, target: Tensor, *, eps: Usual = (0.0,)) -> Terms:
+    return {"sqrt(mean(e^2))": Term(((input - target) ** 2).mean().add(float(eps)).sqrt())}
 
 
 def root_of_row_means(input: Tensor, target: Tensor) -> Terms:
@@ -48,11 +48,6 @@ def root_of_row_means(input: Tensor, target: Tensor) -> Terms:
 
 def root_of_column_means(input: Tensor, target: Tensor) -> Terms:
     return {"sqrt(mean(e^2))": Term(((input - target) ** 2).mean(0).sqrt())}
-
-
-def _one(value: object) -> float:
-    assert isinstance(value, (int, float))
-    return float(value)
 
 
 def squared_log_error(input: Tensor, target: Tensor) -> Terms:
@@ -68,8 +63,8 @@ def percentage_of_input(input: Tensor, target: Tensor) -> Terms:
 
 
 # ---------------------------------------------------------------------------- robust
-def huber(input: Tensor, target: Tensor, *, delta: tuple[float, ...] = (1.0, 0.1)) -> Terms:
-    d = _one(delta)
+def huber(input: Tensor, target: Tensor, *, delta: Usual = (1.0, 0.1)) -> Terms:
+    d = float(delta)
     error = (input - target).abs()
     near = error <= d
     return {
@@ -79,8 +74,8 @@ def huber(input: Tensor, target: Tensor, *, delta: tuple[float, ...] = (1.0, 0.1
     }
 
 
-def pseudo_huber(input: Tensor, target: Tensor, *, delta: tuple[float, ...] = (1.0,)) -> Terms:
-    return {"sqrt(1 + (e/delta)^2)": Term((1 + ((input - target) / _one(delta)) ** 2).sqrt())}
+def pseudo_huber(input: Tensor, target: Tensor, *, delta: Usual = (1.0,)) -> Terms:
+    return {"sqrt(1 + (e/delta)^2)": Term((1 + ((input - target) / float(delta)) ** 2).sqrt())}
 
 
 def log_cosh(input: Tensor, target: Tensor) -> Terms:
@@ -93,42 +88,40 @@ def log_cosh_of_mean(input: Tensor, target: Tensor) -> Terms:
 
 
 def charbonnier(
-    input: Tensor, target: Tensor, *, eps: tuple[float, ...] = (1e-3, 1e-6, 1e-9, 1e-12, 1.0)
+    input: Tensor, target: Tensor, *, eps: Usual = (1e-3, 1e-6, 1e-9, 1e-12, 1.0)
 ) -> Terms:
-    return {"sqrt(e^2 + eps^2)": Term(((input - target) ** 2 + _one(eps) ** 2).sqrt())}
+    return {"sqrt(e^2 + eps^2)": Term(((input - target) ** 2 + float(eps) ** 2).sqrt())}
 
 
 def charbonnier_unsquared_eps(
-    input: Tensor, target: Tensor, *, eps: tuple[float, ...] = (1e-3, 1e-6, 1e-9, 1e-12)
+    input: Tensor, target: Tensor, *, eps: Usual = (1e-3, 1e-6, 1e-9, 1e-12)
 ) -> Terms:
-    return {"sqrt(e^2 + eps)": Term(((input - target) ** 2 + _one(eps)).sqrt())}
+    return {"sqrt(e^2 + eps)": Term(((input - target) ** 2 + float(eps)).sqrt())}
 
 
 def wing(
     input: Tensor,
     target: Tensor,
     *,
-    omega: tuple[float, ...] = (10.0, 5.0),
-    epsilon: tuple[float, ...] = (2.0, 0.5),
+    omega: Usual = (10.0, 5.0),
+    epsilon: Usual = (2.0, 0.5),
 ) -> Terms:
-    w, e = _one(omega), _one(epsilon)
+    w, e = float(omega), float(epsilon)
     error = (input - target).abs()
     near = error < w
     constant = w - w * math.log(1 + w / e)
     return {
-        "omega log(1 + |e|/epsilon) near 0": Term(
-            torch.where(near, w * torch.log1p(error / e), 0)
-        ),
+        "omega log(1 + |e|/epsilon) near 0": Term(torch.where(near, w * torch.log1p(error / e), 0)),
         "|e| far from 0": Term(torch.where(near, 0, error)),
         "C far from 0": Term((~near).double(), -constant),
     }
 
 
 def wing_divided_by_omega(
-    input: Tensor, target: Tensor, *, omega: tuple[float, ...] = (10.0,),
-    epsilon: tuple[float, ...] = (2.0,),
+    input: Tensor, target: Tensor, *, omega: Usual = (10.0,),
+    epsilon: Usual = (2.0,),
 ) -> Terms:  # fmt: skip
-    w, e = _one(omega), _one(epsilon)
+    w, e = float(omega), float(epsilon)
     error = (input - target).abs()
     near = error < w
     constant = w - w * math.log(1 + w / e)
@@ -161,12 +154,12 @@ def adaptive_wing(
     input: Tensor,
     target: Tensor,
     *,
-    omega: tuple[float, ...] = (14.0,),
-    theta: tuple[float, ...] = (0.5,),
-    epsilon: tuple[float, ...] = (1.0,),
-    alpha: tuple[float, ...] = (2.1,),
+    omega: Usual = (14.0,),
+    theta: Usual = (0.5,),
+    epsilon: Usual = (1.0,),
+    alpha: Usual = (2.1,),
 ) -> Terms:
-    w, t, e, a = _one(omega), _one(theta), _one(epsilon), _one(alpha)
+    w, t, e, a = float(omega), float(theta), float(epsilon), float(alpha)
     return _adaptive_wing(input, target, w, t, e, a, e)
 
 
@@ -174,19 +167,19 @@ def adaptive_wing_divided_by_omega(
     input: Tensor,
     target: Tensor,
     *,
-    omega: tuple[float, ...] = (14.0,),
-    theta: tuple[float, ...] = (0.5,),
-    epsilon: tuple[float, ...] = (1.0,),
-    alpha: tuple[float, ...] = (2.1,),
+    omega: Usual = (14.0,),
+    theta: Usual = (0.5,),
+    epsilon: Usual = (1.0,),
+    alpha: Usual = (2.1,),
 ) -> Terms:
-    w, t, e, a = _one(omega), _one(theta), _one(epsilon), _one(alpha)
+    w, t, e, a = float(omega), float(theta), float(epsilon), float(alpha)
     if w == e:
         return {}
     return _adaptive_wing(input, target, w, t, e, a, w)
 
 
 # ---------------------------------------------------------------------------- quantiles
-def _quantile_terms(input: Tensor, target: Tensor, quantile: object, power: int) -> Terms:
+def _quantile_terms(input: Tensor, target: Tensor, quantile: Usual, power: int) -> Terms:
     if isinstance(quantile, list):
         if input.dim() < 2 or len(quantile) not in (input.shape[-1], input.shape[1]):
             return {}
@@ -197,7 +190,7 @@ def _quantile_terms(input: Tensor, target: Tensor, quantile: object, power: int)
         if target.dim() < input.dim():
             target = target.unsqueeze(axis)
     else:
-        q = torch.tensor(_one(quantile), dtype=torch.float64)
+        q = torch.tensor(float(quantile), dtype=torch.float64)
     above = torch.relu(target - input) ** power
     below = torch.relu(input - target) ** power
     terms = {
@@ -210,188 +203,28 @@ def _quantile_terms(input: Tensor, target: Tensor, quantile: object, power: int)
     return terms
 
 
-def pinball(
-    input: Tensor, target: Tensor, *, quantile: tuple[object, ...] = (0.5, 0.9, 0.1)
-) -> Terms:
+def pinball(input: Tensor, target: Tensor, *, quantile: Usual = (0.5, 0.9, 0.1)) -> Terms:
     return _quantile_terms(input, target, quantile, 1)
 
 
-def _swapped_quantile(input: Tensor, target: Tensor, quantile: object, power: int) -> Terms:
+def _swapped_quantile(input: Tensor, target: Tensor, quantile: Usual, power: int) -> Terms:
     if isinstance(quantile, list):
-        if all(abs(q + p - 1) < 1e-9 for q, p in zip(quantile, reversed(quantile), strict=True)):
-            pass
         return _quantile_terms(input, target, [1 - q for q in quantile], power)
     if quantile == 0.5:
         return {}
-    return _quantile_terms(input, target, 1 - _one(quantile), power)
+    return _quantile_terms(input, target, 1 - float(quantile), power)
 
 
-def pinball_swapped(
-    input: Tensor, target: Tensor, *, quantile: tuple[object, ...] = ()
-) -> Terms:
+def pinball_swapped(input: Tensor, target: Tensor, *, quantile: Usual = ()) -> Terms:
     return _swapped_quantile(input, target, quantile, 1)
 
 
-def expectile(
-    input: Tensor, target: Tensor, *, quantile: tuple[object, ...] = (0.5, 0.9, 0.1)
-) -> Terms:
+def expectile(input: Tensor, target: Tensor, *, quantile: Usual = (0.5, 0.9, 0.1)) -> Terms:
     return _quantile_terms(input, target, quantile, 2)
 
 
-def expectile_swapped(
-    input: Tensor, target: Tensor, *, quantile: tuple[object, ...] = ()
-) -> Terms:
+def expectile_swapped(input: Tensor, target: Tensor, *, quantile: Usual = ()) -> Terms:
     return _swapped_quantile(input, target, quantile, 2)
-
-
-# ---------------------------------------------------------------------------- counts
-def poisson_log_rate(input: Tensor, target: Tensor) -> Terms:
-    return {"exp(input)": Term(torch.exp(input)), "target input": Term(target * input, -1.0)}
-
-
-def poisson_rate(
-    input: Tensor, target: Tensor, *, eps: tuple[float, ...] = (1e-8, 0.0, 1e-6, 1e-7)
-) -> Terms:
-    log = torch.log(input + _one(eps))
-    return {"input": Term(input), "target log input": Term(target * log, -1.0)}
-
-
-def tweedie(input: Tensor, target: Tensor, *, power: tuple[float, ...] = (1.5,)) -> Terms:
-    p = _one(power)
-    return {
-        "target input^(1-p) / (1-p)": Term(target * input ** (1 - p) / (1 - p), -1.0),
-        "input^(2-p) / (2-p)": Term(input ** (2 - p) / (2 - p)),
-    }
-
-
-# ---------------------------------------------------------------------------- likelihoods
-def _gaussian(input: Tensor, target: Tensor, log_variance: Tensor) -> Terms:
-    return {
-        "(input - target)^2 / variance": Term((input - target) ** 2 / log_variance.exp()),
-        "log variance": Term(log_variance),
-    }
-
-
-def gaussian_log_variance(input: Tensor, target: Tensor, spread: Tensor) -> Terms:
-    return _gaussian(input, target, spread)
-
-
-def gaussian_log_sigma(input: Tensor, target: Tensor, spread: Tensor) -> Terms:
-    return _gaussian(input, target, 2 * spread)
-
-
-def gaussian_variance(input: Tensor, target: Tensor, spread: Tensor) -> Terms:
-    return _gaussian(input, target, torch.log(spread))
-
-
-def gaussian_sigma(input: Tensor, target: Tensor, spread: Tensor) -> Terms:
-    return _gaussian(input, target, 2 * torch.log(spread))
-
-
-def gaussian_over_sigma(input: Tensor, target: Tensor, spread: Tensor) -> Terms:
-    return {
-        "(input - target)^2 / sigma": Term((input - target) ** 2 / spread),
-        "log sigma": Term(torch.log(spread), 2.0),
-    }
-
-
-def gaussian_over_log_variance(input: Tensor, target: Tensor, spread: Tensor) -> Terms:
-    return {
-        "(input - target)^2 / log variance": Term((input - target) ** 2 / spread),
-        "log variance": Term(spread),
-    }
-
-
-def laplace_log_scale(input: Tensor, target: Tensor, spread: Tensor) -> Terms:
-    return {
-        "|input - target| / b": Term((input - target).abs() / spread.exp()),
-        "log b": Term(spread),
-    }
-
-
-def laplace_scale(input: Tensor, target: Tensor, spread: Tensor) -> Terms:
-    return {
-        "|input - target| / b": Term((input - target).abs() / spread),
-        "log b": Term(torch.log(spread)),
-    }
-
-
-def beta_gaussian(
-    input: Tensor, target: Tensor, spread: Tensor, *, beta: tuple[float, ...] = (0.5,)
-) -> Terms:
-    each = (input - target) ** 2 / spread + torch.log(spread)
-    return {"nll variance^beta": Term(each * spread ** _one(beta))}
-
-
-# ---------------------------------------------------------------------------- agreement
-def _concordance(input: Tensor, target: Tensor, unbiased: bool) -> Tensor:
-    x, y = input.reshape(-1), target.reshape(-1)
-    share = 1 / (len(x) - unbiased)
-    covariance = ((x - x.mean()) * (y - y.mean())).sum() * share
-    total = x.var(unbiased=unbiased) + y.var(unbiased=unbiased) + (x.mean() - y.mean()) ** 2
-    return 2 * covariance / total
-
-
-def concordance(input: Tensor, target: Tensor) -> Terms:
-    return {"concordance": Term(_concordance(input, target, False), -1.0)}
-
-
-def concordance_unbiased(input: Tensor, target: Tensor) -> Terms:
-    return {"concordance": Term(_concordance(input, target, True), -1.0)}
-
-
-def concordance_mixed(input: Tensor, target: Tensor) -> Terms:
-    x, y = input.reshape(-1), target.reshape(-1)
-    r = _correlation(x, y)
-    total = x.var() + y.var() + (x.mean() - y.mean()) ** 2
-    return {"concordance": Term(2 * r * x.std() * y.std() / total, -1.0)}
-
-
-def concordance_without_means(input: Tensor, target: Tensor) -> Terms:
-    x, y = input.reshape(-1), target.reshape(-1)
-    covariance = ((x - x.mean()) * (y - y.mean())).mean()
-    total = x.var(unbiased=False) + y.var(unbiased=False)
-    return {"concordance": Term(2 * covariance / total, -1.0)}
-
-
-def concordance_unsquared_means(input: Tensor, target: Tensor) -> Terms:
-    x, y = input.reshape(-1), target.reshape(-1)
-    covariance = ((x - x.mean()) * (y - y.mean())).mean()
-    total = x.var(unbiased=False) + y.var(unbiased=False) + (x.mean() - y.mean())
-    return {"concordance": Term(2 * covariance / total, -1.0)}
-
-
-def concordance_of_deviations(input: Tensor, target: Tensor) -> Terms:
-    x, y = input.reshape(-1), target.reshape(-1)
-    covariance = ((x - x.mean()) * (y - y.mean())).mean()
-    total = x.std(unbiased=False) + y.std(unbiased=False) + (x.mean() - y.mean()) ** 2
-    return {"concordance": Term(2 * covariance / total, -1.0)}
-
-
-def _correlation(x: Tensor, y: Tensor) -> Tensor:
-    x, y = x - x.mean(-1, keepdim=True), y - y.mean(-1, keepdim=True)
-    return (x * y).sum(-1) / (x.norm(dim=-1) * y.norm(dim=-1))
-
-
-def pearson(input: Tensor, target: Tensor) -> Terms:
-    return {"correlation": Term(_correlation(input.reshape(-1), target.reshape(-1)), -1.0)}
-
-
-def pearson_rows(input: Tensor, target: Tensor) -> Terms:
-    if input.dim() < 2 or input.shape[-1] < 2:
-        return {}
-    return {"correlation": Term(_correlation(input, target), -1.0)}
-
-
-def pearson_columns(input: Tensor, target: Tensor) -> Terms:
-    if input.dim() != 2 or input.shape[0] < 2:
-        return {}
-    return {"correlation": Term(_correlation(input.t(), target.t()), -1.0)}
-
-
-def cosine_uncentred(input: Tensor, target: Tensor) -> Terms:
-    x, y = input.reshape(-1), target.reshape(-1)
-    return {"cosine": Term((x * y).sum() / (x.norm() * y.norm()), -1.0)}
 
 
 HUBER = "Huber, Robust Estimation of a Location Parameter, 1964"
@@ -495,7 +328,7 @@ LOSSES = (
     ),
     KnownLoss(
         "pinball", "the quantile loss", "Koenker and Bassett, Regression Quantiles, 1978",
-        r"quantile|pinball", pair,
+        r"quantile|pinball", pair_or_columns,
         (
             Reading(pinball),
             Reading(pinball_swapped, "weights the two sides the other way round: it learns the "
@@ -515,74 +348,4 @@ LOSSES = (
                     "e = target - input; (torch.where(e > 0, tau, 1 - tau) * e**2).mean()"),
         ),
     ),
-    KnownLoss(
-        "poisson-nll", "the Poisson negative log-likelihood", "torch.nn.PoissonNLLLoss",
-        r"poisson", pair, (Reading(poisson_log_rate), Reading(poisson_rate)), unlike=r"zero|zip",
-        everyday=True, mend="return (torch.exp(log_rate) - target * log_rate).mean()",
-    ),
-    KnownLoss(
-        "tweedie", "the Tweedie deviance", "Tweedie, 1984; Jorgensen, 1987", r"tweedie", pair,
-        (Reading(tweedie),),
-    ),
-    KnownLoss(
-        "gaussian-nll", "the Gaussian negative log-likelihood", "torch.nn.GaussianNLLLoss",
-        r"gaussian nll|gaussian neg|nll gauss|normal nll|gauss nll|hetero|gaussian log|"
-        r"aleatoric|gaussian likelihood|nllloss gauss|gaussiannll",
-        predicted_spread,
-        (
-            Reading(gaussian_variance),
-            Reading(gaussian_log_variance),
-            Reading(gaussian_sigma),
-            Reading(gaussian_log_sigma),
-            Reading(gaussian_over_sigma, "divides the squared error by sigma instead of sigma^2",
-                    "0.5 * ((input - target) / sigma) ** 2 + torch.log(sigma)"),
-            Reading(gaussian_over_log_variance, "divides by the logarithm of the variance",
-                    "0.5 * ((input - target) ** 2 * torch.exp(-log_var) + log_var)"),
-        ),
-        unlike=r"beta|mixture|mdn|laplace", everyday=True,
-        mend="0.5 * (torch.log(var) + (input - target) ** 2 / var)",
-    ),
-    KnownLoss(
-        "beta-nll", "the beta-NLL",
-        "Seitzer et al., On the Pitfalls of Heteroscedastic Uncertainty Estimation, 2022",
-        r"beta nll|beta gauss", predicted_spread, (Reading(beta_gaussian),),
-    ),
-    KnownLoss(
-        "laplace-nll", "the Laplace negative log-likelihood", "Laplace, 1774", r"laplac",
-        predicted_spread, (Reading(laplace_scale), Reading(laplace_log_scale)),
-        unlike=r"laplacian|pyramid|regular|mixture",
-        mend="torch.log(2 * b) + (input - target).abs() / b",
-    ),
-    KnownLoss(
-        "concordance", "1 minus the concordance correlation",
-        "Lin, A Concordance Correlation Coefficient, 1989", r"concordance|\bccc\b|cccloss", pair,
-        (
-            Reading(concordance),
-            Reading(concordance_unbiased),
-            Reading(concordance_mixed),
-            Reading(concordance_without_means,
-                    "leaves the squared difference of the means out of the denominator",
-                    "2 * cov / (var_x + var_y + (mean_x - mean_y) ** 2)"),
-            Reading(concordance_unsquared_means,
-                    "has the difference of the means in the denominator, not squared",
-                    "2 * cov / (var_x + var_y + (mean_x - mean_y) ** 2)"),
-            Reading(concordance_of_deviations,
-                    "has standard deviations in the denominator where variances belong",
-                    "2 * cov / (var_x + var_y + (mean_x - mean_y) ** 2)"),
-        ),
-        unlike=r"survival|index|cindex",
-    ),
-    KnownLoss(
-        "pearson", "1 minus the Pearson correlation", "Pearson, 1895",
-        r"pearson|correlation", pair,
-        (
-            Reading(pearson),
-            Reading(pearson_rows),
-            Reading(pearson_columns),
-            Reading(cosine_uncentred, "does not subtract the means: this is the cosine",
-                    "x, y = x - x.mean(), y - y.mean()", r"cos"),
-        ),
-        unlike=r"concordance|cross|\bccc\b|auto|\bncc\b|decorrel|spear",
-    ),
 )  # fmt: skip
-

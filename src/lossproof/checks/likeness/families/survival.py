@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 
 from lossproof.checks.likeness.binding import survival
-from lossproof.checks.likeness.known import KnownLoss, Reading, Term, Terms
+from lossproof.checks.likeness.known import Definition, KnownLoss, Reading, Term, Terms
 
 Tensor = torch.Tensor
 
 
-def _cox(how: str):  # type: ignore[no-untyped-def]
+def _cox(how: str) -> Definition:
     def terms(risk: Tensor, time: Tensor, event: Tensor) -> Terms:
         risk, time, happened = risk.reshape(-1), time.reshape(-1), event.reshape(-1) > 0
         at_risk = time[None, :] >= time[:, None]
@@ -62,6 +62,6 @@ LOSSES = (
             Reading(_cox_without_log, "has no logarithm of the sum over the risk set", MEND),
         ),
         unlike=r"discrete|rank|concord|deep hit|deephit|time bin|weibull|pmf|logistic",
-        constant_free=False,
+        constant="none",
     ),
 )  # fmt: skip
