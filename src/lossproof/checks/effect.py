@@ -122,7 +122,7 @@ class Effects:
         flows: list[_Flow] = []
 
         def call(*arguments: Any) -> Any:
-            flows.append(_Flow(subject.sources, (), lift=True))
+            flows.append(_Flow(subject.sources))
             with flows[-1]:
                 return subject.call(*arguments)
 
@@ -135,8 +135,8 @@ class Effects:
 class _Flow(Recorder):
     """Records a call with the operands of every operation."""
 
-    def __init__(self, sources: Sources, inputs: Sequence[Tensor | None], lift: bool) -> None:
-        super().__init__(sources, inputs, lift)
+    def __init__(self, sources: Sources) -> None:
+        super().__init__(sources, lift=True)
         self.operands: dict[int, list[Tensor]] = {}
 
     def operate(
@@ -216,7 +216,8 @@ class _Scaled(Recorder):
     """Performs a call with one operation's result multiplied element by element."""
 
     def __init__(self, case: Examination, index: int, factors: Tensor) -> None:
-        super().__init__(case.subject.sources, (), lift=True)
+        # Casts to narrower types are lifted by the recording around this one.
+        super().__init__(case.subject.sources)
         self.index = index
         self.factors = factors
 
