@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lossproof.checks.report import Finding, Report, Severity
 from lossproof.show.source import shown_path, visible
@@ -15,8 +15,20 @@ COMMANDS = {
 
 
 def render(reports: Sequence[Report]) -> str:
-    """One command ``::error title=...,file=...,line=...::message`` per finding."""
-    return "\n".join(_command(report, finding) for report in reports for finding in report)
+    """One command ``::error title=...,file=...,line=...::message`` per finding.
+
+    A loss that could not be checked is a warning with the reason.
+    """
+    lines = [_command(report, finding) for report in reports for finding in report]
+    return "\n".join(lines + [_not_checked(report) for report in reports if report.not_checked])
+
+
+def _not_checked(report: Report) -> str:
+    properties = {"title": "not checked"}
+    if report.location is not None:
+        properties["file"] = shown_path(report.location.file)
+        properties["line"] = str(report.location.line)
+    return f"::warning {_written(properties)}::{_data(f'{report.subject}: {report.not_checked}')}"
 
 
 def _command(report: Report, finding: Finding) -> str:
@@ -32,8 +44,12 @@ def _command(report: Report, finding: Finding) -> str:
             properties["col"] = str(place.column)
             if place.end_column is not None:
                 properties["endColumn"] = str(place.end_column)
-    written = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
-    return f"::{COMMANDS[finding.severity]} {written}::{_data(_message(report, finding))}"
+    command, message = COMMANDS[finding.severity], _data(_message(report, finding))
+    return f"::{command} {_written(properties)}::{message}"
+
+
+def _written(properties: Mapping[str, str]) -> str:
+    return ",".join(f"{name}={_property(value)}" for name, value in properties.items())
 
 
 def _message(report: Report, finding: Finding) -> str:

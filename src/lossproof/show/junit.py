@@ -50,7 +50,14 @@ def _suite(report: Report) -> ET.Element:
 
 
 def _cases(report: Report) -> list[ET.Element]:
-    """One case per rule: of its findings if it has any, else of its outcomes."""
+    """One case per rule: of its findings if it has any, else of its outcomes.
+
+    A loss that could not be checked has one case, which is skipped with the reason.
+    """
+    if report.not_checked is not None:
+        case = ET.Element("testcase", classname=_text(report.subject), name="check", time="0.000")
+        ET.SubElement(case, "skipped", message=_text(f"not checked: {report.not_checked}"))
+        return [case]
     found: dict[str, list[Finding]] = {}
     for finding in report.findings:
         found.setdefault(finding.code, []).append(finding)

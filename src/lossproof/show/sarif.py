@@ -52,9 +52,27 @@ def _run(reports: Sequence[Report]) -> dict[str, Any]:
         },
         "columnKind": "unicodeCodePoints",
         "originalUriBaseIds": {ROOT: {"uri": Path.cwd().as_uri() + "/"}},
-        "invocations": [{"executionSuccessful": True}],
+        "invocations": [
+            {
+                "executionSuccessful": True,
+                "toolExecutionNotifications": [
+                    _not_checked(report) for report in reports if report.not_checked is not None
+                ],
+            }
+        ],
         "results": [_result(report, finding, index) for report in reports for finding in report],
     }
+
+
+def _not_checked(report: Report) -> dict[str, Any]:
+    """Why a loss has no verdict."""
+    said: dict[str, Any] = {
+        "level": "warning",
+        "message": {"text": f"`{report.subject}` was not checked: {report.not_checked}"},
+    }
+    if report.location is not None:
+        said["locations"] = [_location(report.location, report.subject)]
+    return said
 
 
 def _rule(rule: Rule) -> dict[str, Any]:
