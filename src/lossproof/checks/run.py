@@ -63,9 +63,9 @@ def check(
             ``autograd.Function`` subclass.
         inputs: what the loss is called with: tensors and other values, or specifications such as
             ``"float[8,10]"``, ``"int[8]<10"``, ``"prob[8,10]"``. Without any, they are inferred
-            from names, documentation and trial, and the report says so. A gradient is wanted for the
-            tensors that require one; if none does, for the prediction (told by its name, else the
-            first floating tensor), and the report says so.
+            from names, documentation and trial, and the report says so. A gradient is wanted for
+            the tensors that require one; if none does, for the prediction (told by its name, else
+            the first floating tensor), and the report says so.
         reference: a loss known to be right, to compare with (rule LP103).
         seed: makes every random choice of the check reproducible.
         time_limit: seconds after which a loss that is still running is a finding; ``None`` waits.
