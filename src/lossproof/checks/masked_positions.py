@@ -27,6 +27,9 @@ Tensor = torch.Tensor
 
 PADDING = re.compile(r"pad|attention|token|seq|valid|response|ignore", re.I)
 """Masks with such names say what is no data at all, not what is of another kind."""
+LABELS = ("ignore_index", "ignore_label", "ignore_value", "pad_idx", "padding_idx", "pad_index",
+          "pad_token_id", "pad_id", "padding_index")  # fmt: skip
+"""What people call the option that holds the label of what does not count."""
 ALIKE = 1e-9
 
 
@@ -173,9 +176,9 @@ def _before(lengths: Tensor, prediction: Tensor) -> Tensor:
 
 
 def _of_ignored_label(case: Examination, prediction: Tensor) -> Iterator[Selection]:
-    label = case.subject.option("ignore_index")
+    name, label = _ignored_label(case)
     roles = roles_of(case.small)
-    if not isinstance(label, int) or isinstance(label, bool) or "target" not in roles:
+    if label is None or "target" not in roles:
         return
     position = roles.index("target")
     target = case.small.values[position]
@@ -190,13 +193,22 @@ def _of_ignored_label(case: Examination, prediction: Tensor) -> Iterator[Selecti
     if spreads[0] is None or spreads[1] is None or int(first.sum()) != int(second.sum()):
         return
     yield Selection(
-        "ignore_index",
+        name,
         position,
         _with(case, position, torch.where(first, other, label)),
         _with(case, position, torch.where(second, other, label)),
         spreads[0],
         spreads[1],
     )
+
+
+def _ignored_label(case: Examination) -> tuple[str, int | None]:
+    """The option that says which label does not count, and the label."""
+    for name in LABELS:
+        label = case.subject.option(name)
+        if isinstance(label, int) and not isinstance(label, bool):
+            return name, label
+    return "", None
 
 
 def _class_axis(marks: Tensor, prediction: Tensor) -> Tensor | None:
@@ -234,7 +246,7 @@ def _probe(case: Examination, selection: Selection, batch: Batch | None) -> Iter
     if kept or dropped:
         yield from _applied(case, selection, first, batch, out=0 if kept else 1)
         return
-    if selection.name == "ignore_index" or _only_counted(case, selection, first, second):
+    if selection.name in LABELS or _only_counted(case, selection, first, second):
         yield from _unmasked(case, selection, first, one)
     else:
         yield Leftover(f"`{selection.name}` selects in a part of the loss only, if at all")
@@ -266,12 +278,13 @@ def _with_more_padding(
     """What the value becomes when as many positions are added again, none of which counts."""
     values = selection.first
     marks = values[selection.position]
-    lengths = not selection.either and selection.name != "ignore_index"
+    lengths = not selection.either and selection.name not in LABELS
     axis = 0 if marks.dim() == 1 and not lengths else 1
     if batch is None or batch.axes[selection.position] != 0 or not found.scalar:
         return None
-    label = case.subject.option("ignore_index")
-    padding = torch.full_like(marks, label if selection.name == "ignore_index" else out)
+    _, label = _ignored_label(case)
+    filling = label if selection.name in LABELS and label is not None else out
+    padding = torch.full_like(marks, filling)
     length = case.small.values[case.small.differentiable[0]].shape[axis]
     longer = []
     for position, (value, counted) in enumerate(zip(values, batch.axes, strict=True)):
@@ -316,19 +329,35 @@ def _only_counted(
 ) -> bool:
     """Whether only the number of marks matters: moving them changes nothing, but more of them do.
 
-    A loss that applies the marks in any way sees that they moved.
+    A loss that applies the marks in any way sees that they moved. Lengths may move from one sample
+    to another, if all that changes is what each sample is divided by.
     """
-    one, two = first.gradient(0), second.gradient(0)
-    if float((one - two).norm()) > ALIKE * float(one.norm()):
-        return False
-    if abs(first.scalar - second.scalar) > ALIKE * abs(first.scalar):
-        return False
+    one, two = first.gradient(0).detach(), second.gradient(0).detach()
     given = selection.first[selection.position]
-    more = torch.ones_like(given) if selection.either else given + (given == given.min()).to(given)
+    if selection.either:
+        if float((one - two).norm()) > ALIKE * float(one.norm()):
+            return False
+        if abs(first.scalar - second.scalar) > ALIKE * abs(first.scalar):
+            return False
+        more = torch.ones_like(given)
+    else:
+        # Each sample may be divided by its own length, which scales its gradient as a whole.
+        if not _same_rows(one, two):
+            return False
+        if float((one - two).norm()) > 1e-6 * float(one.norm()):
+            return True
+        more = torch.full_like(given, one.shape[1])
     found = case.evaluate(
         _with(case, selection.position, more), dtype=torch.float64, upstream=torch.ones_like
     )
     return _usable(found) and abs(found.scalar - first.scalar) > 1e-6 * abs(first.scalar)
+
+
+def _same_rows(one: Tensor, two: Tensor) -> bool:
+    """Whether the gradient of each sample is the same but for a factor."""
+    one, two = one.flatten(1), two.flatten(1)
+    factors = (one * two).sum(1, keepdim=True) / one.square().sum(1, keepdim=True).clamp(1e-300)
+    return float((two - factors * one).norm()) <= ALIKE * float(two.norm())
 
 
 def _unmasked(
@@ -336,8 +365,8 @@ def _unmasked(
 ) -> Iterator[Leftover]:
     out = ~selection.kept_first.to(gradient.device)
     name = selection.name
-    if name == "ignore_index" and not _reads_label(case):
-        yield Leftover("`ignore_index` is given, and nothing is compared with it")
+    if name in LABELS and not _reads_label(case):
+        yield Leftover(f"`{name}` is given, and nothing is compared with it")
         return
     share = float(gradient[out].norm()) / float(gradient.norm())
     yield Leftover(
@@ -354,7 +383,7 @@ def _unmasked(
 def _reads_label(case: Examination) -> bool:
     """Whether the loss compares its target with something: the label is not simply forgotten."""
     names = ("ne", "eq", "__ne__", "__eq__", "not_equal")
-    label = case.subject.option("ignore_index")
+    _, label = _ignored_label(case)
     return any(
         operation.name in names and label in operation.args[1:]
         for operation in case.trace.operations
@@ -442,7 +471,9 @@ def _bare(trace: Recorder, value: Any) -> Any:
 def _summed(trace: Recorder, value: Any) -> Tensor | None:
     """What a number is the sum of all elements of."""
     made = maker(trace, value)
-    if made is None or made.name not in ("sum", "count_nonzero") or not made.args:
+    if made is None or not made.args:
+        return None
+    if made.name not in ("sum", "count_nonzero") and made.kwargs.get("reduction") != "sum":
         return None
     whole = made.args[0]
     return whole if isinstance(whole, Tensor) else None

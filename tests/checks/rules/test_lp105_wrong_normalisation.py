@@ -143,6 +143,15 @@ def counted_lengths(input, target, lengths):
     return (input - target).pow(2).sum() / lengths.sum()  # <-- here
 
 
+def counted_by_sample(input, target, lengths):
+    return ((input - target).pow(2).sum(1) / lengths).mean()
+
+
+def counted_tokens(logits, target, pad_idx=0):
+    loss = F.cross_entropy(logits, target, reduction="none")
+    return loss.sum() / (target != pad_idx).sum()  # <-- here
+
+
 class CountedLabels(nn.Module):
     def __init__(self, ignore_index=0):
         super().__init__()
@@ -157,6 +166,7 @@ MASKED_CASES = [
     (counted_mask, (normal(N, T), MASK.float())),
     (counted_padding, (normal(N, T), MASK == 0)),
     (counted_lengths, (normal(N, T), normal(N, T), MASK.sum(1))),
+    (counted_tokens, (normal(12, C), labels(12))),
     (CountedLabels, (normal(12, C), labels(12))),
 ]
 
@@ -169,6 +179,12 @@ def test_a_numerator_without_its_mask_is_found(loss, inputs, found, marked):
     assert 0 < finding.evidence["share_of_gradient_left_out"] < 1
 
 
+def test_lengths_that_only_divide_are_found(found):
+    inputs = (normal(N, T), normal(N, T), MASK.sum(1))
+    (finding,) = found("LP105", counted_by_sample, *inputs)
+    assert finding.cause == "unmasked-numerator"
+
+
 def spread_mask(input, target, mask):
     loss = F.mse_loss(input, target, reduction="none")
     return (loss * mask).sum() / mask.sum()  # <-- here
@@ -179,8 +195,18 @@ def spread_mask_guarded(input, target, valid):
     return ((input - target).abs() * valid).sum() / (valid.sum() + 1e-8)  # <-- here
 
 
+def spread_mask_in_the_loss(input, target, mask):
+    loss = F.l1_loss(input * mask, target * mask, reduction="sum")
+    return loss / mask.sum()  # <-- here
+
+
 @pytest.mark.parametrize(
-    ("loss", "mask"), [(spread_mask, MASK.float()[..., None]), (spread_mask_guarded, MASK)]
+    ("loss", "mask"),
+    [
+        (spread_mask_in_the_loss, MASK.float()[..., None]),
+        (spread_mask, MASK.float()[..., None]),
+        (spread_mask_guarded, MASK),
+    ],
 )
 def test_a_mask_of_another_size_is_found(loss, mask, found, marked):
     (finding,) = found("LP105", loss, normal(N, T, D), normal(N, T, D) + 1, mask)
@@ -217,6 +243,16 @@ def test_padding_in_the_denominator_is_found(loss, inputs, found, marked):
     assert finding.severity is Severity.WARNING
     assert finding.evidence["with_twice_the_length"] == pytest.approx(0.5)
     assert finding.location.line == marked(loss.forward if isinstance(loss, type) else loss)
+
+
+def norm_by_batch(input, target):
+    return torch.sqrt((input - target).square().sum()) / len(input)  # <-- here
+
+
+def test_a_norm_of_the_batch_divided_by_its_size_is_found(found, marked):
+    (finding,) = found("LP105", norm_by_batch, *PAIR)
+    assert finding.cause == "norm-divided"
+    assert finding.location.line == marked(norm_by_batch)
 
 
 # ------------------------------------------------------------------ found: divergences

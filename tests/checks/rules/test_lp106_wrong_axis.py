@@ -83,7 +83,21 @@ def flattened(logits, target):
     return -(target * p.log()).sum(1).mean()
 
 
+def by_hand(logits, target):
+    e = logits.exp()
+    p = e / e.sum(0)  # <-- here
+    return -(target * p.log()).sum(1).mean()
+
+
+def by_hand_over_all(logits, target):
+    e = logits.exp()
+    p = e / e.sum()  # <-- here
+    return -p.gather(1, target[:, None]).log().mean()
+
+
 SOFTMAX_CASES = [
+    (by_hand, ONE_HOT),
+    (by_hand_over_all, CLASSES),
     (picked_classes, CLASSES),
     (gathered, CLASSES),
     (one_hot_product, ONE_HOT),
@@ -106,8 +120,14 @@ def cosine(input, target):
     return 1 - F.cosine_similarity(input, target, dim=0).mean()  # <-- here
 
 
+def norms_by_hand(input, target):
+    input = input / input.norm(dim=0, keepdim=True)  # <-- here
+    return 1 - (input * F.normalize(target, dim=1)).sum(1).mean()
+
+
 @pytest.mark.parametrize(
-    ("loss", "inputs"), [*SOFTMAX_CASES, (normalised, VECTORS), (cosine, VECTORS)]
+    ("loss", "inputs"),
+    [(norms_by_hand, VECTORS), *SOFTMAX_CASES, (normalised, VECTORS), (cosine, VECTORS)],
 )
 def test_the_wrong_axis_is_found(loss, inputs, found, marked):
     (finding,) = found("LP106", loss, *inputs)

@@ -34,6 +34,18 @@ def triangle(risk, time, event):
     return -((risk - at_risk.log()) * event).sum()
 
 
+def loop(risk, time, event):
+    total = 0.0
+    for i in range(len(risk)):
+        total = total - event[i] * (risk[i] - risk[: i + 1].logsumexp(0))  # <-- here
+    return total / event.sum()
+
+
+def columns(risk, target):
+    event = target[:, 1]
+    return -((risk - risk.logcumsumexp(0)) * event).mean()  # <-- here
+
+
 class Backwards(nn.Module):
     def forward(self, risk, event):
         at_risk = risk.flip(0).logcumsumexp(0).flip(0)  # <-- here
@@ -46,6 +58,8 @@ class Backwards(nn.Module):
         (running, SURVIVAL, Severity.ERROR),
         (stable, SURVIVAL, Severity.ERROR),
         (triangle, SURVIVAL, Severity.ERROR),
+        (loop, SURVIVAL, Severity.ERROR),
+        (columns, (SURVIVAL[0], torch.stack(SURVIVAL[1:], 1)), Severity.WARNING),
         (Backwards, (SURVIVAL[0], SURVIVAL[2]), Severity.WARNING),
     ],
 )

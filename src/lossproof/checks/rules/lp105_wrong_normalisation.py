@@ -105,7 +105,7 @@ def _batch_verdicts(case: Examination) -> Iterator[Verdict]:
     elif _spreads_by_mistake(case):
         yield RULE.unproved("tensors broadcast against each other, which changes every sum")
     elif is_coupled(case):
-        yield _coupled(scaling)
+        yield _coupled(case, scaling)
     elif "inverse" in scaling.parts and scaling.is_only("constant", "linear", "inverse"):
         yield _twice(case, scaling)
     elif {"constant", "linear"} <= scaling.parts and scaling.is_only("constant", "linear"):
@@ -116,14 +116,25 @@ def _batch_verdicts(case: Examination) -> Iterator[Verdict]:
         yield RULE.unproved("value and gradient follow no rule when samples are repeated")
 
 
-def _coupled(scaling: Scaling) -> Verdict:
+def _coupled(case: Examination, scaling: Scaling) -> Verdict:
     power = scaling.value.power
-    if power is not None and power % 1:
-        return RULE.unproved(
-            f"the value goes with the batch size to the power {power:.3g}, as a norm of the whole "
-            "batch does"
+    if power is None or not power % 1:
+        return RULE.not_applicable("the loss couples its samples")
+    if abs(power + 0.5) < 1e-6 and _is_distance(case):
+        return RULE.finding(
+            "the norm of the whole batch is divided by the batch size: the value shrinks with its "
+            "square root",
+            severity=Severity.WARNING,
+            location=_last_sum(case) or case.subject.location,
+            cause="norm-divided",
+            evidence=_numbers(scaling),
+            help="take the mean inside the root (`(x**2).mean().sqrt()`), or the mean of the "
+            "norms of the samples",
         )
-    return RULE.not_applicable("the loss couples its samples")
+    return RULE.unproved(
+        f"the value goes with the batch size to the power {power:.3g}, as a norm of the whole "
+        "batch does"
+    )
 
 
 def _spreads_by_mistake(case: Examination) -> bool:

@@ -38,6 +38,7 @@ def loss(logits, target):
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -49,6 +50,7 @@ from lossproof.checks.report import Finding, Location, Severity
 from lossproof.checks.reshaping import SPATIAL, mixing, permuted_positions
 from lossproof.checks.rules import RULES, Verdict
 from lossproof.checks.scaling import scaling_of
+from lossproof.checks.terms import QUOTIENTS
 from lossproof.checks.trace import Operation, tensors_in
 
 if TYPE_CHECKING:
@@ -135,25 +137,59 @@ def _order(dims: int, axis: int, after: list[int]) -> str:
 
 
 # ---------------------------------------------------------------------------- normalised and read
+@dataclass(frozen=True)
+class Normaliser:
+    """An operation whose result sums to 1 along one axis, or over all elements."""
+
+    operation: Operation
+    axis: int | None
+    logarithm: bool
+
+    @property
+    def along(self) -> str:
+        """The axis in words."""
+        return "over all elements" if self.axis is None else f"along axis {self.axis}"
+
+
 def _other_axis_read(case: Examination) -> Iterator[Finding]:
     """Log-probabilities that are picked along an axis along which they do not sum to 1."""
-    softmaxes = [
-        operation
-        for operation in case.trace.operations
-        if operation.name in SOFTMAXES and operation.inside is None
-    ]
-    for operation in case.trace.operations:
-        read = _read_along(operation) if operation.inside is None else None
+    outer = [operation for operation in case.trace.operations if operation.inside is None]
+    normalisers = [made for operation in outer if (made := _normaliser(case, operation))]
+    for operation in outer:
+        read = _read_along(operation) if normalisers else None
         if read is None:
             continue
         tensor, axis = read
         if tensor.dim() < 2 or _normalised(tensor, axis):
             continue
-        for softmax in reversed(softmaxes):
-            wrong = _normalised_elsewhere(tensor, softmax, axis)
-            if wrong is not None:
-                yield _read_finding(case, operation, softmax, tensor, axis, wrong)
+        for made in reversed(normalisers):
+            if _is_made_by(tensor, made, axis):
+                yield _read_finding(case, operation, made, tensor, axis)
                 return
+
+
+def _normaliser(case: Examination, operation: Operation) -> Normaliser | None:
+    out = operation.out
+    if not isinstance(out, Tensor) or not operation.inputs & set(case.inputs.differentiable):
+        return None
+    if operation.name in SOFTMAXES:
+        axis = dimension(operation)
+        logarithm = operation.name == "log_softmax"
+        return None if axis is None else Normaliser(operation, axis, logarithm)
+    # `e / e.sum(0)`, written by hand.
+    if operation.name in QUOTIENTS and out.dim() > 1 and out.requires_grad:
+        axes = [i for i in range(out.dim()) if _sums_to_one(out, i)]
+        if len(axes) == 1:
+            return Normaliser(operation, axes[0], False)
+        if not axes and _is_distribution(out):
+            return Normaliser(operation, None, False)
+    return None
+
+
+def _is_distribution(tensor: Tensor) -> bool:
+    """Whether all elements together are probabilities."""
+    values = tensor.detach().double()
+    return bool((values > 0).all()) and abs(float(values.sum()) - 1) < 1e-6
 
 
 def _read_along(operation: Operation) -> tuple[Tensor, int] | None:
@@ -200,37 +236,37 @@ def _normalised(tensor: Tensor, axis: int) -> bool:
     return _sums_to_one(tensor, axis)
 
 
-def _normalised_elsewhere(tensor: Tensor, softmax: Operation, axis: int) -> int | None:
-    """The axis of the softmax that made the tensor, if it is not the one that is read."""
-    made = softmax.out
-    along = dimension(softmax)
-    if not isinstance(made, Tensor) or along is None or made.numel() != tensor.numel():
-        return None
-    if made.shape == tensor.shape and along == axis:
-        return None
-    same = torch.equal(made.detach().reshape(-1).sort()[0], tensor.detach().reshape(-1).sort()[0])
-    logs = made.detach().double()
-    logs = logs if softmax.name == "log_softmax" else logs.log()
-    if not same:
-        given = tensor.detach().double().reshape(-1).sort()[0]
-        same = torch.allclose(logs.reshape(-1).sort()[0], given, atol=1e-5)
-    return along if same else None
+def _is_made_by(tensor: Tensor, made: Normaliser, axis: int) -> bool:
+    """Whether a tensor holds the probabilities or logarithms that an operation normalised.
+
+    They may have been reshaped since.
+    """
+    out = made.operation.out
+    if out.numel() != tensor.numel() or (out.shape == tensor.shape and made.axis == axis):
+        return False
+    given = tensor.detach().double().reshape(-1).sort()[0]
+    probabilities = out.detach().double().reshape(-1).sort()[0]
+    if torch.equal(given, probabilities):
+        return True
+    logs = probabilities if made.logarithm else probabilities.log()
+    return torch.allclose(given, logs, atol=1e-5)
 
 
 def _read_finding(
-    case: Examination, reader: Operation, softmax: Operation, tensor: Tensor, axis: int, wrong: int
+    case: Examination, reader: Operation, made: Normaliser, tensor: Tensor, axis: int
 ) -> Finding:
-    sums = torch.exp(tensor.detach().double()).sum(axis)
+    values = tensor.detach().double()
+    sums = (values.exp() if bool((values <= 0).all()) else values).sum(axis)
     off = float((sums - 1).abs().max())
     place = reader.site.location
     return RULE.finding(
-        f"`{softmax.name}` normalises along axis {wrong}, and `{reader.name}` picks along axis "
+        f"`{made.operation.name}` normalises {made.along}, and `{reader.name}` picks along axis "
         f"{axis} of {list(tensor.shape)}: what it picks are no probabilities",
-        location=_place(case, softmax),
+        location=_place(case, made.operation),
         cause="normalised-along-other-axis",
         evidence={"largest_deviation_of_a_sum_from_1": off},
         notes=(f"the sums over the picked axis differ from 1 by up to {off:.3g}",),
-        help=f"take the softmax over the classes: `{softmax.name}(x, dim=-1)` or `dim=1`, wherever "
+        help="normalise along the classes: `torch.log_softmax(x, dim=-1)` or `dim=1`, wherever "
         "the classes lie",
         related=() if place is None else (("picked here", place),),
     )
@@ -319,7 +355,10 @@ def _normalised_over_batch(case: Examination, operations: list[Counted]) -> Iter
         return
     for one in operations:
         operation = one.operation
-        axis = dimension(operation) if operation.name in NORMALISATIONS else None
+        if operation.name in NORMALISATIONS:
+            axis = dimension(operation)
+        else:
+            axis = _axis_of_norms(one)
         if axis is None or axis not in one.axes or len(one.axes) != 1 or not one.others:
             continue
         if operation.inside is not None or not operation.inputs & wanted or not is_coupled(case):
@@ -340,6 +379,14 @@ def _normalised_over_batch(case: Examination, operations: list[Counted]) -> Iter
             help=f"`{operation.name}(..., dim=-1)`",
         )
         return
+
+
+def _axis_of_norms(one: Counted) -> int | None:
+    """The batch, where norms of the features are taken along it: `x.norm(dim=0)`."""
+    result = one.result
+    if one.operation.name not in NORMS or not isinstance(result, Tensor) or one.grows:
+        return None
+    return next(iter(one.axes)) if len(one.axes) == 1 and result.numel() > 1 else None
 
 
 def _sums_over_batch(one: Counted) -> bool:

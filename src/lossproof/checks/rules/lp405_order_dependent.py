@@ -181,12 +181,33 @@ def _unsorted_survival(case: Examination, count: int) -> Operation | None:
     for operation in operations:
         if operation.name in RUNNING and operation.inputs & wanted:
             return operation
-    return next((operation for operation in operations if operation.name in TRIANGLES), None)
+    triangles = [operation for operation in operations if operation.name in TRIANGLES]
+    cuts = [o for o in operations if o.inputs & wanted and _cuts_rows(o)]
+    if triangles or len(cuts) < count - 1:
+        return triangles[0] if triangles else None
+    return cuts[0]
+
+
+def _cuts_rows(operation: Operation) -> bool:
+    """`risk[i:]` and `risk[: i + 1]`, a risk set made of the rows above or below."""
+    if operation.name != "__getitem__" or len(operation.args) < 2:
+        return False
+    index = operation.args[1]
+    first = index[0] if isinstance(index, tuple) and index else index
+    return isinstance(first, slice) and first != slice(None)
 
 
 def _is_event(name: str, value: object) -> bool:
-    if not isinstance(value, Tensor) or not EVENT.search(name):
+    if not isinstance(value, Tensor) or value.dim() == 0:
         return False
+    if value.dim() == 2 and value.shape[1] == 2 and not value.requires_grad:
+        # Times in one column and events in the other.
+        columns = [_is_binary(value[:, i]) for i in range(2)]
+        return sorted(columns) == [False, True]
+    return EVENT.search(name) is not None and _is_binary(value)
+
+
+def _is_binary(value: Tensor) -> bool:
     return bool(((value == 0) | (value == 1)).all())
 
 
