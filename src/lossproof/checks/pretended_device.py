@@ -2,9 +2,9 @@
 
 Every number stays where it is; only what the loss is told of the device changes. A tensor is known
 to lie on the pretended device (the inputs, a module's parameters and buffers, and what is computed
-from them), to lie on the CPU (made without ``device=``), or nothing is known of it. Where the first
-two meet, torch itself is asked whether the operation takes tensors of two devices: it is called on
-the ``meta`` device, which has no numbers, in place of the pretended one.
+from them), to lie on the CPU (made without ``device=``), or nothing is known of it. Where the first two meet
+in an operation that is not among those known to take tensors of one device only, torch itself is
+asked: it is called with tensors of the ``meta`` device, which have no numbers, for the pretended.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from lossproof.checks.cpu_tensors import unseen
 from lossproof.checks.report import Location
 from lossproof.checks.sources import Site, Sources
-from lossproof.checks.trace import Interceptor, operation_name, tensors_in
+from lossproof.checks.trace import BINARY, Interceptor, operation_name, tensors_in
 
 Tensor = torch.Tensor
 
@@ -35,12 +35,14 @@ MAKERS = frozenset(
 """Functions that make a tensor on the CPU unless they are told a device."""
 LIKE = ("_like",)
 _ANSWERS: dict[str, Any] = {"device": DEVICE, "is_cuda": True, "is_cpu": False, "get_device": 7}
-# These check their devices in kernels that the meta device does not reach.
-_CHECKED_IN_KERNELS = frozenset(
+# Beside the elementwise ones: operations that every device refuses tensors of another to.
+_ONE_DEVICE = BINARY | frozenset(
     """
     matmul __matmul__ __rmatmul__ mm bmm mv dot linear addmm baddbmm einsum cdist conv1d conv2d
     conv3d gather index_select take_along_dim scatter scatter_add masked_fill masked_select
-    cat concat stack searchsorted bucketize cross_entropy nll_loss embedding
+    cat concat stack searchsorted bucketize cross_entropy nll_loss embedding where lerp addcmul
+    addcdiv mul_ add_ sub_ div_ __iadd__ __imul__ __isub__ __itruediv__ mse_loss l1_loss kl_div
+    smooth_l1_loss huber_loss binary_cross_entropy binary_cross_entropy_with_logits
     """.split()
 )
 _DEVICE_ERRORS = ("is not on the expected device", "same device", "different devices")
@@ -211,7 +213,7 @@ class PretendedDevice(Interceptor):
         self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> bool:
         """Whether torch refuses the operation on tensors of these two devices."""
-        if name in _CHECKED_IN_KERNELS:
+        if name in _ONE_DEVICE:
             return True
         if name.endswith(LIKE) or name.startswith("new_"):
             return False

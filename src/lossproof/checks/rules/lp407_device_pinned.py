@@ -4,8 +4,8 @@
 Calls the loss as if its inputs lay on a GPU, without needing one: the loss is told so where it asks
 for `.device`, and what it computes from the inputs counts as being there, too. A tensor that is
 made without `device=`, or that a module keeps as a plain attribute where `.to(device)` does not
-find it, stays on the CPU. Where the two meet, torch is asked whether that operation takes tensors
-of two devices. `.numpy()` on a tensor that would lie on a GPU is reported, too.
+find it, stays on the CPU. Where the two meet in an operation that takes tensors of one device only,
+that is a finding. `.numpy()` on a tensor that would lie on a GPU is reported, too.
 
 ## Why it matters
 *Expected all tensors to be on the same device* comes on the first step on the GPU, after every
