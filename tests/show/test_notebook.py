@@ -45,6 +45,13 @@ def test_every_variable_it_uses_is_its_own():
     assert used <= set(re.findall(r"--([\w-]+):", fragment))
 
 
+def test_two_reports_in_one_notebook_keep_apart():
+    one = full_report()
+    other = one.replace(charts=one.charts[:1])
+    ids = [set(Page(report._repr_html_()).values("id")) for report in (one, other)]
+    assert ids[0] and ids[1] and not ids[0] & ids[1]
+
+
 @given(st.text(min_size=1).filter(str.strip))
 def test_any_name_is_shown_unchanged(name):
     report = Report(name, None, (name,), (), (), 0, 0.1)

@@ -7,6 +7,8 @@ and all other colours can be read on light and on dark.
 
 from __future__ import annotations
 
+import hashlib
+
 from markupsafe import Markup
 
 from lossproof.checks.report import Report
@@ -16,7 +18,15 @@ from lossproof.show.html import environment
 def render(report: Report) -> str:
     """The report as a fragment, its charts measured now if they were not before."""
     templates = environment()
+    report = report.with_charts()
     return templates.get_template("notebook.html").render(
-        report=report.with_charts(),
+        report=report,
+        prefix=_prefix(report),
         style=Markup(templates.loader_source("notebook.css")),
     )
+
+
+def _prefix(report: Report) -> str:
+    """What ids begin with, so that two reports in one notebook do not use each other's."""
+    content = repr(report.charts).encode("utf-8", "backslashreplace")
+    return f"lossproof-{hashlib.sha256(content).hexdigest()[:12]}"

@@ -51,6 +51,8 @@ SETTINGS: dict[str, Any] = {
 }
 LONGEST = 48
 """Characters of a label."""
+LEGEND_WIDTH, LEGEND_ROW = 58, 0.2
+"""Characters that fit beside each other above a chart, and the inches that a row of them takes."""
 SPIKE = 30.0
 """Numbers so many times larger than nine in ten of the others are left outside the picture."""
 
@@ -115,7 +117,16 @@ def _draw_lines(figure: Figure, chart: LineChart) -> None:
     _label(axes, chart.x_label, chart.y_label)
     axes.grid(True, color=INK, alpha=0.12, linewidth=0.6)
     if len(chart.series) > 1:
-        figure.legend(loc="outside upper left", ncols=1 if len(chart.series) < 3 else 2)
+        columns = _columns([series.label for series in chart.series])
+        rows = math.ceil(len(chart.series) / columns)
+        figure.set_size_inches(SIZE[0], SIZE[1] + LEGEND_ROW * rows)
+        figure.legend(loc="outside upper left", ncols=columns)
+
+
+def _columns(labels: Sequence[str]) -> int:
+    """How many columns of a legend fit beside each other."""
+    widest = max(len(_words(label)) for label in labels)
+    return max(min(LEGEND_WIDTH // (widest + 6), len(labels)), 1)
 
 
 def _limits(series: Sequence[Series]) -> tuple[float, float] | None:
