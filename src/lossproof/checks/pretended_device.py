@@ -2,8 +2,8 @@
 
 Every number stays where it is; only what the loss is told of the device changes. A tensor is known
 to lie on the pretended device (the inputs, a module's parameters and buffers, and what is computed
-from them), to lie on the CPU (made without ``device=``), or nothing is known of it. Where the first two meet
-in an operation that is not among those known to take tensors of one device only, torch itself is
+from them), to lie on the CPU (made without ``device=``), or nothing is known of it. Where the first
+two meet in an operation that is not among those known to take one device only, torch itself is
 asked: it is called with tensors of the ``meta`` device, which have no numbers, for the pretended.
 """
 

@@ -31,6 +31,12 @@ def bootstrapped_advantage(log_probs, values, rewards, gamma=0.9):
     return -(log_probs[:-1] * delta).mean() + delta.pow(2).mean()
 
 
+def critic_by_what_it_is_fitted_to(length, estimate, scores, actions):
+    chosen = scores.log_softmax(1).gather(1, actions[:, None])[:, 0]
+    policy = ((length - estimate) * chosen).mean()  # <-- here
+    return policy + F.mse_loss(estimate, length)
+
+
 def entropy_coefficient(log_alpha, log_pi):
     return -(log_alpha.exp() * (log_pi + 3)).mean()  # <-- here
 
@@ -41,6 +47,10 @@ def entropy_coefficient(log_alpha, log_pi):
         (a2c, (leaf(5), leaf(5), constant(5))),
         (reinforce, (leaf(5, 3), leaf(5), constant(5), torch.tensor([0, 1, 2, 1, 0]))),
         (bootstrapped_advantage, (leaf(5), leaf(5), constant(5))),
+        (
+            critic_by_what_it_is_fitted_to,
+            (constant(5), leaf(5), leaf(5, 3), torch.tensor([0, 1, 2, 1, 0])),
+        ),
         (entropy_coefficient, (leaf(1), leaf(5))),
     ],
 )
@@ -223,6 +233,11 @@ def focal_weight(logits, features):
     return -(weight * F.logsigmoid(logits)).mean() + features.pow(2).mean()
 
 
+def weighted_by_uncertainty(scores, log_scale, actions):
+    chosen = scores.log_softmax(1).gather(1, actions[:, None])[:, 0]
+    return -(chosen * (-log_scale).exp()).mean() + log_scale.pow(2).mean()
+
+
 def arc(logits, features):
     target = logits.gather(1, torch.zeros(len(logits), 1, dtype=torch.long))
     return (logits.logsumexp(1) - target[:, 0]).mean() + features.pow(2).mean()
@@ -243,6 +258,7 @@ def arc(logits, features):
         (heteroscedastic, (leaf(5, 3), leaf(5, 3))),
         (focal_weight, (leaf(5, 3), leaf(5, 3))),
         (arc, (leaf(5, 3), leaf(5, 3))),
+        (weighted_by_uncertainty, (leaf(5, 3), leaf(5), torch.tensor([0, 1, 2, 1, 0]))),
         (F.triplet_margin_loss, (leaf(5, 3), leaf(5, 3) + 1, leaf(5, 3) - 1)),
         (F.mse_loss, (leaf(5, 3), leaf(5, 3))),
     ],

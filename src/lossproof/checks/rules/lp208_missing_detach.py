@@ -69,6 +69,9 @@ COMPARISONS = frozenset(
     """.split()
 )
 DIFFERENCES = ("SubBackward0", "RsubBackward1", "AddBackward0")
+CHOICES = ("GatherBackward0", "IndexBackward0", "NllLossBackward0")
+LOG_PROBABILITIES = ("LogSoftmaxBackward0", "LogBackward0", "LogsumexpBackward0")
+FITS = ("MseLossBackward0", "SmoothL1LossBackward0", "HuberLossBackward0", "PowBackward0")
 QUANTISER = frozenset("quantized quantised codebook zq ze commitment vq embed embedding".split())
 
 
@@ -102,9 +105,10 @@ def _advantages(case: Examination, graph: BackwardGraph) -> Iterator[Finding]:
             made, weighs = graph.leaves(policy), graph.leaves(weight)
             if not made or not weighs or made & weighs:
                 continue
-            if not all(is_log_prob(names[leaf]) for leaf in made):
+            if not _all_named(names, made, is_log_prob) and not _is_chosen(graph, policy):
                 continue
-            value = _all_named(names, weighs, is_value) and _has(graph, weight, DIFFERENCES)
+            critic = _all_named(names, weighs, is_value) or _is_fitted(graph, weighs)
+            value = critic and _has(graph, weight, DIFFERENCES)
             if not value and not _all_named(names, weighs, is_temperature):
                 continue
             if graph.gradient_at(weight) == 0:
@@ -115,6 +119,16 @@ def _advantages(case: Examination, graph: BackwardGraph) -> Iterator[Finding]:
 
 def _all_named(names: tuple[str, ...], leaves: Leaves, test: Any) -> bool:
     return all(test(names[leaf]) for leaf in leaves)
+
+
+def _is_chosen(graph: BackwardGraph, node: Any) -> bool:
+    """Whether a value is the log-probability of an action: picked out of a `log_softmax`."""
+    return _has(graph, node, CHOICES) and _has(graph, node, LOG_PROBABILITIES)
+
+
+def _is_fitted(graph: BackwardGraph, leaves: Leaves) -> bool:
+    """Whether another term fits these leaves, and nothing else, to constants: as a critic is."""
+    return any(node.name() in FITS and graph.leaves(node) == leaves for node in graph.nodes)
 
 
 def _has(graph: BackwardGraph, node: Any, kinds: Iterable[str]) -> bool:
