@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
 Tensor = torch.Tensor
 
-SUMS = frozenset({"add", "sub", "subtract", "rsub", "__add__", "__radd__", "__sub__", "__rsub__",
-                  "__iadd__", "__isub__", "add_", "sub_"})  # fmt: skip
+SUMS = frozenset({"add", "sub", "subtract", "rsub", "__add__", "__radd__", "__sub__", "__rsub__"})
 PRODUCTS = frozenset({"mul", "multiply", "__mul__", "__rmul__", "__imul__", "mul_"})
 QUOTIENTS = frozenset({"div", "divide", "true_divide", "__truediv__", "__itruediv__", "div_"})
 SCALINGS = PRODUCTS | QUOTIENTS | {"neg", "__neg__", "squeeze", "clone", "double", "float", "to"}
@@ -61,7 +60,9 @@ def _terms(trace: Recorder, tensor: Tensor, factor: float, depth: int) -> Iterat
     if made is None or tensor.numel() != 1:
         return
     operands = [a for a in made.args if isinstance(a, Tensor)]
-    deeper = depth < DEPTH and not made.inside and made.out is tensor
+    # After a write in place, what was there before can no longer be asked for.
+    written = any(operand is tensor for operand in operands)
+    deeper = depth < DEPTH and not made.inside and made.out is tensor and not written
     if deeper and made.name in SUMS and _of_scalars(operands):
         for operand in operands:
             yield from _terms(trace, operand, factor, depth + 1)

@@ -94,7 +94,7 @@ def _batch_verdicts(case: Examination) -> Iterator[Verdict]:
     if case.trace.random:
         yield RULE.unproved("the loss draws random numbers, other ones for another batch")
         return
-    if not case.affordable(8):
+    if not case.affordable(14):
         yield RULE.unproved("the loss is too slow to be called with larger batches")
         return
     scaling = scaling_of(case)

@@ -89,7 +89,7 @@ def examine(case: Examination) -> Iterable[Verdict]:
 def _findings(case: Examination) -> Iterator[Finding]:
     yield from _mixed_axes(case)
     yield from _other_axis_read(case)
-    operations = counted(case) if case.affordable(8) else None
+    operations = counted(case) if case.affordable(14) else None
     if operations:
         yield from _softmax_over_batch(case, operations)
         yield from _normalised_over_batch(case, operations)
