@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
@@ -80,6 +81,7 @@ def check_all(
 
     found = discover(targets, root=configuration.root, exclude=configuration.exclude)
     parallel = parallel or cores()
+    job = replace(job, show_output=show.verbose)  # of many losses nobody could tell whose it is
     tasks = tasks_for(found, configuration, job, parallel)
     if not tasks and not found.unreadable:
         nothing_to_check(targets, show)
@@ -184,7 +186,8 @@ def test_file(
     from lossproof.show import pytest_file
     from lossproof.show.source import shown_path
 
-    job = Job("", select=(RUNS,), time_limit=configuration.time_limit or 60.0)
+    limit = configuration.time_limit or 60.0
+    job = Job("", select=(RUNS,), time_limit=limit, show_output=False)
     tasks = tasks_for(found, configuration.without_ignored(), job, cores())
     with bar(len(tasks), quiet) as advance:
         done = sweep(tasks, parallel=cores(), on_done=advance)

@@ -186,6 +186,7 @@ def check(
     """Check losses: proof that they are right, or the bug with its cause, line and mend."""
     from lossproof.checks.discovery import names_one_loss
     from lossproof.checks.process import Job
+    from lossproof.checks.rule_selection import selected
 
     with failures_explained(verbose):
         configuration = _configuration(targets[0])
@@ -201,6 +202,7 @@ def check(
             ignore=(*configuration.ignore, *(ignore or ())),
             charts=html is not None,
         )
+        selected(job.select, job.ignore)  # a typo is told before anything is run
         show = Show(output_format, html, verbose, quiet, exit_zero)
         if len(targets) == 1 and names_one_loss(targets[0]):
             check_one(job, configuration, show)
