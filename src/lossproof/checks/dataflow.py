@@ -27,8 +27,16 @@ CARRIERS = frozenset(
     cat stack concat concatenate hstack vstack alias
     """.split()
 )
+# They ask for a shape and a type; the numbers are others.
+_FACTORIES = frozenset(
+    """
+    zeros_like ones_like full_like empty_like rand_like randn_like randint_like new_zeros new_ones
+    new_full new_empty new_tensor
+    """.split()
+)
 # Of `p + 1e-8` and `1 - p`, the numbers stay what they were: probabilities.
 _SHIFTS = frozenset({"add", "__add__", "__radd__", "sub", "__sub__"})
+_DIVISIONS = frozenset({"div", "true_divide", "divide", "__truediv__"})
 _COMPLEMENTS = frozenset({"__rsub__", "rsub"})
 SMALL_SHIFT = 1e-2
 
@@ -56,6 +64,7 @@ class Flow:
         self.operations = operations
         self._operands: dict[int, dict[int, Operand]] = {}
         self._consumers: dict[int, list[Operation]] = defaultdict(list)
+        self._inputs: dict[int, frozenset[int]] = {}
         positions = {
             id(tensor): position
             for position, argument in enumerate(arguments)
@@ -68,12 +77,27 @@ class Flow:
                 id(value): Operand(value, made.get(id(value)), positions.get(id(value)))
                 for value in given
             }
+            self._inputs[operation.index] = self._inputs_of(operation)
             for operand in self._operands[operation.index].values():
                 if operand.maker is not None:
                     self._consumers[operand.maker.index].append(operation)
             for result in _made_by(operation):
                 made[id(result)] = operation
                 positions.pop(id(result), None)
+
+    def _inputs_of(self, operation: Operation) -> frozenset[int]:
+        if operation.name in _FACTORIES:
+            return frozenset()
+        if not operation.args and not operation.kwargs:
+            return operation.inputs  # a custom function, of which only this much is recorded
+        operands = self._operands[operation.index].values()
+        return frozenset().union(*map(self.inputs, operands))
+
+    def inputs(self, operand: Operand) -> frozenset[int]:
+        """The inputs of the loss that went into the numbers of an operand."""
+        if operand.position is not None:
+            return frozenset({operand.position})
+        return frozenset() if operand.maker is None else self._inputs[operand.maker.index]
 
     def operands(self, operation: Operation) -> list[Operand]:
         """Everything the operation was given, in order."""
@@ -97,8 +121,8 @@ class Flow:
     def origins(self, operand: Operand) -> list[Operand]:
         """Where the numbers of an operand come from, behind what only hands them on.
 
-        Behind views, casts, selections, clamps, `p + 1e-8`, `1 - p` and `cat`, of which there may
-        be several origins.
+        Behind views, casts, selections, clamps, `p + 1e-8`, `1 - p`, `p / 4` and `cat`, which has
+        several origins.
         """
         found, waiting, seen = [], [operand], set()
         while waiting:
@@ -143,4 +167,6 @@ def _hands_on(operation: Operation) -> bool:
         return False
     if operation.name in _SHIFTS:
         return abs(constants[0]) <= SMALL_SHIFT
+    if operation.name in _DIVISIONS:
+        return constants[0] >= 1  # a temperature: flatter, but in [0, 1] still
     return operation.name in _COMPLEMENTS and constants[0] == 1

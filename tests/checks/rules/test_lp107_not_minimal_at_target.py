@@ -106,6 +106,30 @@ def test_a_similarity_of_numbers_returned_as_a_loss(loss, found, silent):
     silent("LP107", lambda p, target: 1 - loss(p, target), *PAIR)
 
 
+def structural(img1, img2):
+    a, b = img1 - img1.mean(), img2 - img2.mean()
+    return (2 * (a * b).mean() + 0.01) / (a.var() + b.var() + 0.01)
+
+
+def signal_to_noise(estimate, source):
+    noise = (estimate - source).pow(2).sum(1)
+    return 10 * torch.log10(source.pow(2).sum(1) / noise).mean()
+
+
+def explained(y_pred, y_true):
+    return 1 - (y_pred - y_true).pow(2).sum() / (y_true - y_true.mean()).pow(2).sum()
+
+
+@pytest.mark.parametrize("loss", [structural, signal_to_noise, explained])
+def test_a_quality_returned_as_a_loss(loss, found, silent):
+    assert found("LP107", loss, *PAIR)
+
+    def mended(pred, target):
+        return -loss(pred, target)
+
+    silent("LP107", mended, *PAIR)
+
+
 def signed_error(pred, target):
     return (pred - target).mean()
 
@@ -257,6 +281,28 @@ def upper_confidence_bound(mu, sigma):
     return -(mu + 2 * sigma).mean()
 
 
+def autoencoder(sign):
+    def loss(recon, x, mu, logvar):
+        return F.mse_loss(recon, x) + sign * 0.5 * (1 + logvar - mu**2 - logvar.exp()).mean()
+
+    return loss
+
+
+def gaussian_likelihood(mu, logvar, target):
+    return 0.5 * (logvar + (target - mu) ** 2 / logvar.exp()).mean()
+
+
+def test_a_divergence_beside_a_reconstruction(found, silent):
+    def inputs():
+        shapes = (6, 9), (6, 9), (6, 3), (6, 3)
+        return [torch.randn(shape).requires_grad_(i != 1) for i, shape in enumerate(shapes)]
+
+    (finding,) = found("LP107", autoencoder(1), *inputs())
+    assert finding.cause == "mean-rewarded"
+    silent("LP107", autoencoder(-1), *inputs())
+    silent("LP107", gaussian_likelihood, *inputs()[2:], torch.randn(6, 3))
+
+
 @pytest.mark.parametrize("loss", [entropy_bonus, upper_confidence_bound])
 def test_other_losses_of_mean_and_scale(loss, silent):
     silent("LP107", loss, "float[6,3]", "float[6,3]")
@@ -342,6 +388,42 @@ def test_a_negative_that_is_pulled(found, silent):
     (finding,) = found("LP107", triplet(-1), *["float[6,4]"] * 3)
     assert finding.cause == "negative-pulled"
     silent("LP107", triplet(1), *["float[6,4]"] * 3)
+
+
+def test_a_negative_score_that_is_rewarded(found, silent):
+    def reversed_ranking(pos_score, neg_score):
+        return -F.logsigmoid(neg_score - pos_score).mean()
+
+    def ranking(pos_score, neg_score):
+        return -F.logsigmoid(pos_score - neg_score).mean()
+
+    both = torch.randn(8).requires_grad_(), torch.randn(8).requires_grad_()
+    (finding,) = found("LP107", reversed_ranking, *both)
+    assert finding.cause == "negative-rewarded"
+    silent("LP107", ranking, *both)
+
+
+def same_means_zero(x1, x2, is_same):
+    d = F.pairwise_distance(x1, x2)
+    return ((1 - is_same) * d**2 + is_same * F.relu(1 - d) ** 2).mean()
+
+
+def same_means_one(x1, x2, is_same):
+    return same_means_zero(x1, x2, 1 - is_same)
+
+
+def nobody_says(x1, x2, y):
+    return same_means_zero(x1, x2, y)
+
+
+def test_a_pair_label_whose_name_says_what_it_means(found, silent):
+    pair = [torch.randn(8, 4).requires_grad_() for _ in range(2)]
+    label = torch.tensor([1.0, 0, 1, 1, 0, 0, 1, 0])
+    (finding,) = found("LP107", same_means_zero, *pair, label)
+    assert finding.cause == "same-pair-pushed"
+    silent("LP107", same_means_one, *pair, label)
+    silent("LP107", nobody_says, *pair, label)
+    silent("LP107", lambda x1, x2, y: nobody_says(x1, x2, 1 - y), *pair, label)
 
 
 # ------------------------------------------------------------------ right losses that look guilty

@@ -67,6 +67,11 @@ def permuted(logits, target):
     return F.cross_entropy(p.T.contiguous().T.reshape(12, 6), target)  # <-- here
 
 
+def student_of_probabilities(logits, target):
+    p = F.softmax(logits, 1)
+    return F.nll_loss(F.log_softmax(p / 4, 1), target)  # <-- here
+
+
 def relu_before_cross_entropy(logits, target):
     return F.cross_entropy(F.relu(logits), target)  # <-- here
 
@@ -80,7 +85,7 @@ def sigmoid_before_cross_entropy(logits, target):
     [
         softmax_then_cross_entropy, HeadWithSoftmax, clamped_on_the_way, focal_of_probabilities,
         softmax_by_hand, cross_entropy_by_hand, softmax_of_softmax, two_columns, permuted,
-        relu_before_cross_entropy, sigmoid_before_cross_entropy,
+        student_of_probabilities, relu_before_cross_entropy, sigmoid_before_cross_entropy,
     ],
 )  # fmt: skip
 def test_a_second_softmax_is_found(loss, found, marked):

@@ -180,6 +180,20 @@ def test_pixels_up_to_255(found, marked):
     assert "/ 255" in finding.help
 
 
+def dice_of_pixels(output, target):
+    p = output.sigmoid()
+    overlap = (p * target).sum()  # <-- here
+    return 1 - (2 * overlap + 1) / (p.sum() + target.sum() + 1)
+
+
+def test_a_mask_up_to_255(found, silent, marked):
+    pixels = torch.randint(0, 2, (4, 8)) * 255.0
+    (finding,) = found("LP109", dice_of_pixels, "float[4,8]", pixels)
+    assert finding.location.line == marked(dice_of_pixels)
+    silent("LP109", dice_of_pixels, "float[4,8]", pixels / 255)
+    silent("LP109", lambda o, target: dice_of_pixels(o, target / 255), "float[4,8]", pixels)
+
+
 def divergence_of_probabilities(student, teacher):
     return F.kl_div(F.softmax(student, 1), F.softmax(teacher, 1), reduction="batchmean")  # <-- here
 
@@ -278,6 +292,16 @@ def test_labels_smoothed_by_a_wrong_formula(share, base, found):
 @pytest.mark.parametrize(("share", "base"), [(0.9, 0.025), (1 - 0.1 - 0.1 / 3, 0.1 / 3), (0.9, 0)])
 def test_labels_smoothed_by_a_right_formula(share, base, silent):
     silent("LP109", smoothed(share, base), "float[8,4]", CLASSES)
+
+
+def filled(logits, target):
+    labels = torch.full_like(logits, 0.1 / 4).scatter_(1, target[:, None], 0.9)
+    return F.cross_entropy(logits, labels)
+
+
+def test_labels_smoothed_in_place(found):
+    (finding,) = found("LP109", filled, "float[8,4]", CLASSES)
+    assert finding.evidence["sum"] == pytest.approx(0.9 + 3 * 0.025, abs=1e-5)
 
 
 def test_smoothed_binary_labels(found, silent):

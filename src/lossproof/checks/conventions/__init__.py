@@ -58,19 +58,13 @@ class Call:
         """The operations outside of custom functions, whose forward is their own business."""
         return tuple(o for o in self.flow.operations if o.inside is None)
 
-    def comes_from(self, operand: Operand) -> frozenset[int]:
-        """The inputs of the loss that an operand was made from."""
-        if operand.position is not None:
-            return frozenset({operand.position})
-        return frozenset() if operand.maker is None else operand.maker.inputs
-
     def is_predicted(self, operand: Operand) -> bool:
         """Whether any prediction went into the operand."""
-        return bool(self.comes_from(operand) & self.predictions)
+        return bool(self.flow.inputs(operand) & self.predictions)
 
     def is_target(self, operand: Operand) -> bool:
         """Whether the operand was made from targets alone."""
-        inputs = self.comes_from(operand)
+        inputs = self.flow.inputs(operand)
         return bool(inputs) and inputs <= self.targets
 
     def is_label(self, operand: Operand) -> bool:

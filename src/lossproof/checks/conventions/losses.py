@@ -25,6 +25,30 @@ ZERO_ONE = ("multilabel_soft_margin_loss",)
 SLACK = 1e-3
 
 
+def masks_up_to_255(call: Call) -> Iterator[Fault]:
+    """Masks read from an image file, compared with probabilities as they are."""
+    for operation in call.operations:
+        if operation.name not in ("mul", "sub", "__rsub__", "mse_loss", "l1_loss"):
+            continue
+        operands = call.flow.operands(operation)
+        if len(operands) != 2:
+            continue
+        for mask, other in (operands, operands[::-1]):
+            if not call.is_label(mask) or not call.is_predicted(other):
+                continue
+            predicted = other.value.detach()
+            unit = bool(((predicted >= 0) & (predicted <= 1)).all())
+            if unit and predicted.numel() > 8 and distinct(mask.value) == (0.0, 255.0):
+                yield Fault(
+                    f"{call.name(mask)} holds 0 and 255, and is compared with numbers from 0 to 1",
+                    call.location(operation),
+                    "target-outside-unit",
+                    _scaling(255),
+                    {"highest": 255.0, "highest_prediction": float(predicted.max())},
+                )
+                return
+
+
 def losses_given_other_numbers(call: Call) -> Iterator[Fault]:
     """Labels and log-probabilities outside of what the called loss is defined for."""
     for operation in call.operations:

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 import torch
 
-from lossproof.checks.conventions import Call, Fault
-from lossproof.checks.direction import Comparison, is_rising
+from lossproof.checks.conventions import Call, Fault, distinct
+from lossproof.checks.direction import STARTS, Comparison, is_rising
 
 Tensor = torch.Tensor
 
@@ -23,10 +23,13 @@ _POSITIVE = re.compile(r"^p(os(itives?)?)?(_?emb\w*|_?feat\w*|_?out\w*)?$", re.I
 _NEGATIVE = re.compile(r"^n(eg(atives?)?)?(_?emb\w*|_?feat\w*|_?out\w*)?$", re.I)
 SPREADS = (1e-3, 8.0, 16.0, 32.0, 64.0)
 SLACK = 1e-6
+_SCORE = re.compile(r"score|sim|logit|pred", re.I)
+_SAME = re.compile(r"same|genuine|simil|match|(^|_)is_?pos", re.I)
+_DIFFERENT = re.compile(r"different|dissim|forge|impost|(^|_)is_?neg", re.I)
 
 
 def classes_apart_cost_more(comparison: Comparison) -> Iterator[Fault]:
-    """Embeddings with class labels."""
+    """Embeddings with class labels: classes at growing distances from each other."""
     layout = _layout(comparison)
     if layout is None:
         return
@@ -111,6 +114,75 @@ def negatives_pulled(call: Call) -> Iterator[Fault]:
             "negative-pulled",
             "the distance to the positive is to shrink: `relu(d_positive - d_negative + margin)`",
             {"positive_close": float(known[1][0] or 0), "negative_close": float(known[1][1] or 0)},
+        )
+
+
+def negative_scores_rewarded(call: Call) -> Iterator[Fault]:
+    """Losses of the scores of a positive and of a negative item."""
+    arguments = call.case.inputs.arguments
+    tensors = [i for i, a in enumerate(arguments) if isinstance(a.value, Tensor)]
+    scored = [i for i in tensors if _SCORE.search(arguments[i].name)]
+    if len(tensors) != 2 or scored != tensors or set(tensors) != set(call.predictions):
+        return
+    positive = [i for i in tensors if arguments[i].name.lower().startswith("pos")]
+    negative = [i for i in tensors if arguments[i].name.lower().startswith("neg")]
+    if len(positive) != 1 or len(negative) != 1:
+        return
+    leaves = call.case.inputs.differentiable
+    up, down = leaves.index(positive[0]), leaves.index(negative[0])
+    for seed in range(STARTS):
+        generator = torch.Generator().manual_seed(seed)
+        values = list(call.case.inputs.values)
+        for i in tensors:
+            shape = values[i].shape
+            values[i] = torch.randn(shape, generator=generator, dtype=torch.float64)
+        found = call.case.evaluate(values, dtype=torch.float64)
+        if found.failed or found.value is None:
+            return
+        if float(found.gradient(up).min()) < 0 or float(found.gradient(down).max()) > 0:
+            return
+        if not bool((found.gradient(up) > 0).any() and (found.gradient(down) < 0).any()):
+            return
+    names = arguments[positive[0]].name, arguments[negative[0]].name
+    yield Fault(
+        f"the loss grows with `{names[0]}` and falls with `{names[1]}`",
+        call.case.subject.location,
+        "negative-rewarded",
+        f"check the sign: `-F.logsigmoid({names[0]} - {names[1]})`",
+        notes=(f"at all entries of {STARTS} random predictions",),
+    )
+
+
+def same_pairs_pushed(call: Call) -> Iterator[Fault]:
+    """Two embeddings and a label whose name says whether 1 is the same pair or a different one."""
+    if len(call.predictions) != 2 or len(call.targets) != 1:
+        return
+    first, second = sorted(call.predictions)
+    (label,) = call.targets
+    values = list(call.case.inputs.values)
+    name = call.case.inputs.arguments[label].name
+    same, different = bool(_SAME.search(name)), bool(_DIFFERENT.search(name))
+    if same == different or values[first].shape != values[second].shape:
+        return
+    if values[first].dim() != 2 or distinct(values[label]) != (0.0, 1.0):
+        return
+    start = values[first].detach().double()
+    values[label] = torch.full_like(values[label], 1 if same else 0)
+    costs = []
+    for step in (0.0, 0.1, 0.3, 1.0):
+        values[first], values[second] = start, start + step / start.shape[1] ** 0.5
+        found = call.case.evaluate(values, dtype=torch.float64, backward=False)
+        if found.error is not None or found.value is None:
+            return
+        costs.append(found.scalar)
+    if is_rising([-cost for cost in costs[:3]], 1e-4) and costs[3] < costs[0]:
+        yield Fault(
+            f"two embeddings of the same kind, as `{name}` = {1 if same else 0} says, cost more "
+            "the closer they are",
+            call.case.subject.location,
+            "same-pair-pushed",
+            "exchange the label and its complement: the same pair bears `distance ** 2`",
+            {"equal": costs[0], "apart": costs[3]},
         )
 
 

@@ -7,6 +7,7 @@ loss of the difference alone has one reading only.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import torch
@@ -17,8 +18,10 @@ from lossproof.checks.roles import role_by_name
 
 Tensor = torch.Tensor
 
-STEPS = (0.0, 0.25, 0.5, 0.75, 1.0)
+STEPS = (0.0, 0.25, 0.5, 0.75, 0.95)
+"""Not up to the target itself: what is best there may be infinite."""
 TRIALS = 4
+LEVEL = 1e-2
 
 
 def better_estimates_cost_more(comparison: Comparison) -> Iterator[Fault]:
@@ -38,8 +41,16 @@ def is_estimate(comparison: Comparison) -> bool:
     if not target.is_floating_point() or target.shape != prediction.shape:
         return False
     labels = distinct(target, 2) is not None and bool((target == target.round()).all())
-    named = role_by_name(comparison.target_name) == "target"
+    named = role_by_name(comparison.target_name) == "target" or _are_paired(comparison)
     return named and prediction.numel() > 1 and not labels
+
+
+def _are_paired(comparison: Comparison) -> bool:
+    """Whether the names say that one is to look like the other: an estimate, or two images."""
+    names = comparison.name.lower(), comparison.target_name.lower()
+    surely = any(word in names[0] for word in ("pred", "estim", "recon", "hat"))
+    images = all(re.match(r"^(img|image|im)_?\w*$", name) for name in names)
+    return images or (surely and role_by_name(names[1]) is None)
 
 
 def _depends_on_difference(comparison: Comparison, target: Tensor) -> bool:
@@ -59,6 +70,8 @@ def _depends_on_difference(comparison: Comparison, target: Tensor) -> bool:
 def _lower_elsewhere(comparison: Comparison, target: Tensor) -> Iterator[Fault]:
     """A loss of the difference is smallest where there is none."""
     best = comparison.value(target)
+    if best is None:  # the logarithm of no error at all
+        best = comparison.value(target + 1e-4)
     if best is None:
         return
     generator = torch.Generator().manual_seed(2)
@@ -95,7 +108,8 @@ def _worse_on_the_way(comparison: Comparison, target: Tensor) -> Iterator[Fault]
         return
     for point in comparison.starts:
         toward = target - point.prediction
-        if float((point.gradient * toward).sum()) <= 0:
+        halfway = comparison.at(point.prediction + 0.5 * toward)
+        if halfway is None or float((halfway.gradient * toward).sum()) <= 0:
             return
         values = comparison.values([point.prediction + step * toward for step in STEPS])
         if values is None or not is_rising(values):
@@ -109,7 +123,7 @@ def _worse_on_the_way(comparison: Comparison, target: Tensor) -> Iterator[Fault]
         comparison.case.subject.location,
         "maximal-at-target",
         "check the sign; a similarity becomes a loss as `1 - value` or `-value`",
-        {"random_prediction": values[0], "perfect_prediction": values[-1]},
+        {"random_prediction": values[0], "better_prediction": values[-1]},
         (
             "value on the way from a random prediction to the target: "
             + ", ".join(f"{value:.4g}" for value in values),
@@ -130,8 +144,15 @@ def _has_a_better_reading(comparison: Comparison, target: Tensor) -> bool:
     if target.dim() > 0:
         axis = min(1, target.dim() - 1)
         readings += [torch.softmax(target, axis), torch.log_softmax(target, axis)]
-    highest = min(point.value for point in comparison.starts)
-    return any(value is not None and value < highest for value in map(comparison.value, readings))
+    start = min(comparison.starts, key=lambda point: point.value)
+    steepest = float(start.gradient.norm())
+    for reading in readings:
+        point = comparison.at(reading)
+        # Lower than at random, and level there: a minimum, as at log(target) for a log-rate.
+        if point is not None and point.value < start.value:
+            if float(point.gradient.norm()) < LEVEL * steepest:
+                return True
+    return False
 
 
 def _is_separable(comparison: Comparison, target: Tensor) -> bool:

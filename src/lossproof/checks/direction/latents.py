@@ -37,6 +37,8 @@ class Latent:
     logarithmic: float
     """How the argument is made from log sigma: it is this many times log sigma, or if negative,
     sigma to this power."""
+    alone: bool
+    """Whether the loss takes nothing else; else the rest, such as a reconstruction, is added."""
 
     def argument(self, log_sigma: float, like: Tensor) -> Tensor:
         """What to give for the scale."""
@@ -47,22 +49,18 @@ class Latent:
 
 
 def latent_of(call: Call) -> Latent | None:
-    """The mean and the scale, where the loss takes nothing else."""
+    """The mean and the scale of a latent, if the loss takes one of each."""
     arguments = call.case.inputs.arguments
     tensors = [i for i, a in enumerate(arguments) if isinstance(a.value, Tensor)]
-    if len(tensors) != 2:
+    means = [i for i in tensors if _MEAN.match(arguments[i].name)]
+    kinds = ((_LOG_VARIANCE, 2.0), (_LOG_SCALE, 1.0), (_SCALE, -1.0), (_VARIANCE, -2.0))
+    scales = [(i, power) for i in tensors for name, power in kinds if name.match(arguments[i].name)]
+    if len(means) != 1 or len(scales) != 1:
         return None
-    mean = next((i for i in tensors if _MEAN.match(arguments[i].name)), None)
-    if mean is None:
-        return None
-    (scale,) = (i for i in tensors if i != mean)
+    (mean,), ((scale, power),) = means, scales
     if arguments[mean].value.shape != arguments[scale].value.shape:
         return None
-    kinds = ((_LOG_VARIANCE, 2.0), (_LOG_SCALE, 1.0), (_SCALE, -1.0), (_VARIANCE, -2.0))
-    for pattern, power in kinds:
-        if pattern.match(arguments[scale].name):
-            return Latent(mean, scale, power)
-    return None
+    return Latent(mean, scale, power, alone=len(tensors) == 2)
 
 
 def _has_a_prior_of_its_own(call: Call) -> bool:
@@ -73,7 +71,7 @@ def _has_a_prior_of_its_own(call: Call) -> bool:
 
 
 def prior_is_no_minimum(call: Call) -> Iterator[Fault]:
-    """Losses of a mean and a scale alone."""
+    """Losses of a mean and a scale, with a reconstruction beside them or without."""
     latent = latent_of(call)
     if latent is None or _has_a_prior_of_its_own(call):
         return
@@ -96,7 +94,7 @@ def prior_is_no_minimum(call: Call) -> Iterator[Fault]:
     elif not at_minimum and lowest[0] in (known[0][0], known[-1][0]):
         end = "0" if lowest[0] < 0 else "infinity"
         yield _fault(call, f"falls without end as sigma goes to {end}", "no-minimum", numbers)
-    elif not at_minimum and abs(lowest[1]) > SLACK * scale:
+    elif latent.alone and not at_minimum and abs(lowest[1]) > SLACK * scale:
         sigma = float(torch.tensor(lowest[0]).exp())
         yield _fault(
             call,
@@ -136,7 +134,10 @@ def _value(call: Call, latent: Latent, mean: float, log_sigma: float) -> float |
 
 
 def _fault(call: Call, what: str, cause: str, numbers: dict[str, float]) -> Fault:
-    mu, scale = (a.name for a in call.case.inputs.arguments[:2])
+    latent = latent_of(call)
+    assert latent is not None
+    arguments = call.case.inputs.arguments
+    mu, scale = arguments[latent.mean].name, arguments[latent.scale].name
     return Fault(
         f"the divergence of `{mu}` and `{scale}` from a standard normal {what}",
         call.case.subject.location,
@@ -144,7 +145,7 @@ def _fault(call: Call, what: str, cause: str, numbers: dict[str, float]) -> Faul
         "0.5 * (mu ** 2 + sigma ** 2 - 1) - log(sigma), summed over the latent's axes",
         dict(numbers),
         (
-            f"{numbers['at_prior']:.4g} per number at mean 0 and sigma 1, where it should be 0 and "
-            "nowhere less",
+            f"per number of the latent, at mean 0: {numbers['at_prior']:.4g} for sigma 1, "
+            f"{numbers['lowest']:.4g} for sigma = exp({numbers['log_sigma_of_lowest']:g})",
         ),
     )

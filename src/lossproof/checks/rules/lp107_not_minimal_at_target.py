@@ -49,7 +49,12 @@ from typing import TYPE_CHECKING
 from lossproof.checks.conventions import Call, Fault
 from lossproof.checks.direction import STARTS, Comparison, comparison_of, has_another_aim
 from lossproof.checks.direction.branches import branches_do_not_meet
-from lossproof.checks.direction.embeddings import classes_apart_cost_more, negatives_pulled
+from lossproof.checks.direction.embeddings import (
+    classes_apart_cost_more,
+    negative_scores_rewarded,
+    negatives_pulled,
+    same_pairs_pushed,
+)
 from lossproof.checks.direction.estimates import better_estimates_cost_more, is_estimate
 from lossproof.checks.direction.labels import better_scores_cost_more, is_scored
 from lossproof.checks.direction.latents import latent_of, prior_is_no_minimum
@@ -93,7 +98,8 @@ def _faults(call: Call, comparison: Comparison | None) -> Iterator[Fault]:
     yield from partial_likelihood_is_wrong(call)
     if has_another_aim(call.case):
         return
-    yield from negatives_pulled(call)
+    for pairwise in (negatives_pulled, negative_scores_rewarded, same_pairs_pushed):
+        yield from pairwise(call)
     if comparison is not None and not call.case.subject.state.parameters():
         yield from better_scores_cost_more(comparison)
         yield from better_estimates_cost_more(comparison)

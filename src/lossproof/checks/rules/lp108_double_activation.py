@@ -224,18 +224,26 @@ def _fits(operation: Operation, operand: Operand, first: str, second: Second) ->
     unit = low >= -ROUNDING and high <= 1 + ROUNDING
     if first == "softmax" and second.activation == "softmax" and not second.loss:
         # A softmax over another axis than the first is another question (attention both ways).
-        return unit and _sums_to_one(operation, values)
+        return unit and _sums_to_one(operation, values, scaled=True)
     if first == "sigmoid" and second.activation == "softmax" and not second.loss:
         return unit and operation.name != "logsumexp"
     return unit
 
 
-def _sums_to_one(operation: Operation, values: torch.Tensor) -> bool:
-    """Whether the numbers are probabilities along the axis that the operation works on."""
+def _sums_to_one(operation: Operation, values: torch.Tensor, scaled: bool = False) -> bool:
+    """Whether the numbers are probabilities along the axis that the operation works on.
+
+    Args:
+        operation: the activation.
+        values: what it was given.
+        scaled: whether a temperature may have divided them all.
+    """
     axis = _axis(operation, values)
     if axis is None or values.dim() == 0 or values.shape[axis] < 2:
         return False
     total = values.double().sum(axis)
+    if scaled and 0 < float(total.mean()) <= 1:
+        total = total / total.mean()
     return bool((values >= 0).all()) and bool(((total - 1).abs() < ROUNDING).all())
 
 

@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING
 
 from lossproof.checks.conventions import Call, Fault
 from lossproof.checks.conventions.indexing import labels_used_as_positions
-from lossproof.checks.conventions.losses import losses_given_other_numbers
+from lossproof.checks.conventions.losses import losses_given_other_numbers, masks_up_to_255
 from lossproof.checks.conventions.margins import labels_of_the_other_sign
 from lossproof.checks.conventions.smoothing import labels_smoothed_wrongly
 from lossproof.checks.conventions.swaps import arguments_in_each_others_place
@@ -54,6 +54,7 @@ RULE = RULES["LP109"]
 CONVENTIONS = (
     arguments_in_each_others_place,
     losses_given_other_numbers,
+    masks_up_to_255,
     labels_used_as_positions,
     labels_of_the_other_sign,
     labels_smoothed_wrongly,
