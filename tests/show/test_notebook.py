@@ -2,10 +2,12 @@
 
 import re
 
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.show.pages import Page, full_report
 
+import lossproof
 from lossproof.checks.report import Location, Report
 from lossproof.show.html import environment
 from lossproof.show.source import visible
@@ -58,3 +60,16 @@ def test_any_name_is_shown_unchanged(name):
     page = Page(report._repr_html_())
     assert page.text.count(visible(name)) >= 2
     assert not page.tags("script", "img")
+
+
+def test_a_comparison_says_what_its_text_says():
+    def halved(p, t):
+        return (p - t).pow(2).mean() / 2
+
+    compared = lossproof.compare(halved, torch.nn.functional.mse_loss, "float[4]", "float[4]")
+    page = Page(compared._repr_html_())
+    text = " ".join(page.text.split())
+    assert f"not the same: {compared.relation}" in text
+    for words in ("halved", "mse_loss", "ordinary points", "gradient for p", "differences"):
+        assert words in str(compared) and words in text
+    assert not page.tags("script")

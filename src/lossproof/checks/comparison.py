@@ -230,6 +230,12 @@ class Comparison:
 
         return render(self)
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from lossproof.show.notebook import render_comparison
+
+        return render_comparison(self)
+
     def to_dict(self) -> dict[str, Any]:
         """The comparison as JSON-safe data; :meth:`from_dict` gives it back."""
         plain: dict[str, Any] = _written(asdict(self))

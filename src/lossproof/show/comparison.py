@@ -42,13 +42,14 @@ def render(comparison: Comparison, *, color: bool = False, width: int = 100) -> 
 
 
 def _opening(comparison: Comparison) -> Iterator[Text]:
-    a, b = (_named(side) for side in (comparison.a, comparison.b))
+    a, b = (named(side) for side in (comparison.a, comparison.b))
     yield _text(f"{a} against {b}")
     yield _text(f"with {', '.join(comparison.inputs)}")
     yield Text()
 
 
-def _named(side: Side) -> str:
+def named(side: Side) -> str:
+    """A side's name, and where it is defined."""
     if side.location is None:
         return f"`{side.name}`"
     return f"`{side.name}` ({shown_path(side.location.file)}:{side.location.line})"
@@ -56,7 +57,9 @@ def _named(side: Side) -> str:
 
 # ---------------------------------------------------------------------------- the table
 @dataclass(frozen=True)
-class _Row:
+class Row:
+    """One line of the table: what is compared, either side, and what that means."""
+
     label: str
     a: str
     b: str
@@ -70,7 +73,7 @@ def _table(comparison: Comparison) -> Table:
     for side in (comparison.a, comparison.b):
         table.add_column(_text(side.name), overflow="fold")
     table.add_column("", overflow="fold")
-    for row in _rows(comparison):
+    for row in rows(comparison):
         cells = (row.label, row.a, row.b)
         table.add_row(*map(_text, cells), _text(row.verdict, row.style))
     return table
@@ -81,21 +84,22 @@ def _text(content: str, style: str = "") -> Text:
     return Text(visible(content), style)
 
 
-def _rows(comparison: Comparison) -> Iterator[_Row]:
+def rows(comparison: Comparison) -> Iterator[Row]:
+    """Every line of the table."""
     a, b = comparison.a, comparison.b
     if a.error is not None or b.error is not None:
-        yield _Row("error", *(side.error or "none" for side in (a, b)))
+        yield Row("error", *(side.error or "none" for side in (a, b)))
         return
-    yield _Row("result", a.result, b.result)
+    yield Row("result", a.result, b.result)
     yield from _value_rows(comparison)
     yield from _gradient_rows(comparison)
     yield from _extreme_rows(comparison)
     for arrangement in comparison.rearrangements:
-        yield _Row(arrangement.words, _reaction(arrangement.a), _reaction(arrangement.b))
+        yield Row(arrangement.words, _reaction(arrangement.a), _reaction(arrangement.b))
     yield from _cost_rows(comparison)
 
 
-def _value_rows(comparison: Comparison) -> Iterator[_Row]:
+def _value_rows(comparison: Comparison) -> Iterator[Row]:
     a, b = comparison.a, comparison.b
     what = "value" if a.elements == b.elements == 1 else "mean of the values"
     for dtype, agreement, one, two in (
@@ -103,7 +107,7 @@ def _value_rows(comparison: Comparison) -> Iterator[_Row]:
         ("float64", comparison.value64, a.value64, b.value64),
     ):
         if agreement is not None:
-            yield _Row(
+            yield Row(
                 f"{what} in {dtype}",
                 _number(one),
                 _number(two),
@@ -113,15 +117,15 @@ def _value_rows(comparison: Comparison) -> Iterator[_Row]:
     if points:
         agreeing = sum(point.same_value and point.same_gradient for point in points)
         style = "green" if agreeing == len(points) else "red"
-        yield _Row("ordinary points", "", "", f"same at {agreeing} of {len(points)}", style)
+        yield Row("ordinary points", "", "", f"same at {agreeing} of {len(points)}", style)
 
 
-def _gradient_rows(comparison: Comparison) -> Iterator[_Row]:
+def _gradient_rows(comparison: Comparison) -> Iterator[Row]:
     for gradient in comparison.gradients:
         verdict, style = _agreement(gradient.same, gradient.difference)
         if gradient.cosine is not None and not gradient.same:
             verdict += f", cosine {gradient.cosine:.4g}"
-        yield _Row(
+        yield Row(
             f"gradient for {gradient.name}",
             f"norm {gradient.norm_a:.6g}" if gradient.reaches_a else "none",
             f"norm {gradient.norm_b:.6g}" if gradient.reaches_b else "none",
@@ -130,14 +134,14 @@ def _gradient_rows(comparison: Comparison) -> Iterator[_Row]:
         )
         if not gradient.same:
             index = ", ".join(map(str, gradient.worst_index))
-            yield _Row(f"  at [{index}]", _number(gradient.worst_a), _number(gradient.worst_b))
+            yield Row(f"  at [{index}]", _number(gradient.worst_a), _number(gradient.worst_b))
     a, b = comparison.a, comparison.b
     if a.backward_error or b.backward_error:
-        yield _Row("backward pass", *(side.backward_error or "runs" for side in (a, b)))
+        yield Row("backward pass", *(side.backward_error or "runs" for side in (a, b)))
     if a.follows_upstream is not None or b.follows_upstream is not None:
         words = {None: "no gradient", True: "3 times", False: "not 3 times"}
         label = "gradient with 3 sent backward"
-        yield _Row(label, words[a.follows_upstream], words[b.follows_upstream])
+        yield Row(label, words[a.follows_upstream], words[b.follows_upstream])
 
 
 def _agreement(same: bool, difference: float) -> tuple[str, str]:
@@ -147,12 +151,12 @@ def _agreement(same: bool, difference: float) -> tuple[str, str]:
     return f"differ by {difference:.3g}", "red"
 
 
-def _extreme_rows(comparison: Comparison) -> Iterator[_Row]:
+def _extreme_rows(comparison: Comparison) -> Iterator[Row]:
     extremes = comparison.extremes
     if not extremes:
         return
     fails = [sum(getattr(extreme, side).fails for extreme in extremes) for side in ("a", "b")]
-    yield _Row(
+    yield Row(
         f"{len(extremes)} extreme points", *(f"fails at {n}" if n else "all finite" for n in fails)
     )
     parting = [extreme for extreme in extremes if extreme.differs]
@@ -161,9 +165,9 @@ def _extreme_rows(comparison: Comparison) -> Iterator[_Row]:
         if extreme.verdict == "values differ":
             truths = f"{_number(extreme.a.truth)} and {_number(extreme.b.truth)}"
             verdict += f" (in float64 {truths})"
-        yield _Row(f"  {extreme.words}", *_readings(extreme), verdict, "yellow")
+        yield Row(f"  {extreme.words}", *_readings(extreme), verdict, "yellow")
     if len(parting) > MOST_EXTREMES:
-        yield _Row(f"  and {len(parting) - MOST_EXTREMES} more", "", "")
+        yield Row(f"  and {len(parting) - MOST_EXTREMES} more", "", "")
 
 
 def _readings(extreme: Extreme) -> tuple[str, str]:
@@ -186,17 +190,17 @@ def _reaction(reaction: Reaction) -> str:
 
 
 # ---------------------------------------------------------------------------- cost
-def _cost_rows(comparison: Comparison) -> Iterator[_Row]:
+def _cost_rows(comparison: Comparison) -> Iterator[Row]:
     times = comparison.times
     if times is not None:
         for label, one, two, ratio in (
             ("forward", times.forward_a, times.forward_b, times.forward_ratio),
             ("forward and backward", times.total_a, times.total_b, times.total_ratio),
         ):
-            yield _Row(label, _seconds(one.median), _seconds(two.median), _ratio(ratio))
+            yield Row(label, _seconds(one.median), _seconds(two.median), _ratio(ratio))
     a, b = comparison.a.peak_bytes, comparison.b.peak_bytes
     if a is not None and b is not None:
-        yield _Row("peak memory", _bytes(a), _bytes(b))
+        yield Row("peak memory", _bytes(a), _bytes(b))
 
 
 def _ratio(ratio: Spread) -> str:
@@ -241,16 +245,22 @@ def _number(value: float | None) -> str:
 
 
 # ---------------------------------------------------------------------------- prose
-def _closing(comparison: Comparison) -> Iterator[Text | Table]:
-    for heading, style, lines in (
-        ("differences", "bold yellow", list(comparison.differences)),
-        ("speed", "bold", list(_speed(comparison))),
-        ("notes", "bold", [*comparison.notes, *_machine(comparison)]),
+def lists(comparison: Comparison) -> Iterator[tuple[str, list[str]]]:
+    """What the table means, in lists of sentences, each under its heading."""
+    for heading, lines in (
+        ("differences", list(comparison.differences)),
+        ("speed", list(_speed(comparison))),
+        ("notes", [*comparison.notes, *_machine(comparison)]),
     ):
         if lines:
-            yield Text()
-            yield Text(heading, style)
-            yield _listed(lines)
+            yield heading, lines
+
+
+def _closing(comparison: Comparison) -> Iterator[Text | Table]:
+    for heading, lines in lists(comparison):
+        yield Text()
+        yield Text(heading, "bold yellow" if heading == "differences" else "bold")
+        yield _listed(lines)
     yield Text()
     yield _verdict(comparison)
 
@@ -275,12 +285,16 @@ def _machine(comparison: Comparison) -> Iterator[str]:
         )
 
 
+def verdict(comparison: Comparison) -> tuple[str, str]:
+    """What the comparison comes to, and what there is beyond ordinary points."""
+    if not comparison.same:
+        return f"not the same: {comparison.relation}", ""
+    count = len(comparison.differences)
+    beyond = f"; {count} difference{'s' if count > 1 else ''} beyond" if count else ""
+    return "same in value and gradient at ordinary points", beyond
+
+
 def _verdict(comparison: Comparison) -> Text:
-    if comparison.same:
-        head = Text("same in value and gradient at ordinary points", "bold green")
-        count = len(comparison.differences)
-        if count:
-            head.append(f"; {count} difference{'s' if count > 1 else ''} beyond", "bold yellow")
-    else:
-        head = Text(f"not the same: {comparison.relation}", "bold red")
-    return head.append(f", in {comparison.seconds:.1f} s", "")
+    head, beyond = verdict(comparison)
+    text = Text(head, "bold green" if comparison.same else "bold red")
+    return text.append(beyond, "bold yellow").append(f", in {comparison.seconds:.1f} s", "")

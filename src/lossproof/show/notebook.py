@@ -1,4 +1,4 @@
-"""A report as a notebook shows it: a fragment of HTML in the colours of the page around it.
+"""A report or a comparison as a notebook shows it: a fragment in the colours of the page around it.
 
 It has no script, and every rule of its style sheet is confined to it. A notebook's own theme may be
 light where the system is dark, so nothing here asks the system: text takes the colour of the page,
@@ -11,7 +11,9 @@ import hashlib
 
 from markupsafe import Markup
 
+from lossproof.checks.comparison import Comparison
 from lossproof.checks.report import Report
+from lossproof.show import comparison as table
 from lossproof.show.html import environment
 
 
@@ -22,6 +24,22 @@ def render(report: Report) -> str:
     return templates.get_template("notebook.html").render(
         report=report,
         prefix=_prefix(report),
+        style=Markup(templates.loader_source("notebook.css")),
+    )
+
+
+def render_comparison(comparison: Comparison) -> str:
+    """The comparison as a fragment."""
+    templates = environment()
+    head, beyond = table.verdict(comparison)
+    return templates.get_template("comparison.html").render(
+        sides=[table.named(side) for side in (comparison.a, comparison.b)],
+        names=(comparison.a.name, comparison.b.name),
+        inputs=comparison.inputs,
+        rows=list(table.rows(comparison)),
+        lists=list(table.lists(comparison)),
+        same=comparison.same,
+        verdict=head + beyond,
         style=Markup(templates.loader_source("notebook.css")),
     )
 
