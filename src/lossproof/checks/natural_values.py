@@ -19,7 +19,7 @@ _BY_NAME: tuple[tuple[re.Pattern[str], Any], ...] = tuple(
         (r"^(gamma|focus\w*)$", 2.0),
         (r"^(temp(erature)?|tau|margin\w*|m|alpha|beta|quantile|rho|theta|thresh(old)?)$", 0.5),
         (r"^(delta|sigma|scale|s|lam(bda)?\w*|coef\w*|\w+_(coef|factor|lambda|scale))$", 1.0),
-        (r"^(w|\w*_?weight|w_\w+|\w+_w)$", 1.0),
+        (r"^(w|weights|\w*_?weight|w_\w+|\w+_w)$", 1.0),
         (r"^(epoch|step|iter(ation)?|global_step|it|k|top_?k|p|norm|order|power|stride)$", 2),
         (r"^(max_epochs?|total_(epochs|steps)|num_epochs|max_steps|t_max)$", 10),
         (r"^(dim|axis)$", 1),
@@ -33,7 +33,7 @@ _BY_NAME: tuple[tuple[re.Pattern[str], Any], ...] = tuple(
         (r"^(seed|rank)$", 0),
         (r"^(world_size)$", 1),
         (r"^(device)$", "cpu"),
-        (r"^(weights?|class_weights?|pos_weight|mask|samples_per_cls)$", None),
+        (r"^(class_weights?|mask|samples_per_cls)$", None),
     )
 )  # fmt: skip
 _BY_TYPE: dict[str, Any] = {"bool": False, "int": 4, "float": 0.5}

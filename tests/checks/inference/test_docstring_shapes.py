@@ -84,7 +84,20 @@ annotated_with_text.__annotations__ = {
 }
 
 
-STYLES = [google, numpy_style, rest, torch_style, comments, annotated, annotated_with_text]
+def one_line(logits, labels):
+    """logits: (batch, classes); labels: (batch,)"""
+
+
+STYLES = [
+    google,
+    numpy_style,
+    rest,
+    torch_style,
+    one_line,
+    comments,
+    annotated,
+    annotated_with_text,
+]
 
 
 @pytest.mark.parametrize("loss", STYLES)

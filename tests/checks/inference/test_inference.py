@@ -148,6 +148,25 @@ def info_nce(sim, labels):
     return -(F.log_softmax(sim, 1) * same).sum(1).mean()
 
 
+def quantiles(preds, target):
+    errors = [target - preds[:, i] for i in range(3)]
+    return sum(torch.max(-0.5 * e, 0.5 * e).mean() for e in errors)
+
+
+def gaussian_policy(mean, log_std, actions):
+    return (0.5 * ((actions - mean) / log_std.exp()) ** 2 + log_std).sum(-1).mean()
+
+
+def critic(real_logits, fake_logits):
+    return F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
+
+
+def mixture(pi, sigma, mu, y):
+    """pi: (B, K); sigma: (B, K, D); mu: (B, K, D); y: (B, D)"""
+    squares = ((y[:, None] - mu) / sigma).pow(2).sum(-1)
+    return -torch.logsumexp(pi.log() - 0.5 * squares - sigma.log().sum(-1), 1).mean()
+
+
 def documented(a, b):
     """A loss.
 
@@ -172,6 +191,11 @@ def documented(a, b):
         (distillation, ["float32[8, 5], requires grad", "float32[8, 5]", "0.5"]),
         (contrastive, ["float32[8, 5], requires grad"] * 2 + ["float32[8]"]),
         (info_nce, ["float32[8, 8], requires grad", "int64[8]"]),
+        (quantiles, ["float32[8, 5], requires grad", "float32[8]"]),
+        (gaussian_policy, ["float32[8, 5], requires grad"] * 2 + ["float32[8, 5]"]),
+        (critic, ["float32[8, 5], requires grad"] * 2),
+        (mixture, ["float32[4, 5]"] + ["float32[4, 5, 6], requires grad"] * 2
+                  + ["float32[4, 6]"]),
         (documented, ["float32[4, 7, 6], requires grad", "float32[4]"]),
     ],
 )  # fmt: skip

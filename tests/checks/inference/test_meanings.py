@@ -94,3 +94,12 @@ def test_beside_a_reconstruction_x_is_the_original():
     ]  # fmt: skip
     assert [slot.meaning for slot in slots("mu", "log_sigma", "x")][2] == "target"
     assert [slot.meaning for slot in slots("x", "y")] == ["prediction", "target"]
+
+
+def test_what_a_critic_says_is_predicted_of_fakes_and_of_real_ones():
+    assert [slot.meaning for slot in slots("real_scores", "fake_scores")] == ["prediction"] * 2
+    assert slots("real", "pred")[0].meaning == "target"
+
+
+def test_what_an_older_policy_said_is_no_prediction():
+    assert [slot.meaning for slot in slots("logprobs", "old_logprobs")][1] == "teacher"

@@ -24,6 +24,8 @@ _PRODUCT = re.compile(r"\b([A-Z]\w?(?:\s*[x×*]\s*[A-Z0-9]\w?)+)(?!\w)")
 # Letters without anything between them: NCHW, and BNH[WD] or BCH(WD) for two or three axes.
 _GLUED = re.compile(r"\b([NB])([CN1T])(D)?H[\[(]?W(D)?[\])]?(?!\w)")
 _ANNOTATED = re.compile(r"\[[^\[\]]*Tensor[^\[\]\"']*,\s*[\"']([^\"']+)[\"']\s*\]")
+# One line may speak of several arguments: `pred: (N, 4); target: (N, 4)`.
+_SEVERAL = re.compile(r";\s+(?=[`*]*\w+[`*]*\s*(?::|\())")
 _TYPES = frozenset(
     """
     tensor float int bool str string optional list tuple any none torch ndarray long floattensor
@@ -63,7 +65,12 @@ def describe(subject: Subject, names: Sequence[str]) -> dict[str, Description]:
         >>> found["logits"].shapes, found["labels"].shapes
         ((('batch', 'classes'),), (('B',),))
     """
-    lines = [line for text in _texts(subject) for line in text.splitlines()]
+    lines = [
+        part
+        for text in _texts(subject)
+        for line in text.splitlines()
+        for part in _SEVERAL.split(line)
+    ]
     found = {}
     for name in names:
         said = _about(name, lines)

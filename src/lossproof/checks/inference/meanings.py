@@ -45,7 +45,7 @@ _BY_WORD: tuple[tuple[Meaning, frozenset[str]], ...] = (
     ("value", _words("reward rewards return returns advantage advantages adv value values "
                      "baseline discounts")),
     ("index", _words("index indices idx ids action actions")),
-    ("teacher", _words("teacher teachers ref reference")),
+    ("teacher", _words("teacher teachers ref reference old previous frozen ema")),
     ("student", _words("student students")),
     ("target", _words("gt truth true target targets targ tgt real expected annotations ytrue "
                       "groundtruth onehot correct answer")),
@@ -83,6 +83,7 @@ _MERGED = {
 }  # fmt: skip
 _OPTION_TYPES = frozenset(("str", "bool", "int", "float"))
 _SIDES = {"s": "student", "t": "teacher", "teacher": "teacher", "student": "student"}
+_ORIGINALS = _words("x data original input inputs images action actions")
 _DROPPED = frozenset("pred preds hat gt t true target targets y label teacher student s".split())
 
 
@@ -161,6 +162,7 @@ def slots_of(
     slots = _with_partners(slots)
     slots = _survival(slots)
     slots = _reconstructed(slots)
+    slots = _adversarial(slots)
     return tuple(_someone_predicts(slots))
 
 
@@ -234,8 +236,18 @@ def _reconstructed(slots: list[Slot]) -> list[Slot]:
     if any(slot.meaning in COMPARED for slot in slots) or not (made or located):
         return slots
     return [
-        replace(slot, meaning="target")
-        if slot.name.lower() in ("x", "data", "original", "input", "inputs", "images")
+        replace(slot, meaning="target") if slot.name.lower() in _ORIGINALS else slot
+        for slot in slots
+    ]
+
+
+def _adversarial(slots: list[Slot]) -> list[Slot]:
+    """Beside what a critic says of fakes, what it says of the real ones is predicted, too."""
+    if not any("fake" in slot.words for slot in slots):
+        return slots
+    return [
+        replace(slot, meaning="prediction", partner=None)
+        if not {"fake", "real"}.isdisjoint(slot.words)
         else slot
         for slot in slots
     ]

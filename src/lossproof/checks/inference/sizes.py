@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from lossproof.checks.inference.code_words import Words
 
 LETTERS = {
-    "batch": re.compile(r"^(n|b|bs|m|batch\w*|minibatch|n_?batch|num_?samples|n_samples|samples)$"),
+    "batch": re.compile(
+        r"^(n|b|bs|bsz|m|batch\w*|minibatch|n_?batch|num_?samples|n_samples|samples)$"
+    ),
     "classes": re.compile(r"^(c|k|v|classes|n\w*_?classes|num_?labels|labels|vocab\w*|logits)$"),
     "features": re.compile(r"^(d|dim|f|e|z|emb\w*|feat\w*|hidden\w*|latent\w*)$"),
     "steps": re.compile(r"^(t|l|s|seq\w*|time\w*|steps|tokens|length)$"),
@@ -38,11 +40,11 @@ class Sizes:
         """The length of one axis."""
         if letter.isdigit():
             return int(letter)
-        fixed = {"N": self.batch, "M": 2, "B": 4, "S": 4096, "L": 192, "P": 32, "T": 7,
+        fixed = {"N": self.batch, "M": 2, "B": 4, "T": 7, "SOUND": 4096, "WIDE": 32, "WIDEST": 192,
                  "C": self.classes, "D": self.features, "H": 8, "W": 8}  # fmt: skip
         word = letter.lower()
         for meaning, pattern in LETTERS.items():
-            if pattern.match(word) and letter not in ("S", "L", "M", "B", "P"):
+            if pattern.match(word) and letter not in ("M", "B"):
                 by_meaning = {"batch": self.batch, "classes": self.classes,
                               "features": self.features, "steps": 7, "side": 8}  # fmt: skip
                 return by_meaning[meaning]

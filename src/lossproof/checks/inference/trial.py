@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -22,6 +24,9 @@ Tensor = torch.Tensor
 SECONDS = 2.0
 """How long one trial may take; the first call of a loss may have much to import."""
 
+MOST_ELEMENTS = 2_000_000
+"""Larger inputs, of which a document may speak, are not tried."""
+
 # What a result costs that is not what a loss gives on inputs as its author had them.
 NOT_FINITE = 7.0
 GRADIENT_NOT_FINITE = 6.0
@@ -31,7 +36,7 @@ ZERO_GRADIENT = 4.0
 BROADCAST = 3.0
 ONE_SIDED_BROADCAST = 2.6
 IGNORED = 2.5
-ONLY_A_NUMBER = 2.0
+ONLY_A_NUMBER = 3.2
 """Class indices that are calculated with like any other number."""
 MANY_NUMBERS = 0.3
 
@@ -71,6 +76,9 @@ class Trials:
         """The arguments that these specifications describe."""
         generator = torch.Generator().manual_seed(seed + 61_803)
         arguments = []
+        elements = sum(_elements(item) for item in items)
+        if elements > MOST_ELEMENTS:
+            raise UsageError(f"{elements} numbers are too many for a trial")
         for slot, item, wanted in zip(self.slots, items, self.wanted, strict=True):
             (argument,) = parse_specifications(item, generator)
             value = argument.value
@@ -118,6 +126,11 @@ class Trials:
         other = case.evaluate(values, backward=False)
         picks = other.value is None or not _same(other.value, found.value)
         return 0.0 if picks else ONLY_A_NUMBER
+
+
+def _elements(item: str) -> int:
+    sizes = re.search(r"\[([\d,]*)\]", item)
+    return math.prod(int(size) for size in sizes[1].split(",") if size) if sizes else 1
 
 
 def _penalty(found: Evaluation) -> float:
