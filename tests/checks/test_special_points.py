@@ -6,7 +6,8 @@ import torch.nn.functional as F
 
 from lossproof.checks.domain import domain_of
 from lossproof.checks.inputs import inputs_for
-from lossproof.checks.special_points import exact_points, ladders
+from lossproof.checks.ladders import ladders
+from lossproof.checks.special_points import exact_points
 from lossproof.checks.subject import subject_of
 
 torch.manual_seed(0)

@@ -15,14 +15,10 @@ from typing import Any, NamedTuple
 import torch
 
 from lossproof.checks.examination import Evaluation, Examination
+from lossproof.checks.ladders import Ladder, ladders, squashed
+from lossproof.checks.moved_inputs import SpecialPoint
 from lossproof.checks.nonfinite import is_finite
-from lossproof.checks.special_points import (
-    Ladder,
-    SpecialPoint,
-    ladders,
-    nearness,
-    squashed,
-)
+from lossproof.checks.special_points import nearness
 
 Tensor = torch.Tensor
 

@@ -19,7 +19,7 @@ from lossproof.checks.chart import Chart, LineChart, Number, Series, Unmeasured
 from lossproof.checks.domain import Domain, Kind, domain_of, largest
 from lossproof.checks.examination import Evaluation, Examination
 from lossproof.checks.inputs import Inputs
-from lossproof.checks.special_points import moved_inputs
+from lossproof.checks.moved_inputs import moved_inputs
 from lossproof.checks.spots import GRID, in_float64, single_element
 
 Tensor = torch.Tensor

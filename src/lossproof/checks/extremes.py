@@ -12,14 +12,10 @@ from lossproof.checks.agreement import Pair
 from lossproof.checks.comparison import Extreme, Reading
 from lossproof.checks.domain import Kind
 from lossproof.checks.examination import Evaluation, Examination
+from lossproof.checks.ladders import Ladder, ladders
+from lossproof.checks.moved_inputs import SpecialPoint, moved_inputs
 from lossproof.checks.nonfinite import find_culprit
-from lossproof.checks.special_points import (
-    Ladder,
-    SpecialPoint,
-    exact_points,
-    ladders,
-    moved_inputs,
-)
+from lossproof.checks.special_points import exact_points
 
 Tensor = torch.Tensor
 Compared = tuple[SpecialPoint, Extreme]

@@ -1,7 +1,7 @@
-"""The points at which losses break: ties, zeros, constants, borders and large magnitudes.
+"""The points at which losses break: ties, zeros, constants and borders.
 
 Random inputs never hit them: a prediction equals its target, a patch of an image is flat, two
-samples are the same, a probability is exactly 1, a logit is 100. Only the inputs that want a
+samples are the same, a probability is exactly 1. Only the inputs that want a
 gradient are moved, and only within their domain (:mod:`lossproof.checks.domain`): what a loss does
 with another target or mask is not asked here.
 """
@@ -9,98 +9,30 @@ with another target or mask is not asked here.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 
-from lossproof.checks.domain import Domain, Kind, domain_of, largest
+from lossproof.checks.domain import Kind, domain_of, largest
 from lossproof.checks.inputs import Inputs
+from lossproof.checks.moved_inputs import (
+    Moved,
+    SpecialPoint,
+    Values,
+    all_at,
+    classes_of,
+    moved_inputs,
+    one_hot,
+    with_value,
+)
 
 Tensor = torch.Tensor
-Values = tuple[Any, ...]
 
-SIZES: tuple[float, ...] = (5.0, 10.0, 20.0, 40.0, 80.0, 100.0, 160.0, 320.0)
-"""The rungs of a ladder of magnitudes. A float32 exponential overflows from 89 on."""
-SHIFTS: tuple[float, ...] = (10.0, 100.0, 1e3, 1e4)
 ELEMENTS: tuple[float, ...] = (
     0.0, 1e-8, -1e-8, 1e-4, -1e-4, 0.5, -0.5, 1.0, -1.0, 1.001, -1.001, 2.0, -2.0, 3.0, -5.0, 10.0,
 )  # fmt: skip
 PROBABILITIES: tuple[float, ...] = (0.0, 1.0, 1e-12, 1e-6, 0.1, 0.5, 0.9, 1 - 1e-6)
-
-
-@dataclass(frozen=True)
-class SpecialPoint:
-    """Arguments for one call, and what is special about them."""
-
-    values: Values
-    words: str
-    """Completes a sentence that begins with "when"."""
-    parts: tuple[SpecialPoint, ...] = ()
-    """Simpler points that this one gathers: where it fails, one of them may be to blame."""
-    spread: float = 0.01
-    """How far away, relative to the step from the given inputs, a point is still of its kind."""
-
-
-@dataclass(frozen=True)
-class Ladder:
-    """A point whose magnitude can be raised."""
-
-    at: Callable[[float], Values]
-    words: Callable[[float], str]
-    sizes: tuple[float, ...] = SIZES
-    remote: float = 200.0
-    """From here on the magnitudes are ones that training rarely reaches."""
-    scales: bool = True
-    """Whether the size is that of the values, not of an offset that is added to them."""
-
-    def point(self, size: float) -> SpecialPoint:
-        """The point of this magnitude."""
-        return SpecialPoint(self.at(size), self.words(size))
-
-
-@dataclass(frozen=True)
-class _Moved:
-    """One input that wants a gradient, with what is needed to move it."""
-
-    inputs: Inputs
-    position: int
-    domain: Domain
-
-    @property
-    def tensor(self) -> Tensor:
-        value: Tensor = self.inputs.values[self.position]
-        return value.detach()
-
-    @property
-    def name(self) -> str:
-        return f"`{self.inputs.arguments[self.position].name}`"
-
-    def to(self, tensor: Tensor) -> Values:
-        """The arguments with this input at other values."""
-        values = list(self.inputs.values)
-        values[self.position] = tensor.to(self.tensor.dtype)
-        return tuple(values)
-
-    def point(self, tensor: Tensor, words: str) -> SpecialPoint:
-        return SpecialPoint(self.to(tensor), words.format(name=self.name))
-
-    def filled(self, value: float) -> Tensor:
-        return torch.full_like(self.tensor, value)
-
-
-def moved_inputs(inputs: Inputs) -> list[_Moved]:
-    """The inputs that special points move: those that want a gradient and hold numbers."""
-    return [
-        _Moved(
-            inputs,
-            position,
-            domain_of(inputs.values[position], inputs.arguments[position].name, smooth=True),
-        )
-        for position in inputs.differentiable
-        if inputs.values[position].is_floating_point() and inputs.values[position].numel()
-    ]
 
 
 def exact_points(inputs: Inputs) -> list[SpecialPoint]:
@@ -124,7 +56,7 @@ def _differs(values: Values, given: Values) -> bool:
 
 
 # ---------------------------------------------------------------------------- ties
-def _partners(moved: _Moved) -> Iterator[tuple[str, Tensor]]:
+def _partners(moved: Moved) -> Iterator[tuple[str, Tensor]]:
     """The other tensors that this input can be set equal to, with their names."""
     for position, argument in enumerate(moved.inputs.arguments):
         other = argument.value
@@ -140,7 +72,7 @@ def _partners(moved: _Moved) -> Iterator[tuple[str, Tensor]]:
             yield f"`{argument.name}`", values
 
 
-def _ties(moved: _Moved) -> Iterator[SpecialPoint]:
+def _ties(moved: Moved) -> Iterator[SpecialPoint]:
     x = moved.tensor
     for name, other in _partners(moved):
         yield moved.point(other, f"{{name}} equals {name}")
@@ -160,7 +92,7 @@ def _ties(moved: _Moved) -> Iterator[SpecialPoint]:
             yield moved.point(mixed, f"one {what} of {{name}} equals that of {name}")
 
 
-def _joint(inputs: Inputs, all_moved: Sequence[_Moved]) -> list[SpecialPoint]:
+def _joint(inputs: Inputs, all_moved: Sequence[Moved]) -> list[SpecialPoint]:
     """Points at which several inputs of one shape move together."""
     free = [moved for moved in all_moved if moved.domain.is_free]
     same = [moved for moved in free if moved.tensor.shape == free[0].tensor.shape]
@@ -169,10 +101,10 @@ def _joint(inputs: Inputs, all_moved: Sequence[_Moved]) -> list[SpecialPoint]:
     names = ", ".join(moved.name for moved in same)
     found = []
     if len(same) > 2 and all(moved.domain == same[0].domain for moved in same):
-        equal = _all_at(inputs, same, lambda moved: same[0].tensor)
+        equal = all_at(inputs, same, lambda moved: same[0].tensor)
         found.append(SpecialPoint(equal, f"{names} are all equal"))
     if not any(moved.domain.kind is Kind.POSITIVE for moved in same):
-        zeros = _all_at(inputs, same, lambda moved: moved.filled(0.0))
+        zeros = all_at(inputs, same, lambda moved: moved.filled(0.0))
         found.append(SpecialPoint(zeros, f"{names} are all 0"))
     return found
 
@@ -182,7 +114,7 @@ _SOFT_LABELS = re.compile(
 )
 
 
-def _targets(inputs: Inputs, all_moved: Sequence[_Moved]) -> Iterator[SpecialPoint]:
+def _targets(inputs: Inputs, all_moved: Sequence[Moved]) -> Iterator[SpecialPoint]:
     """Soft labels that are as hard as labels mostly are: exactly 0 and 1.
 
     Only what is called a label is moved: a weight or a mask of zeros leaves nothing to average.
@@ -194,7 +126,7 @@ def _targets(inputs: Inputs, all_moved: Sequence[_Moved]) -> Iterator[SpecialPoi
             continue
         if not value.is_floating_point() or value.shape not in shapes:
             continue
-        target = _Moved(inputs, position, domain_of(value))
+        target = Moved(inputs, position, domain_of(value))
         if not _SOFT_LABELS.match(argument.name):
             continue
         if target.domain.kind is Kind.PROBABILITY:
@@ -204,17 +136,8 @@ def _targets(inputs: Inputs, all_moved: Sequence[_Moved]) -> Iterator[SpecialPoi
             yield target.point(hard, "{name} is exactly 0 or 1 everywhere")
 
 
-def _all_at(
-    inputs: Inputs, some: Sequence[_Moved], make: Callable[[_Moved], Tensor]
-) -> tuple[Any, ...]:
-    values = list(inputs.values)
-    for moved in some:
-        values[moved.position] = make(moved).to(moved.tensor.dtype)
-    return tuple(values)
-
-
 # ---------------------------------------------------------------------------- constants
-def _constants(moved: _Moved) -> Iterator[SpecialPoint]:
+def _constants(moved: Moved) -> Iterator[SpecialPoint]:
     x, kind = moved.tensor, moved.domain.kind
     if kind is Kind.ROTATION:
         eye = torch.eye(x.shape[-1], dtype=x.dtype).expand(x.shape)
@@ -240,7 +163,7 @@ def _constants(moved: _Moved) -> Iterator[SpecialPoint]:
         yield moved.point(-x.abs(), "{name} is negative everywhere")
 
 
-def _levels(moved: _Moved) -> tuple[float, ...]:
+def _levels(moved: Moved) -> tuple[float, ...]:
     """Constants of the domain. 0.3 is no binary fraction: sums of it round."""
     kind = moved.domain.kind
     if kind is Kind.UNIT:
@@ -253,22 +176,22 @@ def _levels(moved: _Moved) -> tuple[float, ...]:
     return (0.0, 1.0, 0.3)
 
 
-def _certainties(moved: _Moved) -> Iterator[SpecialPoint]:
+def _certainties(moved: Moved) -> Iterator[SpecialPoint]:
     """Probabilities that are exactly 0 and 1, for the right class and for another."""
     axis = moved.domain.axis
     assert axis is not None
-    for words, index in _classes(moved, axis):
-        yield moved.point(_one_hot(moved, axis, index), f"{{name}} is exactly 1 for {words}")
+    for words, index in classes_of(moved, axis):
+        yield moved.point(one_hot(moved, axis, index), f"{{name}} is exactly 1 for {words}")
 
 
 # ---------------------------------------------------------------------------- samples
-def _samples(moved: _Moved) -> Iterator[SpecialPoint]:
+def _samples(moved: Moved) -> Iterator[SpecialPoint]:
     """One sample, one vector or one region is degenerate; two samples are the same."""
     x, kind = moved.tensor, moved.domain.kind
     if x.dim() == 0:
         return
     if x.shape[0] > 1 and x.dim() > 1:
-        yield moved.point(_set(x, 1, x[0]), "two samples of {name} are equal")
+        yield moved.point(with_value(x, 1, x[0]), "two samples of {name} are equal")
         yield moved.point(x[:1].expand(x.shape), "all samples of {name} are equal")
     if not moved.domain.is_free:
         return
@@ -276,33 +199,27 @@ def _samples(moved: _Moved) -> Iterator[SpecialPoint]:
     zero = kind is not Kind.POSITIVE
     if x.dim() > 1:
         if zero:
-            yield moved.point(_set(x, 0, 0.0), "one sample of {name} is 0")
-        yield moved.point(_set(x, 0, level), "one sample of {name} is constant")
+            yield moved.point(with_value(x, 0, 0.0), "one sample of {name} is 0")
+        yield moved.point(with_value(x, 0, level), "one sample of {name} is constant")
         column = (slice(None), 0)
         if zero and x.shape[1] > 1:
-            yield moved.point(_set(x, column, 0.0), "one column of {name} is 0")
-        yield moved.point(_set(x, column, level), "one column of {name} is constant")
+            yield moved.point(with_value(x, column, 0.0), "one column of {name} is 0")
+        yield moved.point(with_value(x, column, level), "one column of {name} is constant")
     if x.dim() > 2 and zero:
-        yield moved.point(_set(x, (0,) * (x.dim() - 1), 0.0), "one vector of {name} is 0")
+        yield moved.point(with_value(x, (0,) * (x.dim() - 1), 0.0), "one vector of {name} is 0")
         yield moved.point(
-            _set(x, (0, slice(None), *(0,) * (x.dim() - 2)), 0.0), "one pixel of {name} is 0"
+            with_value(x, (0, slice(None), *(0,) * (x.dim() - 2)), 0.0), "one pixel of {name} is 0"
         )
     half = [slice(None)] * x.dim()
     for axis in range(max(0, x.dim() - 2 if x.dim() > 2 else x.dim() - 1), x.dim()):
         half[axis] = slice(0, (x.shape[axis] + 1) // 2 + 1)
-    yield moved.point(_set(x, tuple(half), level), "a region of {name} is constant")
+    yield moved.point(with_value(x, tuple(half), level), "a region of {name} is constant")
     if zero:
-        yield moved.point(_set(x, tuple(half), 0.0), "a region of {name} is 0")
-
-
-def _set(tensor: Tensor, index: Any, value: Any) -> Tensor:
-    changed = tensor.clone()
-    changed[index] = value
-    return changed
+        yield moved.point(with_value(x, tuple(half), 0.0), "a region of {name} is 0")
 
 
 # ---------------------------------------------------------------------------- elements
-def element_values(moved: _Moved) -> tuple[float, ...]:
+def element_values(moved: Moved) -> tuple[float, ...]:
     """Single values of the domain that are special; none where elements depend on each other."""
     kind = moved.domain.kind
     if not moved.domain.is_free:
@@ -321,7 +238,7 @@ def element_values(moved: _Moved) -> tuple[float, ...]:
     return values
 
 
-def _elements(moved: _Moved) -> Iterator[SpecialPoint]:
+def _elements(moved: Moved) -> Iterator[SpecialPoint]:
     values = element_values(moved)
     if not values:
         return
@@ -329,13 +246,14 @@ def _elements(moved: _Moved) -> Iterator[SpecialPoint]:
     for value in values[: 2 if moved.domain.kind is Kind.UNIT else 1]:
         if value in (0.0, 1.0):
             yield moved.point(
-                _set(x.reshape(-1), 0, value).reshape(x.shape),
+                with_value(x.reshape(-1), 0, value).reshape(x.shape),
                 f"one element of {{name}} is {value:g}",
             )
     # Many values in one call; where it fails, they are tried one by one.
     parts = tuple(
         moved.point(
-            _set(x.reshape(-1), 0, value).reshape(x.shape), f"one element of {{name}} is {value:g}"
+            with_value(x.reshape(-1), 0, value).reshape(x.shape),
+            f"one element of {{name}} is {value:g}",
         )
         for value in values
     )
@@ -345,140 +263,6 @@ def _elements(moved: _Moved) -> Iterator[SpecialPoint]:
         shown = ", ".join(f"{float(value):g}" for value in cycle[:3])
         words = f"the elements of {moved.name} run through {shown}, ..."
         yield SpecialPoint(moved.to(repeated), words, parts)
-
-
-# ---------------------------------------------------------------------------- ladders
-def ladders(inputs: Inputs) -> list[Ladder]:
-    """Every way to raise the magnitude of the inputs, the most natural ones first."""
-    all_moved = moved_inputs(inputs)
-    found: list[Ladder] = []
-    growing = [moved for moved in all_moved if moved.domain.kind in _GROWING]
-    if len(growing) > 1:
-        found.append(_scaled_together(inputs, growing))
-    for moved in growing:
-        found += _patterns(moved)
-        found.append(_scaled(moved))
-    for moved in all_moved:
-        if moved.domain.kind is Kind.LOG_PROBABILITY:
-            found += _confident(moved)
-    for moved in growing:
-        if moved.domain.kind is Kind.REAL:
-            found += _uniform_and_shifted(moved)
-    return found
-
-
-_GROWING = (Kind.REAL, Kind.POSITIVE, Kind.NONNEGATIVE, Kind.NEGATIVE)
-
-
-def _scaled(moved: _Moved) -> Ladder:
-    unit = moved.tensor / largest(moved.tensor)
-    return Ladder(
-        lambda size: moved.to(unit * size),
-        lambda size: f"{moved.name} is scaled up to {size:g}",
-    )
-
-
-def _scaled_together(inputs: Inputs, growing: Sequence[_Moved]) -> Ladder:
-    units = {moved.position: moved.tensor / largest(moved.tensor) for moved in growing}
-    names = ", ".join(moved.name for moved in growing)
-    return Ladder(
-        lambda size: _all_at(inputs, growing, lambda moved: units[moved.position] * size),
-        lambda size: f"{names} are scaled up to {size:g}",
-    )
-
-
-def _patterns(moved: _Moved) -> Iterator[Ladder]:
-    """Confident logits: right and wrong, by class or by sign."""
-    if moved.domain.kind is not Kind.REAL:
-        return
-    for words, sign in _signs(moved):
-        yield _pattern(moved, sign, words)
-    for axis in _class_axis(moved):
-        for words, index in _classes(moved, axis):
-            yield _pattern(moved, _one_hot(moved, axis, index), f"for {words}")
-
-
-def _pattern(moved: _Moved, pattern: Tensor, words: str) -> Ladder:
-    return Ladder(
-        lambda size: moved.to(pattern * size),
-        lambda size: f"{moved.name} is {size:g} {words}",
-    )
-
-
-def _signs(moved: _Moved) -> Iterator[tuple[str, Tensor]]:
-    for argument in moved.inputs.arguments:
-        other = argument.value
-        if not isinstance(other, torch.Tensor) or other.numel() != moved.tensor.numel():
-            continue
-        if argument.differentiable or other.is_complex():
-            continue
-        kind = domain_of(other).kind
-        if kind in (Kind.BINARY, Kind.SIGN):
-            labels = other.detach().reshape(moved.tensor.shape).to(moved.tensor.dtype)
-            right = labels * 2 - 1 if kind is Kind.BINARY else labels
-            yield f"on the side of `{argument.name}`", right
-            yield f"on the wrong side of `{argument.name}`", -right
-
-
-def _confident(moved: _Moved) -> Iterator[Ladder]:
-    """Log-probabilities near certainty."""
-    axis = moved.domain.axis
-    assert axis is not None
-    for words, index in _classes(moved, axis):
-        yield _certain(moved, axis, _one_hot(moved, axis, index), words)
-
-
-def _certain(moved: _Moved, axis: int, pattern: Tensor, words: str) -> Ladder:
-    return Ladder(
-        lambda size: moved.to(torch.log_softmax(pattern * size, axis)),
-        lambda size: f"{moved.name} comes from a logit of {size:g} for {words}",
-    )
-
-
-def _uniform_and_shifted(moved: _Moved) -> Iterator[Ladder]:
-    yield from (_uniform(moved, 1.0), _uniform(moved, -1.0))
-    yield from (_outlier(moved, 1.0), _outlier(moved, -1.0))
-    yield from (_shifted(moved, 1.0), _shifted(moved, -1.0))
-
-
-def _uniform(moved: _Moved, sign: float) -> Ladder:
-    return Ladder(
-        lambda size: moved.to(moved.filled(sign * size)),
-        lambda size: f"{moved.name} is {sign * size:g} everywhere",
-    )
-
-
-def _outlier(moved: _Moved, sign: float) -> Ladder:
-    x = moved.tensor
-    return Ladder(
-        lambda size: moved.to(_set(x.reshape(-1), 0, sign * size).reshape(x.shape)),
-        lambda size: f"one element of {moved.name} is {sign * size:g}",
-    )
-
-
-def _shifted(moved: _Moved, sign: float) -> Ladder:
-    """A common offset, in which differences cancel."""
-    return Ladder(
-        lambda size: moved.to(moved.tensor + sign * size),
-        lambda size: f"{sign * size:g} is added to {moved.name}",
-        SHIFTS,
-        remote=500.0,
-        scales=False,
-    )
-
-
-def squashed(inputs: Inputs) -> list[Ladder]:
-    """Probabilities that come from ever larger logits, for what cannot grow itself."""
-    return [_squashed(moved) for moved in moved_inputs(inputs) if moved.domain.kind is Kind.UNIT]
-
-
-def _squashed(moved: _Moved) -> Ladder:
-    logits = torch.logit(moved.tensor.double(), 1e-6)
-    unit = logits / largest(logits)
-    return Ladder(
-        lambda size: moved.to(torch.sigmoid(unit * size)),
-        lambda size: f"{moved.name} comes from logits of up to {size:g}",
-    )
 
 
 # ---------------------------------------------------------------------------- near a tie
@@ -497,53 +281,3 @@ def nearness(inputs: Inputs) -> list[SpecialPoint]:
                 point = moved.point(other + noise, words)
                 found.append(replace(point, spread=0.1 * NEAR))
     return found
-
-
-# ---------------------------------------------------------------------------- classes
-def _class_axis(moved: _Moved) -> list[int]:
-    """Where the classes of some logits lie: where the labels say, else the second axis."""
-    x = moved.tensor
-    if x.dim() == 0:
-        return []
-    for axis in dict.fromkeys((min(1, x.dim() - 1), x.dim() - 1)):
-        if _labels(moved, axis) is not None:
-            return [axis]
-    axis = min(1, x.dim() - 1)
-    return [axis] if 1 < x.shape[axis] <= 4096 else []
-
-
-def _labels(moved: _Moved, axis: int) -> tuple[str, Tensor] | None:
-    """The input that holds a class index for each place of this one, if there is one."""
-    shape = list(moved.tensor.shape)
-    classes = shape.pop(axis)
-    for argument in moved.inputs.arguments:
-        other = argument.value
-        if not isinstance(other, torch.Tensor) or other.is_complex() or other.dtype == torch.bool:
-            continue
-        if other.is_floating_point() or list(other.shape) != shape or other.numel() == 0:
-            continue
-        if int(other.max()) < classes:
-            return f"`{argument.name}`", other.detach().clamp(min=0).long()
-    return None
-
-
-def _classes(moved: _Moved, axis: int) -> Iterator[tuple[str, Tensor]]:
-    """Interesting choices of one class for each place."""
-    shape = list(moved.tensor.shape)
-    classes = shape.pop(axis)
-    labels = _labels(moved, axis)
-    if labels is not None:
-        name, index = labels
-        yield f"the class in {name}", index
-        yield f"another class than in {name}", (index + 1) % classes
-    count = 1
-    for size in shape:
-        count *= size
-    running = (torch.arange(count) % classes).reshape(shape)
-    yield "a class that differs from sample to sample", running
-    yield "the first class", torch.zeros_like(running)
-    yield "the last class", torch.full_like(running, classes - 1)
-
-
-def _one_hot(moved: _Moved, axis: int, index: Tensor) -> Tensor:
-    return torch.zeros_like(moved.tensor).scatter(axis, index.unsqueeze(axis), 1.0)

@@ -16,8 +16,10 @@ import torch
 from lossproof.checks.domain import Domain, Kind, domain_of
 from lossproof.checks.examination import Examination
 from lossproof.checks.inputs import Inputs
+from lossproof.checks.ladders import ladders
+from lossproof.checks.moved_inputs import SpecialPoint, moved_inputs
 from lossproof.checks.nonfinite import is_finite
-from lossproof.checks.special_points import SpecialPoint, exact_points, ladders, moved_inputs
+from lossproof.checks.special_points import exact_points
 
 Tensor = torch.Tensor
 

@@ -16,9 +16,10 @@ from torch.overrides import TorchFunctionMode
 
 from lossproof.checks.accuracy import size
 from lossproof.checks.examination import Evaluation, Examination
+from lossproof.checks.ladders import ladders
+from lossproof.checks.moved_inputs import SpecialPoint
 from lossproof.checks.nonfinite import is_finite
 from lossproof.checks.sources import Site, Sources
-from lossproof.checks.special_points import SpecialPoint, ladders
 
 TINY = 1.1e-6
 """Constants up to this size only guard against rounding; larger ones are meant to be felt."""

@@ -24,6 +24,8 @@ from lossproof.checks.examination import (
     untouched_globals,
 )
 from lossproof.checks.inputs import Inputs
+from lossproof.checks.ladders import Ladder, ladders
+from lossproof.checks.moved_inputs import SpecialPoint
 from lossproof.checks.nonfinite import (
     Culprit,
     Mark,
@@ -31,7 +33,7 @@ from lossproof.checks.nonfinite import (
     innocent_marks,
     is_finite,
 )
-from lossproof.checks.special_points import Ladder, SpecialPoint, exact_points, ladders
+from lossproof.checks.special_points import exact_points
 
 Tensor = torch.Tensor
 

@@ -68,10 +68,10 @@ from lossproof.checks.accuracy import (
     size,
 )
 from lossproof.checks.examination import Evaluation, Examination
+from lossproof.checks.moved_inputs import SpecialPoint
 from lossproof.checks.nonfinite import is_finite
 from lossproof.checks.report import Finding, Number, Outcome, Severity
 from lossproof.checks.rules import RULES, Verdict
-from lossproof.checks.special_points import SpecialPoint
 from lossproof.checks.stabilisers import DeadGradient, dead_gradient
 from lossproof.checks.trace import Operation
 
