@@ -92,7 +92,7 @@ def _summary(reports: Sequence[Report], color: bool, width: int, remarks: Iterab
     rest = [f"{silenced} suppressed"] if silenced else []
     rest += [f"{n} not checked"] if (n := len(reports) - len(checked)) else []
     page = Page(width, color)
-    page.prose(Text.assemble(line, *(f"; {remark}" for remark in (*rest, *remarks))), 4)
+    page.line(Text.assemble(line, *(f"; {remark}" for remark in (*rest, *remarks))))
     return page.text()
 
 
