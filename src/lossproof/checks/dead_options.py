@@ -162,8 +162,8 @@ def other_values(value: Any) -> Iterator[Any]:
     if isinstance(value, bool):
         yield not value
     elif isinstance(value, (int, float)):
-        yield type(value)(value * 3 + 1)
-        yield type(value)(value * 0.25 + 2)
+        yield value + 1
+        yield value + 7
     elif isinstance(value, torch.Tensor) and value.is_floating_point() and value.numel():
         yield value.detach() * torch.linspace(0.5, 3, value.numel()).reshape(value.shape).to(value)
     elif isinstance(value, (list, tuple)) and all(isinstance(v, (int, float)) for v in value):

@@ -74,7 +74,8 @@ def _magnitudes(value: Any) -> list[Any]:
         return [value.detach() * _factors(value, seed) for seed in (0, 1)]
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return []
-    return [type(value)(v) for v in (value * 3 + 1, value * 0.1, value * 30 + 5)]
+    larger = [abs(value) * 3 + 1, abs(value) * 30 + 5]
+    return larger if isinstance(value, int) else [*larger, value * 0.1 + 0.01]
 
 
 def _factors(value: torch.Tensor, seed: int) -> torch.Tensor:
