@@ -82,6 +82,11 @@ def divided_by_pixels(input, target):
     return (input - target).abs().sum() / (height * width)  # <-- here
 
 
+def by_all_class_weights(logits, target, weight):
+    losses = F.cross_entropy(logits, target, reduction="none")
+    return (weight[target] * losses).sum() / weight.sum()  # <-- here
+
+
 class FixedBatch(nn.Module):
     def __init__(self, batch_size=4):
         super().__init__()
@@ -101,6 +106,7 @@ BATCH_CASES = [
     (loop_without_division, PAIR, "summed-over-batch", True),
     (distance, IMAGES, "summed-over-batch", True),
     (divided_by_pixels, IMAGES, "other-axis", True),
+    (by_all_class_weights, (normal(N, C), labels(N), torch.rand(C) + 1), "constant-divisor", True),
     (FixedBatch, (normal(N, C), labels(N)), "fixed-batch-size", False),
 ]
 
@@ -315,6 +321,21 @@ def summed_log_probabilities(logits, target):
     return -logits.log_softmax(1).gather(1, target[:, None]).sum()
 
 
+def centred_log_probabilities(logits, target):
+    centred = logits - logits.mean(1, keepdim=True)
+    return -centred.log_softmax(1).gather(1, target[:, None]).sum()
+
+
+def by_the_weights_of_the_samples(logits, target, weight):
+    losses = F.cross_entropy(logits, target, reduction="none")
+    return (weight[target] * losses).sum() / weight[target].sum()
+
+
+def detection(inputs, targets, num_boxes):
+    losses = F.binary_cross_entropy_with_logits(inputs, targets, reduction="none")
+    return losses.mean(1).sum() / num_boxes
+
+
 def time_first(logits, target):
     T, B = logits.shape[:2]
     assert target.shape == (T, B)
@@ -396,6 +417,10 @@ RIGHT = [
     (sse_loss, PAIR),
     (inner_sum, PAIR),
     (summed_log_probabilities, (normal(N, C), labels(N))),
+    (centred_log_probabilities, (normal(N, C), labels(N))),
+    (by_the_weights_of_the_samples, (normal(N, C), labels(N), torch.rand(C) + 1)),
+    (detection, (normal(N, C), normal(N, C).sigmoid(), 3.0)),
+    (detection, (normal(N, C), normal(N, C).sigmoid(), torch.tensor(3.0))),
     (time_first, TOKENS),
     (info_nce, PAIR),
     (with_penalty, (*PAIR, normal(7, 7))),

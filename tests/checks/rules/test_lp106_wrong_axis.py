@@ -60,6 +60,11 @@ def implicit(logits, target):
     return F.nll_loss(logs.reshape(-1, logs.shape[-1]), target.reshape(-1))
 
 
+def time_first(logits, targets, input_lengths, target_lengths):
+    logs = logits.log_softmax(1)  # <-- here
+    return F.ctc_loss(logs, targets, input_lengths, target_lengths)
+
+
 class Layer(nn.Module):
     def __init__(self):
         super().__init__()
@@ -95,7 +100,14 @@ def by_hand_over_all(logits, target):
     return -p.gather(1, target[:, None]).log().mean()
 
 
+SPEECH = (
+    normal(T, 2, C),
+    labels(2, 3, classes=C - 1) + 1,
+    torch.tensor([T, T]),
+    torch.tensor([3, 2]),
+)
 SOFTMAX_CASES = [
+    (time_first, SPEECH),
     (by_hand, ONE_HOT),
     (by_hand_over_all, CLASSES),
     (picked_classes, CLASSES),
@@ -295,6 +307,7 @@ def dice_over_batch(logits, target):
 
 RIGHT = [
     (F.cross_entropy, CLASSES),
+    (lambda logits, *rest: F.ctc_loss(logits.log_softmax(2), *rest), SPEECH),
     (F.cross_entropy, PIXELS),
     (F.cosine_embedding_loss, (*VECTORS, torch.ones(N))),
     (info_nce, VECTORS),

@@ -39,6 +39,7 @@ def masked_loss(input, target, mask):
 - A mask that selects in some terms and not in others, such as the hole and the rest of an image.
 - A weighted mean that is divided by the number of items instead of by the sum of the weights, and
   a masked mean over all positions where the mask is no padding: both are in use.
+- A sum that is divided by an argument, such as `num_boxes`: the caller knows the number.
 - A divergence that is averaged where the other term of the loss is averaged, too.
 - Sums over the first axis where the source says that it is time (`T, B, C = x.shape`,
   `batch_first=False`).
@@ -58,7 +59,8 @@ from lossproof.checks.masked_positions import leftovers
 from lossproof.checks.report import Finding, Location, Severity
 from lossproof.checks.rules import RULES, Verdict
 from lossproof.checks.scaling import Scaling, scaling_of
-from lossproof.checks.terms import quotient, terms
+from lossproof.checks.terms import maker, quotient, terms
+from lossproof.checks.trace import Operation
 from lossproof.checks.variational import divergence_of, summed_beside
 from lossproof.checks.wording import source_of, wording
 
@@ -79,6 +81,8 @@ TIME_FIRST = re.compile(
     r"time_major|time_first|seq_first",
     re.I,
 )
+NUMBER = re.compile(r"(^|_)(num|n|count|norm\w*|factor|total|batch_?size|bsz?)(_|$)", re.I)
+"""Arguments with such names are the number to divide by, which the caller knows best."""
 BATCH_SIZES = ("batch_size", "batchsize", "batch", "bs", "bsz", "n_samples", "num_samples")
 
 
@@ -190,6 +194,8 @@ def _term_that(case: Examination, odd: Any) -> Location | None:
 def _growing(case: Examination, scaling: Scaling) -> Verdict:
     if _takes_option(case):
         return RULE.proved("a sum by its option: value and gradient grow with the batch")
+    if any(NUMBER.search(name) for name in case.subject.parameter_names):
+        return RULE.unproved("the number to divide by is an argument, and was not changed with it")
     found = _wrong_divisor(case, scaling)
     if found is None and _declares_sum(case):
         return RULE.proved("a declared sum: value and gradient grow with the batch")
@@ -233,13 +239,21 @@ Reason = tuple[str, str, "Location | None", "str | None"]
 def _wrong_divisor(case: Examination, scaling: Scaling) -> Reason | None:
     """A division by what is no number of samples."""
     size = scaling.batch.size
-    fixed = next((n for n in BATCH_SIZES if isinstance(case.subject.option(n), int)), None)
+    fixed = next((n for n in BATCH_SIZES if type(case.subject.option(n)) is int), None)
     if fixed is not None:
         return (
             f"it divides by the fixed `{fixed}`, not by the number of samples at hand",
             "fixed-batch-size",
             None,
             "divide by `len(input)`",
+        )
+    constant = _divided_by_constant_sum(case, scaling)
+    if constant is not None:
+        return (
+            "what it is divided by is a sum that has nothing to do with the samples at hand",
+            "constant-divisor",
+            constant,
+            "divide by the sum over the samples: `weight[target].sum()`",
         )
     divided = None if _has_time_first(case) else _divided_by_other_axis(case, size)
     if divided is None:
@@ -277,6 +291,22 @@ def _undeclared_sum(case: Examination) -> Reason | None:
     return None
 
 
+def _divided_by_constant_sum(case: Examination, scaling: Scaling) -> Location | None:
+    """A division by, say, the sum of all class weights, where that of the samples' was meant."""
+    batched = {i for i, axis in enumerate(scaling.batch.axes) if axis is not None}
+    for operation in reversed(case.trace.operations):
+        parts = quotient(operation)
+        if parts is None or not operation.inputs & set(case.inputs.differentiable):
+            continue
+        made = maker(case.trace, parts[1])
+        if made is None or made.name != "sum" or made.inputs & batched:
+            continue
+        whole = made.args[0] if made.args else None
+        if isinstance(whole, Tensor) and whole.numel() > 1 == parts[1].numel():
+            return operation.site.location
+    return None
+
+
 def _divided_by_other_axis(case: Examination, size: int) -> tuple[int, Location | None] | None:
     shapes = [case.inputs.values[i].shape for i in case.inputs.differentiable]
     others = {int(n) for shape in shapes for n in shape[1:] if n not in (1, size)}
@@ -295,12 +325,20 @@ def _mean_inside(case: Examination) -> Location | None:
     wanted = set(case.inputs.differentiable)
     for operation in case.trace.operations:
         if operation.inside is None and operation.inputs & wanted:
-            if operation.name == "mean" or _is_mean_loss(operation):
+            if _reduces(operation) or _is_mean_loss(operation):
                 return operation.site.location
     return None
 
 
-def _is_mean_loss(operation: Any) -> bool:
+def _reduces(operation: Operation) -> bool:
+    """Whether it is a mean that takes an axis away: with `keepdim` it is there to be subtracted."""
+    operand = operation.args[0] if operation.args else None
+    if operation.name != "mean" or not isinstance(operand, Tensor):
+        return False
+    return isinstance(operation.out, Tensor) and operation.out.dim() < operand.dim()
+
+
+def _is_mean_loss(operation: Operation) -> bool:
     named = operation.name.endswith("_loss") or operation.name in (
         "cross_entropy",
         "binary_cross_entropy",

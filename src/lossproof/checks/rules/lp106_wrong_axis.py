@@ -199,6 +199,8 @@ def _read_along(operation: Operation) -> tuple[Tensor, int] | None:
         return None
     if operation.name in ("nll_loss", "nll_loss2d"):
         return first, min(1, first.dim() - 1)
+    if operation.name == "ctc_loss":
+        return first, first.dim() - 1
     if operation.name == "gather" and len(operation.args) > 1:
         dim = operation.args[1]
         return (first, dim % first.dim()) if isinstance(dim, int) else None
