@@ -78,6 +78,52 @@ def test_a_similarity_of_labels_returned_as_a_loss(loss, found, silent):
     silent("LP107", lambda p, target: 1 - loss(p, target), UNIT, BINARY)
 
 
+def dice_without_two(p, target):
+    return 1 - ((p * target).sum() + 1e-5) / (p.sum() + target.sum() + 1e-5)
+
+
+def iou_counted_twice(p, target):
+    return 1 - (p * target).sum() / (p + target).sum()
+
+
+def soft_dice_of_logits(logits, target):
+    p, mask = logits.softmax(1), F.one_hot(target, 5)
+    return 1 - (p * mask).sum() / (p.sum() + mask.sum())
+
+
+def test_a_perfect_overlap_that_costs(found, silent):
+    for loss in (dice_without_two, iou_counted_twice):
+        (finding,) = found("LP107", loss, UNIT, BINARY)
+        assert finding.cause == "perfect-overlap-costs"
+        assert finding.evidence["perfect_overlap"] == pytest.approx(0.5, abs=1e-3)
+    assert found("LP107", dice_without_two, UNIT, "bool[4,6]")
+    (finding,) = found("LP107", soft_dice_of_logits, LOGITS, CLASSES)
+    assert finding.cause == "perfect-overlap-costs"
+
+
+def dice_with_smoothing(p, target):
+    return 1 - (2 * (p * target).sum() + 1) / (p.sum() + target.sum() + 1)
+
+
+def log_dice(p, target):
+    return -torch.log((2 * (p * target).sum() + 1) / (p.sum() + target.sum() + 1))
+
+
+def negative_iou(p, target):
+    return -iou(p, target)
+
+
+def dice_and_cross_entropy(p, target):
+    return dice_with_smoothing(p, target) + F.binary_cross_entropy(p, target)
+
+
+@pytest.mark.parametrize(
+    "loss", [dice_with_smoothing, log_dice, negative_iou, dice_and_cross_entropy]
+)
+def test_overlap_losses(loss, silent):
+    silent("LP107", loss, UNIT, BINARY)
+
+
 def one_term_of_the_wrong_sign(p, target):
     return -(target * p.log() - (1 - target) * (1 - p).log()).mean()
 

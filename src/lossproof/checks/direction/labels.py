@@ -38,6 +38,26 @@ def is_scored(comparison: Comparison) -> bool:
     return _class_axis(comparison) is not None or _is_labelled(comparison)
 
 
+def right_entries(comparison: Comparison, target: Tensor | None = None) -> Tensor | None:
+    """1 for the entries that the labels ask for, 0 for the others, in the prediction's shape."""
+    target = comparison.target if target is None else target
+    axis = _class_axis(comparison)
+    if axis is not None:
+        index = target.clamp(min=0).long().unsqueeze(axis)
+        return torch.zeros_like(comparison.prediction).scatter_(axis, index, 1.0)
+    if _is_labelled(comparison):
+        return (target > 0).double().reshape(comparison.prediction.shape)
+    return None
+
+
+def other_labels(comparison: Comparison) -> Tensor:
+    """Labels that are right nowhere: the next class, or the opposite label."""
+    axis, target = _class_axis(comparison), comparison.target
+    if axis is not None:
+        return (target + 1) % comparison.prediction.shape[axis]
+    return ~target if target.dtype is torch.bool else target.max() + target.min() - target
+
+
 def _class_axis(comparison: Comparison) -> int | None:
     """The axis along which the prediction holds one score per class of a whole-number target."""
     prediction, target = comparison.prediction, comparison.target
@@ -53,8 +73,8 @@ def _class_axis(comparison: Comparison) -> int | None:
 
 def _classes(comparison: Comparison, axis: int) -> Iterator[Fault]:
     counted = (comparison.target >= 0).unsqueeze(axis)
-    index = comparison.target.clamp(min=0).long().unsqueeze(axis)
-    right = torch.zeros_like(comparison.prediction).scatter_(axis, index, 1.0)
+    right = right_entries(comparison)
+    assert right is not None
     wanted = right * counted
     if all(_all_upward(point, wanted) for point in comparison.starts) and comparison.starts:
         values = _path(comparison, comparison.starts[0].prediction, right, wanted)

@@ -5,6 +5,7 @@ Walks from random predictions toward better ones and looks at value and gradient
 follows from the names, types and values of the arguments:
 
 - scores, logits or probabilities for labels: the label's own entry upward, the others downward;
+  a loss named after an overlap (Dice, IoU, Tversky) is 0 or -1 at the mask itself;
 - an estimate of numbers: the target itself (or its logarithm, logit, softmax: convicted only if the
   loss is worse for all of them); a loss of the difference must be lowest where there is none, and
   its branches must meet;
@@ -58,6 +59,7 @@ from lossproof.checks.direction.embeddings import (
 from lossproof.checks.direction.estimates import better_estimates_cost_more, is_estimate
 from lossproof.checks.direction.labels import better_scores_cost_more, is_scored
 from lossproof.checks.direction.latents import latent_of, prior_is_no_minimum
+from lossproof.checks.direction.overlaps import perfect_overlap_costs
 from lossproof.checks.direction.survival import partial_likelihood_is_wrong
 from lossproof.checks.rules import RULES, Verdict
 
@@ -102,6 +104,7 @@ def _faults(call: Call, comparison: Comparison | None) -> Iterator[Fault]:
         yield from pairwise(call)
     if comparison is not None and not call.case.subject.state.parameters():
         yield from better_scores_cost_more(comparison)
+        yield from perfect_overlap_costs(comparison)
         yield from better_estimates_cost_more(comparison)
         yield from branches_do_not_meet(comparison)
         yield from classes_apart_cost_more(comparison)
