@@ -41,9 +41,10 @@ class MyMSE(nn.Module):
 ## Not reported
 A mean that divides by something else than the number of items (the sum of the weights, the samples,
 the items that count). A loss that has one item only, where all reductions agree. An option whose
-documentation says that it has no effect. A value that the loss refuses with an error of its own,
-and one that it never names: a loss for `"mean"` and `"sum"` alone need not know `"none"`, unless
-that is what it was made with.
+documentation says that it has no effect, and one inherited with the constructor of a class whose
+`forward` is replaced. A value that the loss refuses with an error of its own, and one that it never
+names: a loss for `"mean"` and `"sum"` alone need not know `"none"`, unless that is what it was made
+with.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ import itertools
 import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
+
+import torch
 
 from lossproof.checks.inner_losses import inner_losses
 from lossproof.checks.reduction import (
@@ -89,6 +92,9 @@ def _examine(case: Examination) -> Iterable[Verdict]:
     option = option_of(case)
     if option is None:
         yield RULE.not_applicable("the loss has no `reduction` option that can be varied")
+        return
+    if case.base.value is not None and not bool(torch.isfinite(case.base.value.detach()).all()):
+        yield RULE.unproved("the loss is not finite at the given inputs")
         return
     results = results_of(case, option)
     if len(results.given) < 2:
