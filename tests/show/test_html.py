@@ -119,9 +119,10 @@ def test_several_reports_have_an_index(place):
     assert set(links) <= {f"#{name}" for name in page.values("id")}
 
 
-def test_no_report_is_refused():
-    with pytest.raises(ValueError, match="at least one report"):
-        render([])
+def test_no_report_is_a_page_that_says_so():
+    page = Page(render([]))
+    assert "0 losses" in page.text and "no loss was found" in page.text
+    assert not page.tags("nav", "article")
 
 
 # ---------------------------------------------------------------------------- how it is made
@@ -323,3 +324,8 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
         full_report().to_html(path)
     assert path.read_text() == "the last one"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        full_report().to_html(tmp_path / "nowhere" / "report.html")

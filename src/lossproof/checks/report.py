@@ -201,16 +201,9 @@ class Report:
             ...     report.to_html(folder + "/report.html").read_text()[:15]
             '<!doctype html>'
         """
-        from lossproof.show.html import render
+        from lossproof.show.html import write
 
-        target = Path(path)
-        part = target.with_name(f"{target.name}.{os.getpid()}.part")
-        try:
-            part.write_text(render([self]), encoding="utf-8")
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
-        return target
+        return write([self], Path(path))
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""

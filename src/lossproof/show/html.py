@@ -11,9 +11,11 @@ import base64
 import functools
 import hashlib
 import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -42,17 +44,12 @@ def render(reports: Sequence[Report]) -> str:
     Args:
         reports: what to show. Their charts are measured now where they were not before.
 
-    Raises:
-        ValueError: there is no report.
-
     Example:
         >>> from lossproof.checks.report import Report
         >>> page = render([Report("my_loss", None, (), (), (), 0, 0.1)])
-        >>> "<h1>my_loss</h1>" in page
+        >>> "<title>my_loss: undecided" in page
         True
     """
-    if not reports:
-        raise ValueError("`reports` must hold at least one report, got none")
     template = environment()
     script = template.loader_source("copy.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -64,6 +61,17 @@ def render(reports: Sequence[Report]) -> str:
         digest=digest,
         version=lossproof.__version__,
     )
+
+
+def write(reports: Sequence[Report], path: Path) -> Path:
+    """Write the page to a file, which is replaced whole or not at all; give back its path."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(render(reports), encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
 
 
 # ---------------------------------------------------------------------------- templates
@@ -173,10 +181,12 @@ def counts(report: Report) -> str:
 
 
 def _summary(reports: Sequence[Report]) -> str:
-    """Several reports in a sentence."""
+    """Several reports, or none, in a sentence."""
     said = [verdict(report).word for report in reports]
     order = ("Wrong", "Doubtful", "Slow", "Undecided", "Not checked", "Nothing found")
-    return ", ".join(f"{said.count(word)} {word.lower()}" for word in order if word in said)
+    return ", ".join(f"{said.count(word)} {word.lower()}" for word in order if word in said) or (
+        "no loss was found"
+    )
 
 
 def _counted(count: int, noun: str) -> str:
