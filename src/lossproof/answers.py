@@ -127,10 +127,10 @@ def _write_html(reports: Sequence[Report], file: Path | None) -> None:
     if file is None:
         return
     from lossproof.errors import UsageError
-    from lossproof.show.html import render
+    from lossproof.show.html import write
 
     try:
-        file.write_text(render(reports), encoding="utf-8")
+        write(reports, file)
     except OSError as error:
         raise UsageError(f"`{file}` cannot be written: {error.strerror}") from error
 
