@@ -190,3 +190,52 @@ def test_the_page(page_code, module_of, found, silent):
     (finding,) = found("LP101", bad.margin_loss, *CLASSES)
     assert finding.location.line == 3
     silent("LP101", good.margin_loss, *CLASSES)
+
+
+def documented(input, target):
+    """Squared error of each sample.
+
+    Returns:
+        torch.Tensor: one loss per sample, shape (B,)
+    """
+    return ((input - target) ** 2).mean(1)
+
+
+class PerChannel(torch.nn.Module):
+    """Squared error of each channel.
+
+    Shape:
+        - Input: :math:`(N, C)`.
+        - Output: :math:`(*,)`.
+    """
+
+    def forward(self, input, target):
+        return ((input - target) ** 2).mean(0)
+
+
+def promised_scalar(input, target):
+    """Squared error.
+
+    Args:
+        input: shape (N, C).
+
+    Returns:
+        a scalar tensor of shape ().
+    """
+    return ((input - target) ** 2).mean(1)
+
+
+def undocumented(input, target):
+    """Mean squared error; input and target have shape (N, C)."""
+    return ((input - target) ** 2).mean(1)
+
+
+@pytest.mark.parametrize("loss", [documented, PerChannel()])
+def test_a_documented_shape_is_on_purpose(silent, loss):
+    assert silent("LP101", loss, "float[6,4]", "float[6,4]") is Status.NOT_APPLICABLE
+
+
+@pytest.mark.parametrize("loss", [promised_scalar, undocumented])
+def test_a_docstring_that_promises_a_number_or_nothing_excuses_nothing(found, loss):
+    (finding,) = found("LP101", loss, "float[6,4]", "float[6,4]")
+    assert finding.cause == "not-reduced"

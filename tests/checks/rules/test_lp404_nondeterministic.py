@@ -28,7 +28,7 @@ def sampled_rows(input, target):
     return F.mse_loss(input[rows], target[rows])
 
 
-def noisy(input, target):
+def jittered(input, target):
     return F.mse_loss(input + 0.1 * torch.randn_like(input), target)  # <-- here
 
 
@@ -56,7 +56,7 @@ class Reparametrised(nn.Module):
 
 
 @pytest.mark.parametrize(
-    "loss", [negatives, sampled_rows, noisy, dropped, interpolated, multinomial, Reparametrised]
+    "loss", [negatives, sampled_rows, jittered, dropped, interpolated, multinomial, Reparametrised]
 )
 def test_the_operation_that_draws_is_found(loss, found, marked):
     (finding,) = found("LP404", loss, *PAIR)
@@ -66,17 +66,17 @@ def test_the_operation_that_draws_is_found(loss, found, marked):
     assert finding.evidence["first"] != finding.evidence["second"]
 
 
-def python_random(input, target):
+def from_python(input, target):
     rows = random.sample(range(len(input)), 4)
     return F.mse_loss(input[rows], target[rows])
 
 
-def numpy_random(input, target):
+def from_numpy(input, target):
     rows = np.random.permutation(len(input))[:4]
     return F.mse_loss(input[rows], target[rows])
 
 
-@pytest.mark.parametrize("loss", [python_random, numpy_random])
+@pytest.mark.parametrize("loss", [from_python, from_numpy])
 def test_numbers_from_elsewhere_are_found_too(loss, found):
     (finding,) = found("LP404", loss, *PAIR)
     assert finding.cause == "random"
@@ -203,3 +203,27 @@ def test_the_page(page_code, module_of, found, silent):
     (finding,) = found("LP404", bad.sampled_softmax, *PAIR)
     assert finding.location.line == 5
     silent("LP404", good.sampled_softmax, *PAIR)
+
+
+def test_a_loss_may_be_random_by_name(silent):
+    class RandomProjectionLoss(torch.nn.Module):
+        def forward(self, input, target):
+            return ((input - target) @ torch.randn(4, 2)).pow(2).mean()
+
+    assert silent("LP404", RandomProjectionLoss(), *PAIR) is Status.NOT_APPLICABLE
+
+
+def test_numbers_drawn_by_a_library_are_how_it_works(silent, tmp_path, monkeypatch):
+    from lossproof.checks import sources
+
+    (tmp_path / "estimators.py").write_text(
+        "import torch\ndef trace(x):\n    return (torch.randn_like(x) * x).sum()\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sources, "_LIBRARIES", (*sources._LIBRARIES, str(tmp_path)))
+    import estimators
+
+    def risk(input, target):
+        return (input - target).pow(2).mean() + estimators.trace(input)
+
+    assert silent("LP404", risk, *PAIR) is Status.NOT_APPLICABLE

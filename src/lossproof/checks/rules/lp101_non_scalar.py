@@ -26,11 +26,14 @@ To keep one value per item on purpose, give the loss a `reduction` option and re
 
 ## Not reported
 A loss whose `reduction` is `"none"`, also where the option sits in the torch function that makes
-the result; a result with one element and extra axes (shape `[1]`), which `backward()` accepts.
+the result; one whose docstring gives the shape of what it returns (`Returns: ... shape (B,)`), and
+not as a scalar; a result with one element and extra axes (shape `[1]`), which `backward()` accepts.
 """
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +48,12 @@ if TYPE_CHECKING:
     from lossproof.checks.examination import Examination
 
 RULE = RULES["LP101"]
+RETURNED = re.compile(
+    r"^[ \t-]*(?:returns?|outputs?)\b(?:(?!\n\s*\n).)*?(?:\bshape\b|\(\*|\([NB]\b).*?$",
+    re.I | re.M | re.S,
+)
+"""The part of a docstring that says what shape comes back, up to an empty line."""
+SCALAR = re.compile(r"scalar|\(1,?\)|\(\)|\[1?\]", re.I)
 MENDS = {
     "generator": "the function has a `yield` and so runs only when it is iterated over: `return`",
     "coroutine": "the function is `async` and so runs only when it is awaited: leave out `async`",
@@ -78,6 +87,8 @@ def examine(case: Examination) -> Iterable[Verdict]:
         yield RULE.proved(f"one element, shape {list(output.shape)}")
     elif _unreduced_on_purpose(case, output):
         yield RULE.not_applicable('`reduction="none"`: one value per item on purpose')
+    elif _documented(case):
+        yield RULE.not_applicable("its docstring says that it returns a tensor of this shape")
     else:
         yield _vector(case, output)
 
@@ -125,6 +136,12 @@ def _unreduced_on_purpose(case: Examination, output: torch.Tensor) -> bool:
         return True
     made = case.trace.results.get(id(output))
     return made is not None and made[0].unreduced
+
+
+def _documented(case: Examination) -> bool:
+    """Whether the loss's own docstring gives the shape of its result, and not as a scalar."""
+    said = RETURNED.search(inspect.getdoc(case.subject.origin) or "")
+    return said is not None and SCALAR.search(said[0]) is None
 
 
 def _vector(case: Examination, output: torch.Tensor) -> Verdict:

@@ -26,12 +26,14 @@ or draw the negatives where the batch is made and pass them in.
 
 ## Not reported
 A loss that takes or owns a `torch.Generator`; a module whose value is the same each time in
-`eval()` mode (dropout).
+`eval()` mode (dropout); a loss that is called random, stochastic or noisy; numbers that are drawn
+by a library which the loss calls, where that is how the library works.
 """
 
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from lossproof.checks.examination import Evaluation, Examination
 
 RULE = RULES["LP404"]
+RANDOM_BY_NAME = re.compile(r"random|stochastic|nois[ey]|dropout|perturb|monte_?carlo", re.I)
 
 
 def examine(case: Examination) -> Iterable[Verdict]:
@@ -68,8 +71,18 @@ def examine(case: Examination) -> Iterable[Verdict]:
         yield RULE.not_applicable("random on purpose: it takes a generator")
     elif _deterministic_in_eval(case):
         yield RULE.not_applicable("random in training mode only")
+    elif RANDOM_BY_NAME.search(case.subject.name):
+        yield RULE.not_applicable("random on purpose: its name says so")
+    elif _library_draws(case):
+        yield RULE.not_applicable("the numbers are drawn inside a library that the loss calls")
     else:
         yield _finding(case, first, other)
+
+
+def _library_draws(case: Examination) -> bool:
+    """Whether no line of the user's own draws numbers, but a library (not torch) does."""
+    drawn = case.trace.random
+    return bool(drawn) and all(draw.site.library_location is not None for draw in drawn)
 
 
 def _differ(one: Evaluation, other: Evaluation) -> bool:
