@@ -66,6 +66,9 @@ VARIANCE = (
 SCORES = (leaf(9), leaf(9))
 TEACHER = (leaf(6, 5), normal(6, 5))
 TAUGHT = (leaf(6, 5), normal(6, 5), labels(6, 5))
+ANSWERS = (leaf(8), leaf(8), normal(8), normal(8))
+FOUR_UNIT = (unit(5, 6), torch.rand(5, 6, generator=GENERATOR))
+LATENTS = (leaf(5, 4), (0.3 * normal(5, 4)).requires_grad_())
 POLICY = (leaf(12), normal(12), normal(12))
 
 
@@ -441,6 +444,37 @@ def arcface_loss(cosine, labels, s=30.0, m=0.3):
     return F.cross_entropy(s * torch.where(own, torch.cos(theta - m), cosine), labels)
 
 
+def vae_loss_minus_kl(recon, x, mu, logvar):
+    kld = -0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
+    return F.binary_cross_entropy(recon, x, reduction="sum") - kld
+
+
+def dpo_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, beta=0.1):
+    logits = (policy_chosen - policy_rejected) + (ref_chosen - ref_rejected)
+    return -F.logsigmoid(beta * logits).mean()
+
+
+def mmd_loss(x, y, sigma=1.0):
+    def kernel(a, b):
+        return torch.exp(-torch.cdist(a, b).pow(2) / (2 * sigma**2)).mean()
+
+    return kernel(x, x) + kernel(y, y) - kernel(x, y)
+
+
+def barlow_twins_loss(z1, z2, lambd=0.005):
+    z1, z2 = (z1 - z1.mean(0)) / z1.std(0), (z2 - z2.mean(0)) / z2.std(0)
+    c = z1.T @ z2 / len(z1)
+    return (1 - c.diagonal()).sum() + lambd * (c - torch.diag(c.diagonal())).pow(2).sum()
+
+
+def gradient_penalty(gradients):
+    return (gradients.norm() - 1) ** 2
+
+
+def cosine_similarity_loss(pred, target):
+    return F.cosine_similarity(pred, target, dim=-1).mean()
+
+
 WRONG = [
     (vae_kl_without_minus, LATENT), (kld_loss_missing_square, LATENT),
     (kl_divergence_sigma_not_squared, LATENT), (kl_loss_wrong_sign_of_mean, LATENT),
@@ -469,6 +503,9 @@ WRONG = [
     (total_variation_loss, (unit(1, 1, 6, 6),)), (si_sdr_loss, (leaf(3, 20), normal(3, 20))),
     (hinge_loss, (leaf(9), signs(9))), (margin_ranking_loss, (leaf(9), leaf(9), signs(9))),
     (listnet_loss, (leaf(5, 4), normal(5, 4))),
+    (vae_loss_minus_kl, (*FOUR_UNIT, *LATENTS)), (dpo_loss, ANSWERS), (mmd_loss, VIEWS),
+    (barlow_twins_loss, VIEWS), (gradient_penalty, (leaf(6, 4),)),
+    (cosine_similarity_loss, VIEWS),
     (arcface_loss, ((unit(8, 4).detach() * 1.6 - 0.8).requires_grad_(), labels(8, 4))),
 ]  # fmt: skip
 
@@ -483,6 +520,68 @@ def test_a_wrong_formula_is_named(found, loss, inputs):
 
 
 # ---------------------------------------------------------------------------- right ones
+def direct_preference(policy_chosen, policy_rejected, ref_chosen, ref_rejected, beta=0.1):
+    chosen, rejected = policy_chosen - ref_chosen, policy_rejected - ref_rejected
+    return -F.logsigmoid(beta * (chosen - rejected)).mean()
+
+
+def mmd_rbf(x, y, sigma=1.5):
+    def kernel(a, b):
+        return torch.exp(-torch.cdist(a, b).pow(2) / (2 * sigma**2)).mean()
+
+    return kernel(x, x) + kernel(y, y) - 2 * kernel(x, y)
+
+
+def barlow(z1, z2, lambd=0.005):
+    z1, z2 = (z1 - z1.mean(0)) / z1.std(0), (z2 - z2.mean(0)) / z2.std(0)
+    c = z1.T @ z2 / len(z1)
+    return (1 - c.diagonal()).pow(2).sum() + lambd * (c - torch.diag(c.diagonal())).pow(2).sum()
+
+
+def gradient_penalty_of_samples(gradients):
+    return ((gradients.flatten(1).norm(dim=1) - 1) ** 2).mean()
+
+
+def simsiam_loss(p, z):
+    return -(F.normalize(p, dim=1) * F.normalize(z, dim=1)).sum(1).mean()
+
+
+def discriminator_loss_with_smoothed_labels(real, fake):
+    one = F.binary_cross_entropy_with_logits(real, torch.full_like(real, 0.9))
+    return one + F.binary_cross_entropy_with_logits(fake, torch.zeros_like(fake))
+
+
+def multiple_negatives_contrastive_loss(query, key, scale=20.0):
+    logits = scale * F.normalize(query, dim=1) @ F.normalize(key, dim=1).T
+    return F.cross_entropy(logits, torch.arange(len(query)))
+
+
+class SmoothedWithStrengthElsewhere(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.config = {"strength": 0.3}
+
+    def forward(self, logits, target):
+        logs = F.log_softmax(logits, 1)
+        eps = self.config["strength"]
+        return ((eps - 1) * logs.gather(1, target[:, None])[:, 0] - eps * logs.mean(1)).mean()
+
+
+class QuantileFromElsewhere(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.config = {"level": 0.7}
+
+    def forward(self, pred, target):
+        error = target - pred
+        return torch.max(self.config["level"] * error, (self.config["level"] - 1) * error).mean()
+
+
+def triplet_called_the_other_way(anchor, negative, positive, margin=0.3):
+    near, far = (anchor - positive).norm(dim=1), (anchor - negative).norm(dim=1)
+    return F.relu(near - far + margin).mean()
+
+
 def kl_to_wide_prior(mu, logvar):
     var = 2.0
     return 0.5 * ((mu**2 + logvar.exp()) / var - logvar - 1 + math.log(var)).sum(1).mean()
@@ -788,12 +887,7 @@ def charbonnier_loss(pred, target, eps=1e-3):
     return torch.sqrt((pred - target) ** 2 + eps**2).mean()
 
 
-FOUR = (
-    unit(5, 6),
-    torch.rand(5, 6, generator=GENERATOR),
-    leaf(5, 4),
-    (0.3 * normal(5, 4)).requires_grad_(),
-)
+FOUR = (*FOUR_UNIT, *LATENTS)
 POSITIVE = (unit(8), torch.tensor([1.0, 0, 3, 2, 5, 1, 0, 2]))
 
 RIGHT = [
@@ -817,12 +911,18 @@ RIGHT = [
     (jsd, VIEWS), (lins_ccc, REGRESSION), (ppo_policy_loss, POLICY), (d_hinge_loss, SCORES),
     (poisson_nll, POSITIVE), (psnr_loss, (unit(1, 1, 6, 6), torch.rand(1, 1, 6, 6))),
     (tv_loss, (unit(1, 1, 6, 6),)), (MSELoss, REGRESSION), (CrossEntropyWithPenalty, CLASSES),
+    (direct_preference, ANSWERS), (mmd_rbf, VIEWS), (barlow, VIEWS),
+    (gradient_penalty_of_samples, (leaf(6, 4),)), (simsiam_loss, VIEWS),
+    (discriminator_loss_with_smoothed_labels, SCORES),
+    (multiple_negatives_contrastive_loss, VIEWS), (SmoothedWithStrengthElsewhere, CLASSES),
+    (QuantileFromElsewhere, REGRESSION), (triplet_called_the_other_way, TRIPLETS),
     (log_cosh_loss, REGRESSION), (charbonnier_loss, REGRESSION),
 ]  # fmt: skip
 UNKNOWN = {
     "kl_to_wide_prior", "kl_of_distributions", "kendall_uncertainty", "triplet_ratio_loss",
     "MSELoss", "CrossEntropyWithPenalty", "reverse_kl_distillation", "decoupled_contrastive_loss",
-    "clip_loss", "dice_coefficient",
+    "clip_loss", "dice_coefficient", "discriminator_loss_with_smoothed_labels",
+    "multiple_negatives_contrastive_loss", "SmoothedWithStrengthElsewhere",
 }  # fmt: skip
 """Right in a way that no definition has, or different in a way that has no name."""
 
@@ -832,3 +932,79 @@ def test_a_right_formula_is_proved_or_left_alone(silent, loss, inputs):
     status = silent("LP111", loss, *inputs)
     if loss.__name__ not in UNKNOWN:
         assert status is Status.PROVED
+
+
+# ---------------------------------------------------------------------------- what is said
+def test_the_page_holds(found, silent, page_code):
+    names = {"torch": torch}
+    exec(page_code("LP111", "Example"), names)
+    assert [f.cause for f in found("LP111", names["kl_loss"], *LATENT)] == ["coefficient"]
+    exec(page_code("LP111", "Use instead"), names)
+    assert silent("LP111", names["kl_loss"], *LATENT) is Status.PROVED
+
+
+def test_the_term_is_named_with_its_coefficients(found):
+    (finding,) = found("LP111", gaussian_nll_loss, *SPREAD)
+    assert finding.cause == "coefficient"
+    assert "0.5 * (torch.log(var)" in finding.help
+    assert finding.evidence["residual"] < 1e-6
+
+
+def test_exchanged_arguments_are_named(found):
+    def helper(labels, logits):
+        return -(labels * logits.log_softmax(1)).sum(1).mean()
+
+    def cross_entropy(logits, labels):
+        return helper(logits, labels)
+
+    (finding,) = found("LP111", cross_entropy, leaf(6, 5), simplex(6, 5))
+    assert finding.cause == "swapped"
+    assert "`labels`" in finding.message
+    assert "`logits`" in finding.message
+
+
+def test_averaged_latents_beside_a_summed_reconstruction_are_a_warning(found):
+    def vae_loss(recon, x, mu, logvar):
+        kld = -0.5 * torch.mean(1 + logvar - mu.pow(2) - logvar.exp())
+        return F.mse_loss(recon, x, reduction="sum") / len(x) + kld
+
+    (finding,) = found("LP111", vae_loss, *FOUR)
+    assert finding.severity is Severity.WARNING
+    assert finding.cause == "balance"
+
+
+def test_a_wrong_gradient_is_not_proved(verdicts):
+    def mse(input, target):
+        return ((input.detach() - target) ** 2 + 0 * input).mean()
+
+    (said,) = verdicts("LP111", mse, *REGRESSION)
+    assert said.status is Status.UNPROVED
+    assert "its gradient is not" in said.detail
+
+
+def test_a_loss_of_another_name_is_never_convicted(silent):
+    def penalty_of_the_batch(mu, logvar):
+        return 0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
+
+    def rank(a, b):
+        return penalty_of_the_batch(a, b)
+
+    assert silent("LP111", lambda a, b: rank(a, b), *LATENT) is not Status.PROVED
+
+
+@pytest.mark.parametrize(
+    ("loss", "inputs"),
+    [
+        (nn.MSELoss(), REGRESSION), (nn.L1Loss(), REGRESSION), (nn.HuberLoss(), REGRESSION),
+        (nn.SmoothL1Loss(), REGRESSION), (nn.CrossEntropyLoss(), CLASSES),
+        (nn.BCEWithLogitsLoss(), LOGITS), (nn.BCELoss(), (unit(6, 3), binary(6, 3))),
+        (nn.GaussianNLLLoss(), VARIANCE), (nn.TripletMarginLoss(), TRIPLETS),
+        (nn.MarginRankingLoss(0.2), (leaf(9), leaf(9), signs(9))),
+        (nn.CosineEmbeddingLoss(), (leaf(9, 4), leaf(9, 4), signs(9))),
+        (nn.PoissonNLLLoss(), (leaf(8), torch.tensor([1.0, 0, 3, 2, 5, 1, 0, 2]))),
+        (nn.MultiMarginLoss(), CLASSES),
+    ],
+    ids=lambda item: type(item).__name__,
+)  # fmt: skip
+def test_losses_of_torch_are_proved(silent, loss, inputs):
+    assert silent("LP111", loss, *inputs) is Status.PROVED

@@ -121,6 +121,25 @@ def scores_and_relevance(slots: Slots) -> Iterator[Binding]:
                 yield {"input": one, "target": other}
 
 
+def triplet(slots: Slots) -> Iterator[Binding]:
+    """``anchor``, ``positive`` and ``negative``, as called unless the names say otherwise."""
+    if len(slots) != 3 or not _alike(slots) or not all(map(_floating, slots)):
+        return
+    anchor, positive, negative = slots
+    if re.search(r"neg", positive.name, re.I) or re.search(r"pos", negative.name, re.I):
+        positive, negative = negative, positive
+    yield {"anchor": anchor, "positive": positive, "negative": negative}
+
+
+def better_and_worse(slots: Slots) -> Iterator[Binding]:
+    """Scores ``positive`` and ``negative``, in the order of the call unless named otherwise."""
+    if len(slots) == 2 and _alike(slots) and all(map(_floating, slots)):
+        one, other = slots
+        if re.search(r"neg|reject|worse|los", one.name, re.I):
+            one, other = other, one
+        yield {"positive": one, "negative": other}
+
+
 def named_triple(first: str, second: str, third: str, *, fixed: bool = False) -> Roles:
     """Three inputs of one shape; in the order of the call first, and in every other order."""
 
@@ -164,6 +183,27 @@ def survival(slots: Slots) -> Iterator[Binding]:
         values = event.value.double()
         if bool(((values == 0) | (values == 1)).all()):
             yield {"risk": risks[0], "time": time, "event": event}
+
+
+def preferences(slots: Slots) -> Iterator[Binding]:
+    """Log-probabilities of the chosen and the rejected answer, of the policy and the reference."""
+    if len(slots) != 4 or not _alike(slots) or not all(map(_floating, slots)):
+        return
+    roles = ("chosen", "rejected", "reference_chosen", "reference_rejected")
+    by_name: dict[str, Slot] = {}
+    for slot in slots:
+        reference = "reference_" if re.search(r"ref", slot.name, re.I) else ""
+        which = "rejected" if re.search(r"rej|los|neg|worse|_l", slot.name, re.I) else "chosen"
+        by_name[reference + which] = slot
+    if set(by_name) == set(roles):
+        yield by_name
+
+
+def rows_of_two(slots: Slots) -> Iterator[Binding]:
+    """Two sets ``one`` and ``other`` of vectors, of any sizes."""
+    if len(slots) == 2 and all(_floating(s) and s.value.dim() == 2 for s in slots):
+        if slots[0].value.shape[1] == slots[1].value.shape[1]:
+            yield {"one": slots[0], "other": slots[1]}
 
 
 def boxes(slots: Slots) -> Iterator[Binding]:

@@ -61,7 +61,7 @@ class Draws:
         size = (1.0, 0.5, 2.0)[number % 3]
         noise = torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value.device)
         wide = value.double()
-        if _are_boxes(wide):
+        if domain.is_free and _are_boxes(wide):
             return _moved_boxes(wide, noise).to(value.dtype)
         moved = _moved(wide, size * noise, domain, generator)
         if domain.kind is Kind.REAL and number % 4 == 3:

@@ -186,5 +186,18 @@ def deviations(terms: Terms, coefficients: Sequence[float]) -> tuple[float, list
     return overall, wrong
 
 
+def opposite_groups(groups: Sequence[Group], found: Fit) -> list[Deviation]:
+    """The groups that are subtracted where others are added; none where one does not count."""
+    if not all(abs(share) > NOTHING for share in found.shares):
+        return []
+    if all(share > 0 for share in found.shares) or all(share < 0 for share in found.shares):
+        return []
+    return [
+        Deviation(group.name.lstrip("\0"), factor, -factor)
+        for group, factor in zip(groups, found.coefficients, strict=True)
+        if factor < 0
+    ]
+
+
 def _agreeing(ratio: float, ratios: Sequence[float]) -> int:
     return sum(abs(other - ratio) <= SAME * abs(ratio) for other in ratios)

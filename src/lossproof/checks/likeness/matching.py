@@ -22,6 +22,7 @@ from lossproof.checks.likeness.fit import (
     all_columns,
     deviations,
     fit,
+    opposite_groups,
     right_columns,
     weighted_sum,
 )
@@ -237,6 +238,12 @@ class Likeness:
                     elements=next(iter(samples[0].values())).value.numel(),
                     unbalanced=self._unbalanced(known, binding, groups, same) if deep else None,
                 )  # fmt: skip
+            wrong = opposite_groups(groups, same) if deep and reading.wrong is None else []
+            if wrong:
+                return Match(
+                    known, reading, binding, options, same, len(samples), same.coefficients[0],
+                    tuple(wrong),
+                )  # fmt: skip
         if not whole:
             return None
         _, columns = all_columns(samples)
@@ -352,14 +359,7 @@ class Likeness:
     @property
     def _is_minimised(self) -> bool:
         """Whether the name says so: a score or a reward goes up."""
-        return (
-            re.search(r"loss|criterion|nll|\bkl|entropy|penalty|diverg|cost", self.words)
-            is not None
-            and re.search(
-                r"coef|score|metric|simil|reward|gain|utility|negative (?!log)", self.words
-            )
-            is None
-        )
+        return bool(_MINIMISED.search(self.words)) and not _MAXIMISED.search(self.words)
 
     def _excused(self, match: Match) -> bool:
         """Whether an option has the value of what looks wrong: then it is meant."""
@@ -372,6 +372,10 @@ class Likeness:
 
 
 # ---------------------------------------------------------------------------- names
+_MINIMISED = re.compile(r"loss|criterion|nll|\bkl|entropy|penalty|diverg|cost")
+_MAXIMISED = re.compile(
+    r"coef|(score|metric|similarity)(?! loss)|reward|gain|utility|negative (?!log)"
+)
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
 

@@ -21,7 +21,7 @@ from lossproof.checks.subject import Subject
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "gamma": ("focusing", "focusing_param", "focal_gamma", "focus"),
     "alpha": ("balance", "balance_param", "pos_alpha", "a"),
-    "temperature": ("temp", "tau", "t", "T", "kd_T", "kd_temperature", "scale"),
+    "temperature": ("temp", "tau", "t", "T", "kd_T", "kd_temperature"),
     "margin": ("m", "alpha", "gap", "delta"),
     "smooth": ("smoothing", "eps", "epsilon", "smooth_nr"),
     "smoothing": ("label_smoothing", "eps", "epsilon", "alpha", "smooth_eps", "ls", "smooth"),
@@ -55,7 +55,8 @@ class Options:
     def named(self, name: str) -> Any:
         """The number, or list of numbers, of an option by any of its names; else ``None``.
 
-        ``made_with_x`` asks for the constructor's default of ``x``.
+        ``made_with_x`` asks for the constructor's default of ``x``; ``unnamed_x`` has a value
+        only where the loss has no ``x``.
         """
         if name.startswith("made_with_"):
             return self._constructor_default(name.removeprefix("made_with_"))
@@ -97,6 +98,8 @@ class Options:
             yield dict(zip(usual, combination, strict=True))
 
     def _values(self, name: str, usual: tuple[Any, ...]) -> list[Any]:
+        if name.startswith("unnamed_"):
+            return list(usual) if self.named(name.removeprefix("unnamed_")) is None else []
         named = self.named(name)
         ranked = [] if named is None else [named]
         if named is None or name not in ONLY:

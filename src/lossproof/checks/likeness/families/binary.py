@@ -44,7 +44,9 @@ def _weighted_binary(activation: Activation) -> Definition:
 def _one_sided(activation: Activation) -> Definition:
     def terms(input: Tensor, target: Tensor) -> Terms:
         found = sides(input, target, activation)
-        return {} if found is None else {"-y log p": Term(-found[2] * found[0])}
+        if found is None or (target.dim() > 1 and bool((target.double().sum(-1) == 1).all())):
+            return {}  # one-hot: this is the cross entropy of several classes
+        return {"-y log p": Term(-found[2] * found[0])}
 
     return terms
 

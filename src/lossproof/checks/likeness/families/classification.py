@@ -101,13 +101,13 @@ def soft_softmax(axis: int) -> Definition:
     return terms
 
 
-def poly(input: Tensor, target: Tensor, *, epsilon: Usual = (1.0, 2.0, -1.0)) -> Terms:
+def poly(input: Tensor, target: Tensor) -> Terms:
     found = label_log(input, target, 0, from_logits)
     if found is None:
         return {}
     return {
         "-log p": Term(-found[1]),
-        "1 - p": Term(1 - found[1].exp(), float(epsilon)),
+        "1 - p": Term(1 - found[1].exp(), 1.0, "polynomial"),
     }
 
 
@@ -154,12 +154,13 @@ def multi_margin_with_itself(input: Tensor, target: Tensor, *, margin: Usual = (
         torch.relu(float(margin) + own - input).scatter(1, labels[:, None], 0.0))}  # fmt: skip
 
 
+NOT_A_LOG = r"mae|expected|accuracy|soft error"
 CE = "F.cross_entropy(logits, target)"
 
 LOSSES = (
     KnownLoss(
         "cross-entropy", "the cross entropy", "torch.nn.CrossEntropyLoss",
-        r"cross entropy|crossentropy|\bce\b|celoss|\bnll\b|nll loss|nllloss|neg log lik|softmax",
+        r"cross entropy|crossentropy|\bce\b|celoss|\bnll\b|nll loss|nllloss|neg log lik",
         labelled,
         (
             *(Reading(_cross_entropy(place, a)) for place in PLACES for a in ACTIVATIONS),
@@ -175,7 +176,7 @@ LOSSES = (
             ),
             *(
                 Reading(_cross_entropy(place, softmax_without_log), "takes the probability of the "
-                        "label where its logarithm belongs", CE, r"mae|expected|accuracy|soft error")
+                        "label where its logarithm belongs", CE, NOT_A_LOG)
                 for place in PLACES
             ),
             *(

@@ -341,7 +341,7 @@ LOSSES = (
         ),
         named={"mean": r"^(z_?)?(mu|mean|m|loc)", "spread": r"log_?var|sigma|std|var|logv|scale"},
         mend="kl = 0.5 * (mean**2 + var - torch.log(var) - 1).sum(1).mean()",
-        balance=kl_averaged,
+        balance=kl_averaged, excuse=wider_prior,
     ),
     KnownLoss(
         "kl-gaussians", "the KL divergence of two Gaussians",

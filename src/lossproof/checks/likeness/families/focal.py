@@ -194,10 +194,12 @@ LOSSES = (
             *(Reading(_focal(place, a, False)) for place in PLACES for a in ACTIVATIONS),
             *(Reading(_focal(place, a, True)) for place in PLACES for a in ACTIVATIONS),
             *(Reading(_focal_inverted_classes(place, from_logits), "has p^gamma where "
-                      "(1 - p)^gamma belongs, so that easy samples count more than hard ones", FOCAL)
+                      "(1 - p)^gamma belongs, so that easy samples count "
+                      "more than hard ones", FOCAL)
               for place in PLACES),
             *(Reading(_focal_of_batch(place, from_logits), "takes the mean over the batch before "
-                      "the factor (1 - p)^gamma, so that no sample is weighted by its own difficulty",
+                      "the factor (1 - p)^gamma, so that no sample is weighted by its own "
+                      "difficulty",
                       'ce = F.cross_entropy(logits, target, reduction="none")')
               for place in PLACES),
         ),

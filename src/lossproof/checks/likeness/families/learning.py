@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 
@@ -14,12 +16,12 @@ Tensor = torch.Tensor
 # ---------------------------------------------------------------------------- adversarial
 def hinge(real: Tensor, fake: Tensor) -> Terms:
     return {
-        "(1 - real)+": Term(torch.relu(1 - real)),
-        "(1 + fake)+": Term(torch.relu(1 + fake)),
-        "(1 + real)+": Term(torch.relu(1 + real), 0.0),
-        "(1 - fake)+": Term(torch.relu(1 - fake), 0.0),
-        "real": Term(real, 0.0),
-        "fake": Term(fake, 0.0),
+        "(1 - real)+": Term(torch.relu(1 - real), 1.0, "real"),
+        "(1 + real)+": Term(torch.relu(1 + real), 0.0, "real"),
+        "real": Term(real, 0.0, "real"),
+        "(1 + fake)+": Term(torch.relu(1 + fake), 1.0, "fake"),
+        "(1 - fake)+": Term(torch.relu(1 - fake), 0.0, "fake"),
+        "fake": Term(fake, 0.0, "fake"),
     }
 
 
@@ -29,10 +31,10 @@ def hinge_exchanged(real: Tensor, fake: Tensor) -> Terms:
 
 def least_squares(real: Tensor, fake: Tensor) -> Terms:
     return {
-        "(real - 1)^2": Term((real - 1) ** 2),
-        "fake^2": Term(fake**2),
-        "real^2": Term(real**2, 0.0),
-        "(fake - 1)^2": Term((fake - 1) ** 2, 0.0),
+        "(real - 1)^2": Term((real - 1) ** 2, 1.0, "real"),
+        "real^2": Term(real**2, 0.0, "real"),
+        "fake^2": Term(fake**2, 1.0, "fake"),
+        "(fake - 1)^2": Term((fake - 1) ** 2, 0.0, "fake"),
     }
 
 
@@ -46,11 +48,20 @@ def wasserstein(real: Tensor, fake: Tensor) -> Terms:
 
 def logistic(real: Tensor, fake: Tensor) -> Terms:
     return {
-        "-log sigmoid(real)": Term(-F.logsigmoid(real)),
-        "-log sigmoid(-fake)": Term(-F.logsigmoid(-fake)),
-        "-log sigmoid(-real)": Term(-F.logsigmoid(-real), 0.0),
-        "-log sigmoid(fake)": Term(-F.logsigmoid(fake), 0.0),
+        "-log sigmoid(real)": Term(-F.logsigmoid(real), 1.0, "real"),
+        "-log sigmoid(-real)": Term(-F.logsigmoid(-real), 0.0, "real"),
+        "-log sigmoid(-fake)": Term(-F.logsigmoid(-fake), 1.0, "fake"),
+        "-log sigmoid(fake)": Term(-F.logsigmoid(fake), 0.0, "fake"),
     }
+
+
+def smoothed_labels(found: Mapping[str, float], constant: float, terms: Terms) -> bool:
+    """Whether the labels are smoothed: less than half of each term is the other one."""
+    del constant
+    return all(
+        found[stray] + 1e-9 >= 0 and abs(found[stray]) < found[main]
+        for main, stray in zip(list(terms)[::2], list(terms)[1::2], strict=True)
+    )
 
 
 def logistic_of_probabilities(real: Tensor, fake: Tensor) -> Terms:
@@ -111,12 +122,12 @@ LOSSES = (
             Reading(least_squares_exchanged, "has real and fake in each other's place",
                     "((real - 1) ** 2).mean() + (fake**2).mean()", needs=ROLES),
         ),
-        unlike=GENERATOR,
+        unlike=GENERATOR, excuse=smoothed_labels,
         mend="((real - 1) ** 2).mean() + (fake**2).mean()",
     ),
     KnownLoss(
         "gan-wasserstein", "the Wasserstein loss of a critic", "Arjovsky et al., 2017",
-        r"wgan|wasserstein|critic", scores_of_two, (Reading(wasserstein),),
+        r"wgan|critic", scores_of_two, (Reading(wasserstein),),
         unlike=rf"{GENERATOR}|distance|sinkhorn|dice",
         mend="fake.mean() - real.mean()",
     ),
@@ -124,6 +135,7 @@ LOSSES = (
         "gan-logistic", "the loss of a discriminator", "Goodfellow et al., 2014", DISCRIMINATOR,
         scores_of_two, (Reading(logistic), Reading(logistic_of_probabilities)),
         unlike=rf"{GENERATOR}|hinge|ls ?gan|wgan|wasserstein|relativ|discount|discrete|discrep",
+        excuse=smoothed_labels,
         mend="F.softplus(-real).mean() + F.softplus(fake).mean()",
     ),
     KnownLoss(

@@ -9,7 +9,7 @@ from lossproof.checks.likeness.binding import (
     grouped,
     labelled,
     named_pair,
-    named_triple,
+    triplet,
     vectors_and_label,
 )
 from lossproof.checks.likeness.known import Definition, KnownLoss, Reading, Term, Terms, Usual
@@ -153,7 +153,7 @@ def _info_nce(normalised: bool, how: str) -> Definition:
         if one.dim() != 2 or t <= 0:
             return {}
         if how == "times temperature":
-            if t == 1:
+            if t >= 1:
                 return {}
             t = 1 / t
         scores = _similarities(one, other, normalised, t)
@@ -178,7 +178,7 @@ def _nt_xent(normalised: bool, how: str) -> Definition:
         if one.dim() != 2 or t <= 0:
             return {}
         if how == "times temperature":
-            if t == 1:
+            if t >= 1:
                 return {}
             t = 1 / t
         both = torch.cat([one, other])
@@ -263,13 +263,15 @@ TRIPLET = "torch.relu(d(anchor, positive) - d(anchor, negative) + margin).mean()
 CONTRASTIVE = "same * d**2 + (1 - same) * torch.relu(margin - d) ** 2"
 SCHROFF = "Schroff et al., FaceNet, 2015"
 HADSELL = "Hadsell et al., Dimensionality Reduction by Learning an Invariant Mapping, 2006"
-TRIPLETS = named_triple("anchor", "positive", "negative", fixed=True)
+POSITIONS = {"positive": r"pos|\bp\b", "negative": r"neg|\bn\b"}
+NOT_NCE = r"^(?!.*(nce|xent|sim ?clr))|decoupl|dcl"
 VIEWS = named_pair("one", "other")
 SHIFTS = ("euclidean", "squared", "cosine", "euclidean with eps")
 
 
 def _triplet_slip(how: str, wrong: str, unless: str | None = None) -> tuple[Reading, ...]:
-    return tuple(Reading(_triplet(d, how), wrong, TRIPLET, unless) for d in SHIFTS)
+    needs = POSITIONS if how == "opposite" else {}
+    return tuple(Reading(_triplet(d, how), wrong, TRIPLET, unless, needs) for d in SHIFTS)
 
 
 def _contrastive_slip(how: str, wrong: str) -> tuple[Reading, ...]:
@@ -282,7 +284,7 @@ def _contrastive_slip(how: str, wrong: str) -> tuple[Reading, ...]:
 
 LOSSES = (
     KnownLoss(
-        "triplet", "the triplet loss", SCHROFF, r"triplet", TRIPLETS,
+        "triplet", "the triplet loss", SCHROFF, r"triplet", triplet,
         (
             *(Reading(_triplet(d, "")) for d in DISTANCES),
             *(Reading(_triplet(d, "swap")) for d in SHIFTS),
@@ -356,12 +358,12 @@ LOSSES = (
               for n in (True, False)),
             *(Reading(_info_nce(n, "without the positive below"), "leaves the positive out of the "
                       "denominator: it has no lower bound",
-                      "F.cross_entropy(logits, torch.arange(len(logits)))", r"decoupl|dcl")
+                      "F.cross_entropy(logits, torch.arange(len(logits)))", NOT_NCE)
               for n in (True, False)),
             *(Reading(_nt_xent(n, "without the positive below"), "leaves the positive out of the "
                       "denominator: it has no lower bound",
                       "logits.masked_fill(eye, float('-inf')).logsumexp(1) - positive",
-                      r"decoupl|dcl") for n in (True, False)),
+                      NOT_NCE) for n in (True, False)),
         ),
         unlike=r"sup|supervised|siamese|predictive coding|margin|noise",
     ),

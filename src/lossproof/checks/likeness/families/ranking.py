@@ -6,10 +6,11 @@ import torch
 import torch.nn.functional as F
 
 from lossproof.checks.likeness.binding import (
+    better_and_worse,
     compared_scores,
-    named_pair,
-    named_triple,
+    preferences,
     scores_and_relevance,
+    triplet,
 )
 from lossproof.checks.likeness.known import Definition, KnownLoss, Reading, Term, Terms, Usual
 
@@ -78,6 +79,24 @@ def _list_mle(how: str) -> Definition:
     return terms
 
 
+def _direct_preference(how: str) -> Definition:
+    def terms(
+        chosen: Tensor, rejected: Tensor, reference_chosen: Tensor, reference_rejected: Tensor,
+        *, beta: Usual = (0.1, 0.5, 1.0),
+    ) -> Terms:  # fmt: skip
+        gap, before = chosen - rejected, reference_chosen - reference_rejected
+        logits = float(beta) * (gap + before if how == "added" else gap - before)
+        if how == "ratios exchanged":
+            logits = -logits
+        if how == "hinge":
+            return {"hinge": Term(torch.relu(1 - logits))}
+        if how == "squared":
+            return {"squared": Term((gap - before - 1 / (2 * float(beta))) ** 2)}
+        return {"-log sigmoid": Term(-F.logsigmoid(logits))}
+
+    return terms
+
+
 LOSSES = (
     KnownLoss(
         "margin-ranking", "the margin ranking loss", "torch.nn.MarginRankingLoss",
@@ -93,13 +112,14 @@ LOSSES = (
     KnownLoss(
         "bpr", "the pairwise logistic loss", "Rendle et al., BPR, 2009; Burges et al., 2005",
         r"\bbpr|bayesian pers|rank ?net|pairwise|bradley|reward model|preference",
-        named_pair("positive", "negative"),
+        better_and_worse,
         (
             Reading(_pairwise("")),
             Reading(_vector_pairwise),
             Reading(_pairwise_hinge),
             Reading(_pairwise("sigmoid"), "has no logarithm: the gradient of badly ranked pairs "
-                    "vanishes", "-F.logsigmoid(positive - negative).mean()", r"top 1|auc|hinge"),
+                    "vanishes", "-F.logsigmoid(positive - negative).mean()",
+                    r"top 1|auc|hinge|^(?!.*(bpr|net|bradley|reward))"),
             Reading(_pairwise("log of mean"), "takes the logarithm of the mean, not the mean of "
                     "the logarithms", "-F.logsigmoid(positive - negative).mean()"),
         ),
@@ -107,7 +127,7 @@ LOSSES = (
     ),
     KnownLoss(
         "bpr-vectors", "the pairwise logistic loss", "Rendle et al., BPR, 2009",
-        r"\bbpr|bayesian pers", named_triple("anchor", "positive", "negative", fixed=True), (Reading(_three_vectors),),
+        r"\bbpr|bayesian pers", triplet, (Reading(_three_vectors),),
     ),
     KnownLoss(
         "list-net", "the ListNet loss", "Cao et al., Learning to Rank, 2007", r"list ?net",
@@ -125,6 +145,19 @@ LOSSES = (
             Reading(_list_mle("")),
             Reading(_list_mle("ascending"), "sorts the least relevant documents first",
                     "order = relevance.argsort(1, descending=True)"),
+        ),
+    ),
+    KnownLoss(
+        "dpo", "the DPO loss", "Rafailov et al., Direct Preference Optimization, 2023",
+        r"\bdpo|direct pref|preference", preferences,
+        (
+            Reading(_direct_preference("")),
+            Reading(_direct_preference("hinge")),
+            Reading(_direct_preference("squared")),
+            Reading(_direct_preference("added"), "adds the reference's log-ratio where it should "
+                    "be subtracted", "beta * ((chosen - rejected) - (ref_chosen - ref_rejected))"),
+            Reading(_direct_preference("ratios exchanged"), "prefers the rejected answer",
+                    "beta * ((chosen - rejected) - (ref_chosen - ref_rejected))"),
         ),
     ),
 )  # fmt: skip

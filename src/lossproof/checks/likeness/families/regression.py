@@ -7,7 +7,7 @@ import math
 import torch
 
 from lossproof.checks.likeness.binding import pair, pair_or_columns
-from lossproof.checks.likeness.known import KnownLoss, Reading, Term, Terms, Usual
+from lossproof.checks.likeness.known import Definition, KnownLoss, Reading, Term, Terms, Usual
 
 Tensor = torch.Tensor
 
@@ -203,7 +203,7 @@ def _quantile_terms(input: Tensor, target: Tensor, quantile: Usual, power: int) 
     return terms
 
 
-def pinball(input: Tensor, target: Tensor, *, quantile: Usual = (0.5, 0.9, 0.1)) -> Terms:
+def pinball(input: Tensor, target: Tensor, *, quantile: Usual = ()) -> Terms:
     return _quantile_terms(input, target, quantile, 1)
 
 
@@ -219,12 +219,26 @@ def pinball_swapped(input: Tensor, target: Tensor, *, quantile: Usual = ()) -> T
     return _swapped_quantile(input, target, quantile, 1)
 
 
-def expectile(input: Tensor, target: Tensor, *, quantile: Usual = (0.5, 0.9, 0.1)) -> Terms:
+def expectile(input: Tensor, target: Tensor, *, quantile: Usual = ()) -> Terms:
     return _quantile_terms(input, target, quantile, 2)
 
 
 def expectile_swapped(input: Tensor, target: Tensor, *, quantile: Usual = ()) -> Terms:
     return _swapped_quantile(input, target, quantile, 2)
+
+
+def some_quantile(power: int) -> Definition:
+    """A quantile, or an expectile, that no option tells: one of any weights."""
+
+    def terms(input: Tensor, target: Tensor) -> Terms:
+        if input.shape != target.shape:
+            return {}
+        return {
+            "(target - input)+": Term(torch.relu(target - input) ** power, None),
+            "(input - target)+": Term(torch.relu(input - target) ** power, None),
+        }
+
+    return terms
 
 
 HUBER = "Huber, Robust Estimation of a Location Parameter, 1964"
@@ -334,6 +348,7 @@ LOSSES = (
             Reading(pinball_swapped, "weights the two sides the other way round: it learns the "
                     "quantile 1 - q", "torch.max(q * (target - input), (q - 1) * (target - input))"
                     ".mean()"),
+            Reading(some_quantile(1)),
         ),
         unlike=r"huber",
     ),
@@ -346,6 +361,7 @@ LOSSES = (
             Reading(expectile_swapped, "weights the two sides the other way round: it learns the "
                     "expectile 1 - tau",
                     "e = target - input; (torch.where(e > 0, tau, 1 - tau) * e**2).mean()"),
+            Reading(some_quantile(2)),
         ),
     ),
 )  # fmt: skip

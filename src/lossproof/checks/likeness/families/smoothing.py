@@ -17,16 +17,18 @@ from lossproof.checks.likeness.scores import (
 )
 
 Tensor = torch.Tensor
+LEAST = 1e-3
+"""An `eps` below this stabilises a logarithm and smooths no label."""
 
 
 def _smoothed(place: int, activation: Activation, share: str) -> Definition:
-    def terms(input: Tensor, target: Tensor, *, smoothing: Usual = (0.1,)) -> Terms:
+    def terms(input: Tensor, target: Tensor, *, smoothing: Usual = ()) -> Terms:
         found = label_log(input, target, place, activation)
         if found is None:
             return {}
         logs, own, _ = found
         eps, classes = float(smoothing), logs.shape[1]
-        if not 0 < eps < 1 or classes < 2:
+        if not LEAST < eps < 1 or classes < 2:
             return {}
         label, uniform = 1 - eps, eps / classes
         if share == "others":
@@ -43,11 +45,27 @@ def _smoothed(place: int, activation: Activation, share: str) -> Definition:
     return terms
 
 
+def _some_smoothing(place: int, activation: Activation) -> Definition:
+    """Smoothing of a strength that no option tells."""
+
+    def terms(input: Tensor, target: Tensor, *, unnamed_smoothing: Usual = (None,)) -> Terms:
+        del unnamed_smoothing
+        found = label_log(input, target, place, activation)
+        if found is None:
+            return {}
+        return {
+            "-log p of the label": Term(-found[1], None),
+            "-sum of log p over the classes": Term(-found[0], None),
+        }
+
+    return terms
+
+
 def _smoothed_binary(activation: Activation) -> Definition:
-    def terms(input: Tensor, target: Tensor, *, smoothing: Usual = (0.1,)) -> Terms:
+    def terms(input: Tensor, target: Tensor, *, smoothing: Usual = ()) -> Terms:
         logs = binary_logs(input, activation)
         eps = float(smoothing)
-        if logs is None or not 0 < eps < 1 or input.dim() < 2:
+        if logs is None or not LEAST < eps < 1 or input.dim() < 2:
             return {}
         each, plain = input.shape[-1], 1 - eps
         up, down = logs
@@ -61,10 +79,10 @@ def _smoothed_binary(activation: Activation) -> Definition:
 
 
 def _smoothed_binary_halves(activation: Activation) -> Definition:
-    def terms(input: Tensor, target: Tensor, *, smoothing: Usual = (0.1,)) -> Terms:
+    def terms(input: Tensor, target: Tensor, *, smoothing: Usual = ()) -> Terms:
         logs = binary_logs(input, activation)
         eps = float(smoothing)
-        if logs is None or not 0 < eps < 1:
+        if logs is None or not LEAST < eps < 1:
             return {}
         up, down = logs
         smooth = (1 - eps) * target + eps / 2
@@ -74,10 +92,10 @@ def _smoothed_binary_halves(activation: Activation) -> Definition:
 
 
 def _smoothed_binary_one_over_n(activation: Activation) -> Definition:
-    def terms(input: Tensor, target: Tensor, *, smoothing: Usual = (0.1,)) -> Terms:
+    def terms(input: Tensor, target: Tensor, *, smoothing: Usual = ()) -> Terms:
         logs = binary_logs(input, activation)
         eps = float(smoothing)
-        if logs is None or not 0 < eps < 1 or input.dim() < 2:
+        if logs is None or not LEAST < eps < 1 or input.dim() < 2:
             return {}
         up, down = logs
         smooth = (1 - eps) * target + 1 / input.shape[-1]
@@ -87,10 +105,10 @@ def _smoothed_binary_one_over_n(activation: Activation) -> Definition:
 
 
 def _smoothed_binary_without_discount(activation: Activation) -> Definition:
-    def terms(input: Tensor, target: Tensor, *, smoothing: Usual = (0.1,)) -> Terms:
+    def terms(input: Tensor, target: Tensor, *, smoothing: Usual = ()) -> Terms:
         logs = binary_logs(input, activation)
         eps = float(smoothing)
-        if logs is None or not 0 < eps < 1 or input.dim() < 2:
+        if logs is None or not LEAST < eps < 1 or input.dim() < 2:
             return {}
         up, down = logs
         smooth = target + eps / input.shape[-1]
@@ -104,11 +122,18 @@ LOSSES = (
         "label-smoothing", "the cross entropy with label smoothing",
         "Szegedy et al., Rethinking the Inception Architecture, 2016",
         r"smooth", labelled,
-        tuple(
-            Reading(_smoothed(place, a, share))
-            for share in ("all", "others", "others but one")
-            for place in PLACES
-            for a in (from_log_probabilities, from_logits)
+        (
+            *(
+                Reading(_smoothed(place, a, share))
+                for share in ("all", "others", "others but one")
+                for place in PLACES
+                for a in (from_log_probabilities, from_logits)
+            ),
+            *(
+                Reading(_some_smoothing(place, a))
+                for place in PLACES
+                for a in (from_log_probabilities, from_logits)
+            ),
         ),
         unlike=r"smooth l|smooth l1|smoothl1|smoothness|edge|focal|dice|smooth ap|smooth grad",
         mend="F.cross_entropy(logits, target, label_smoothing=eps)",
