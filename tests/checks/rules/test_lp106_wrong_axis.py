@@ -234,6 +234,10 @@ def doubly_stochastic(scores, target):
     return ((p - target) ** 2).mean()
 
 
+def matches(similarity, target):
+    return -(target * similarity.log_softmax(0)).sum() / len(target)
+
+
 def listwise(scores, relevance):
     return -(relevance.softmax(0) * scores.log_softmax(0)).sum()
 
@@ -314,6 +318,7 @@ RIGHT = [
     (clip, VECTORS),
     (sinkhorn, TEACHER),
     (doubly_stochastic, ONE_HOT),
+    (matches, (normal(N, N), torch.eye(N))),
     (listwise, (normal(N), normal(N))),
     (weighted_samples, CLASSES),
     (pearson, VECTORS),

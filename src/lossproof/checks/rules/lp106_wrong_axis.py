@@ -25,7 +25,7 @@ def loss(logits, target):
 
 ## Not reported
 - Losses over pairs of samples: a softmax over a matrix of similarities, both of whose axes are the
-  batch (InfoNCE, CLIP, supervised contrastive), and its two directions.
+  batch (InfoNCE, CLIP, supervised contrastive), and its two directions; a matrix of matches.
 - A softmax over one number per sample: weights of samples, listwise ranking, partial likelihoods.
 - A softmax over the batch beside one over the classes (Sinkhorn, optimal transport, matching).
 - Standardising and normalising features over the batch for a correlation (Pearson, concordance,
@@ -323,7 +323,8 @@ def _has_classes(case: Examination, one: Counted) -> bool:
         if i in case.small.differentiable or not isinstance(value, Tensor) or value.dim() == 0:
             continue
         if value.is_floating_point() and any(value.shape == shape for shape in shapes):
-            return True
+            # A matrix of matches says of its columns, too, which row is the right one.
+            return value.shape != operand.shape or not _sums_to_one(value, next(iter(one.axes)))
         classes = max((operand.shape[i] for i in one.others), default=shapes[0][-1])
         if not value.is_floating_point() and int(value.max()) < classes:
             return True
