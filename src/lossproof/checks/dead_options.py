@@ -15,10 +15,10 @@ from torch import nn
 from lossproof.checks.causes.source import FunctionSource
 from lossproof.checks.definitions import definitions
 from lossproof.checks.options import (
+    Constructor,
     assignments,
     constructor_of,
     constructor_source,
-    handed_on,
     instance_of,
     keyword_options,
     remade,
@@ -108,22 +108,31 @@ def _of_constructor(case: Examination) -> Iterator[Unread]:
         stored = _stored_only(source, name)
         if stored is None or any(_reads_attribute(methods, attribute) for attribute in stored):
             continue
-        value = getattr(instance, stored[0], None) if stored else None
-        variants: list[Subject] = []
-        for other in other_values(value):
-            made = None
-            if constructor is not None and name in constructor.parameters:
-                made = remade(case, constructor, **{name: other})
-            if made is None and stored:
-                made = with_attribute(case.subject, instance, stored[0], other)
-            if made is not None:
-                variants.append(made)
+        variants = _variants(case, constructor, name, stored)
         if variants:
             place = _storing(source, name) or argument
             yield Unread(
                 name, "constructor", source.location(place), _constant(methods, name),
                 tuple(variants),
             )  # fmt: skip
+
+
+def _variants(
+    case: Examination, constructor: Constructor | None, name: str, stored: list[str]
+) -> list[Subject]:
+    """The loss made again with other values, else with other values of what keeps the option."""
+    instance = instance_of(case)
+    if constructor is not None and name in constructor.parameters:
+        value = constructor.arguments.get(name, constructor.parameters[name].default)
+        made = [remade(case, constructor, **{name: other}) for other in other_values(value)]
+        variants = [subject for subject in made if subject is not None]
+        if variants:
+            return variants
+    return [
+        with_attribute(case.subject, instance, attribute, other)
+        for attribute in stored[:1]
+        for other in other_values(getattr(instance, attribute, None))
+    ]
 
 
 def _of_call(case: Examination) -> Iterator[Unread]:
@@ -178,18 +187,43 @@ def _arguments(source: FunctionSource) -> list[ast.arg]:
 
 
 def _stored_only(source: FunctionSource, name: str) -> list[str] | None:
-    """The attributes that keep an argument; ``None`` where the constructor uses it otherwise."""
-    stores = [attribute for attribute, v in assignments(source.tree) if handed_on(v) == name]
-    loads = sum(
-        isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load)
+    """The attributes that an argument goes into; ``None`` where the constructor uses it otherwise.
+
+    Whether it is `None`, or within its bounds, may be asked.
+    """
+    into: dict[int, str] = {}
+    for attribute, value in (*assignments(source.tree), *_registered(source.tree)):
+        into |= {id(node): attribute for node in ast.walk(value)}
+    asked = {
+        id(node)
+        for statement in ast.walk(source.tree)
+        if isinstance(statement, (ast.If, ast.IfExp, ast.Assert, ast.Raise))
+        for part in [getattr(statement, "test", statement)]
+        for node in ast.walk(part)
+    }
+    loads = [
+        id(node)
         for node in ast.walk(source.tree)
-    )
-    return stores if loads == len(stores) else None
+        if isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load)
+    ]
+    if any(load not in into and load not in asked for load in loads):
+        return None
+    return list(dict.fromkeys(into[load] for load in loads if load in into))
+
+
+def _registered(tree: ast.AST) -> Iterator[tuple[str, ast.expr]]:
+    """Every ``self.register_buffer("name", value)``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            if node.func.attr in ("register_buffer", "register_parameter") and len(node.args) > 1:
+                first = node.args[0]
+                if isinstance(first, ast.Constant) and isinstance(first.value, str):
+                    yield first.value, node.args[1]
 
 
 def _storing(source: FunctionSource, name: str) -> ast.AST | None:
     for node in ast.walk(source.tree):
-        if isinstance(node, (ast.Assign, ast.AnnAssign)):
+        if isinstance(node, (ast.Assign, ast.AnnAssign, ast.Expr)):
             if any(isinstance(n, ast.Name) and n.id == name for n in ast.walk(node)):
                 return node
     return None

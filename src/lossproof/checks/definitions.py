@@ -7,6 +7,8 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
+from torch import nn
+
 from lossproof.checks.causes.source import FunctionSource, source_of
 from lossproof.checks.subject import Subject
 
@@ -45,6 +47,15 @@ def functions(subject: Subject, *, overridden: bool = False) -> Iterator[Any]:
             if inspect.isfunction(function) and new:
                 known.add(name)
                 yield inspect.unwrap(function)
+
+
+def replaces_call(cls: type) -> bool:
+    """Whether a class inherits its constructor and replaces the ``forward`` that belongs to it."""
+    for name in ("forward", "__call__"):
+        owners = [base for base in cls.__mro__ if base is not nn.Module and name in vars(base)]
+        if len(owners) > 1:
+            return "__init__" not in vars(owners[0])
+    return False
 
 
 @functools.lru_cache(maxsize=256)

@@ -267,6 +267,15 @@ class Declared(WithReduction):
         return 1 - F.cosine_similarity(input.flatten(), target.flatten(), dim=0)
 
 
+class Below(MeanAndSumAlone):
+    def forward(self, input, target):
+        return F.l1_loss(input, target)
+
+
+def test_a_class_that_replaces_the_forward_of_the_option_is_unproved(silent):
+    assert silent("LP104", Below, *PAIR) is Status.UNPROVED
+
+
 @pytest.mark.parametrize("loss", [Declared, lambda x, y: (x - y).pow(2).mean()])
 def test_no_option_is_not_applicable(loss, silent):
     assert silent("LP104", loss, *PAIR) is Status.NOT_APPLICABLE

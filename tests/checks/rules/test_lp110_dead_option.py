@@ -43,6 +43,26 @@ class StoredUnderAnotherName(nn.Module):
         return self._alpha * F.mse_loss(input, target)
 
 
+class WeightsThatNobodyReads(nn.Module):
+    def __init__(self, alpha=0.25):
+        super().__init__()
+        if alpha < 0:
+            raise ValueError(alpha)
+        self.register_buffer("weights", torch.tensor([alpha, 1 - alpha]))  # <-- here
+
+    def forward(self, input, target):
+        return F.mse_loss(input, target)
+
+
+class TermThatNobodyCalls(nn.Module):
+    def __init__(self, beta=0.25):
+        super().__init__()
+        self.term = nn.SmoothL1Loss(beta=beta)  # <-- here
+
+    def forward(self, input, target):
+        return F.mse_loss(input, target)
+
+
 class HiddenByAnArgument(nn.Module):
     def __init__(self, temperature=0.5):
         super().__init__()
@@ -68,8 +88,11 @@ def keyword_only(
 
 @pytest.mark.parametrize(
     "loss",
-    [Stored, NotEvenStored, StoredUnderAnotherName, HiddenByAnArgument, keyword, keyword_only],
-)
+    [
+        Stored, NotEvenStored, StoredUnderAnotherName, WeightsThatNobodyReads, TermThatNobodyCalls,
+        HiddenByAnArgument, keyword, keyword_only,
+    ],
+)  # fmt: skip
 def test_an_option_that_is_never_read_is_found(loss, found, marked):
     (finding,) = found("LP110", loss, *PAIR)
     assert finding.cause == "never-read"

@@ -56,7 +56,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from lossproof.checks.definitions import replaces_call
 from lossproof.checks.inner_losses import inner_losses
+from lossproof.checks.options import instance_of
 from lossproof.checks.reduction import (
     ReductionOption,
     Results,
@@ -100,6 +102,12 @@ def _examine(case: Examination) -> Iterable[Verdict]:
     if len(results.given) < 2:
         yield RULE.unproved(results.why_not)
         return
+    if replaces_call(type(instance_of(case))) and _ignored(option, results):
+        yield RULE.unproved(
+            f"`{option.name}` changes nothing, and is inherited with a constructor whose `forward` "
+            "is replaced"
+        )
+        return
     verdict = (
         _same(case, option, results)
         or _reduced(case, option, results)
@@ -115,20 +123,24 @@ def _examine(case: Examination) -> Iterable[Verdict]:
         yield RULE.proved(f"`{option.name}` was tried as {said}")
 
 
-def _same(case: Examination, option: ReductionOption, results: Results) -> Verdict | None:
-    """Two values of the option that give the same by the same operations."""
-    pairs = [
+def _equal_pairs(results: Results) -> list[tuple[object, object]]:
+    """The pairs of values that give the same by the same operations."""
+    return [
         (one, other)
         for one, other in itertools.combinations(results.given, 2)
         if identical(results, one, other)
     ]
-    if not pairs:
-        return None
-    if results.undecided:
-        return None
-    if len(pairs) == math.comb(len(results.given), 2):
-        if not option.known_to(results.given):
-            return None
+
+
+def _ignored(option: ReductionOption, results: Results) -> bool:
+    """Whether all values give the same, and the loss knows of one of them."""
+    everything = len(_equal_pairs(results)) == math.comb(len(results.given), 2)
+    return everything and not results.undecided and option.known_to(results.given)
+
+
+def _same(case: Examination, option: ReductionOption, results: Results) -> Verdict | None:
+    """Values of the option that give the same by the same operations."""
+    if _ignored(option, results):
         return _finding(
             case,
             option,
@@ -138,6 +150,9 @@ def _same(case: Examination, option: ReductionOption, results: Results) -> Verdi
             "ignored",
             results,
         )
+    pairs = [] if results.undecided else _equal_pairs(results)
+    if len(pairs) == math.comb(len(results.given), 2):
+        return None
     for one, other in pairs:
         wrong = _wrong_of(option, results, one, other)
         if wrong is not None:
