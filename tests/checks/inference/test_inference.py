@@ -194,9 +194,9 @@ def documented(a, b):
         (quantiles, ["float32[8, 5], requires grad", "float32[8]"]),
         (gaussian_policy, ["float32[8, 5], requires grad"] * 2 + ["float32[8, 5]"]),
         (critic, ["float32[8, 5], requires grad"] * 2),
-        (mixture, ["float32[4, 5]"] + ["float32[4, 5, 6], requires grad"] * 2
-                  + ["float32[4, 6]"]),
-        (documented, ["float32[4, 7, 6], requires grad", "float32[4]"]),
+        (mixture, ["float32[8, 5]"] + ["float32[8, 5, 6], requires grad"] * 2
+                  + ["float32[8, 6]"]),
+        (documented, ["float32[8, 7, 6], requires grad", "float32[8]"]),
     ],
 )  # fmt: skip
 def test_losses_as_people_write_them(loss, wanted):
@@ -210,6 +210,24 @@ def test_the_values_suit_the_names():
     boxes = values(box_iou_loss)[0]
     assert (boxes[:, :2] < boxes[:, 2:]).all()
     assert values(cox)[1].min() > 0
+
+
+def test_an_option_that_is_on_settles_what_the_target_is():
+    class Mixed(nn.Module):
+        def __init__(self, softmax, sigmoid):
+            super().__init__()
+            self.softmax, self.sigmoid = softmax, sigmoid
+
+        def forward(self, input, target):
+            if self.sigmoid:
+                return F.binary_cross_entropy_with_logits(input, target)
+            return -(F.log_softmax(input, 1) * target).sum(1).mean()
+
+    rows = values(Mixed(softmax=True, sigmoid=False))[1].sum(1)
+    torch.testing.assert_close(rows, torch.ones(rows.shape))
+    target = values(Mixed(softmax=False, sigmoid=True))[1]
+    assert set(target.flatten().tolist()) == {0.0, 1.0}
+    assert len(set(target.sum(1).flatten().tolist())) > 1
 
 
 def test_a_tensor_that_may_be_left_out_is_left_out():

@@ -62,6 +62,7 @@ def test_the_order_of_keras_is_told_by_the_names():
         (("y1pred", "y2pred", "y1", "y2"), [None, None, 0, 1]),
         (("feat_s", "feat_t"), [None, 0]),
         (("student_out", "teacher_out"), [None, 0]),
+        (("preds_s", "preds_t"), [None, 0]),
         (("pred", "target"), [None, None]),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -159,7 +160,7 @@ def slots_of(
         Slot(name, meaning_of(name, annotation), described.get(name, Description()), annotation)
         for name, annotation in zip(names, annotations, strict=True)
     ]
-    slots = _with_partners(slots)
+    slots = _with_teachers(_with_partners(slots))
     slots = _survival(slots)
     slots = _reconstructed(slots)
     slots = _adversarial(slots)
@@ -190,6 +191,17 @@ def _with_partners(slots: list[Slot]) -> list[Slot]:
                 if prediction.meaning in ("unknown", "labels", "target"):
                     found[other] = replace(prediction, meaning="prediction")
                 break
+    return found
+
+
+def _with_teachers(slots: list[Slot]) -> list[Slot]:
+    """Of `preds_s` and `preds_t`, the second is the teacher of the first."""
+    found = list(slots)
+    for student, teacher in itertools.permutations(range(len(slots)), 2):
+        one, other = slots[student].words, slots[teacher].words
+        if one[:-1] == other[:-1] and (one[-1:], other[-1:]) == (("s",), ("t",)) and one[:-1]:
+            found[student] = replace(slots[student], meaning="student")
+            found[teacher] = replace(slots[teacher], meaning="teacher", partner=student)
     return found
 
 

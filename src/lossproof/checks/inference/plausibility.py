@@ -14,18 +14,24 @@ _OF_LABELS = {"index": -0.6, "float": 1.2, "binary": -0.3, "sign of rows": 1.0}
 def gains_of(words: Words) -> tuple[dict[str, float], dict[str, float]]:
     """How much likelier the words of a loss make each domain and each layout."""
     domains: dict[str, float] = {}
+    doubts: dict[str, float] = {}
     layouts: dict[str, float] = {}
     for clue in CLUES:
         if clue.holds(words):
             for name, gain in clue.domains.items():
-                more = max if gain > 0 else min  # of several signs of one thing, the strongest
-                domains[name] = more(domains.get(name, 0.0), gain)
+                # Of several signs for one thing the strongest counts, and of those against it.
+                if gain > 0:
+                    domains[name] = max(domains.get(name, 0.0), gain)
+                else:
+                    doubts[name] = min(doubts.get(name, 0.0), gain)
             for name, gain in clue.layouts.items():
                 layouts[name] = max(layouts.get(name, 0.0), gain)
     if words.spatial in (2, 3):
         right = ("image", "plane") if words.spatial == 2 else ("volume", "block")
         for name in right:
             layouts[name] = layouts.get(name, 0.0) + 3.0
+    for name, doubt in doubts.items():
+        domains[name] = domains.get(name, 0.0) + doubt
     return domains, layouts
 
 

@@ -17,6 +17,8 @@ LETTERS = {
     "steps": re.compile(r"^(t|l|s|seq\w*|time\w*|steps|tokens|length)$"),
     "side": re.compile(r"^(h|w|height|width)$"),
 }
+FIXED = {"M": 2, "FEW": 4, "SOUND": 4096, "WIDE": 32, "WIDEST": 192}
+"""Lengths that the layouts ask for."""
 ANY_NUMBER = frozenset(("*", "...", r"\ldots", r"\dots"))
 """What stands for any number of axes."""
 
@@ -40,15 +42,15 @@ class Sizes:
         """The length of one axis."""
         if letter.isdigit():
             return int(letter)
-        fixed = {"N": self.batch, "M": 2, "B": 4, "T": 7, "SOUND": 4096, "WIDE": 32, "WIDEST": 192,
-                 "C": self.classes, "D": self.features, "H": 8, "W": 8}  # fmt: skip
+        if letter in FIXED:
+            return FIXED[letter]
+        by_meaning = {"batch": self.batch, "classes": self.classes, "features": self.features,
+                      "steps": 7, "side": 8}  # fmt: skip
         word = letter.lower()
         for meaning, pattern in LETTERS.items():
-            if pattern.match(word) and letter not in ("M", "B"):
-                by_meaning = {"batch": self.batch, "classes": self.classes,
-                              "features": self.features, "steps": 7, "side": 8}  # fmt: skip
+            if pattern.match(word):
                 return by_meaning[meaning]
-        return fixed.get(letter) or self.named.setdefault(word, 3 + len(self.named) % 3)
+        return self.named.setdefault(word, 3 + len(self.named) % 3)
 
     def shape(self, axes: Sequence[str]) -> tuple[int, ...]:
         """The lengths of all axes; what stands for any number of axes stands for none."""
