@@ -96,9 +96,18 @@ def test_a_perfect_overlap_that_costs(found, silent):
         (finding,) = found("LP107", loss, UNIT, BINARY)
         assert finding.cause == "perfect-overlap-costs"
         assert finding.evidence["perfect_overlap"] == pytest.approx(0.5, abs=1e-3)
-    assert found("LP107", dice_without_two, UNIT, "bool[4,6]")
-    (finding,) = found("LP107", soft_dice_of_logits, LOGITS, CLASSES)
+    (finding,) = found("LP107", soft_dice_of_logits, LOGITS, torch.arange(12) % 5)
     assert finding.cause == "perfect-overlap-costs"
+
+
+def mean_iou_with_absent_classes(logits, target):
+    p, mask = logits.softmax(1), F.one_hot(target, 5).float()
+    overlap, both = (p * mask).sum(0), (p + mask).sum(0)
+    return 1 - (overlap / (both - overlap + 1e-6)).mean()
+
+
+def test_absent_classes_may_cost(silent):
+    silent("LP107", mean_iou_with_absent_classes, LOGITS, torch.arange(12) % 3)
 
 
 def dice_with_smoothing(p, target):

@@ -33,7 +33,7 @@ def perfect_overlap_costs(comparison: Comparison) -> Iterator[Fault]:
     costs = []
     for target in (comparison.target, other_labels(comparison)):
         right = right_entries(comparison, target)
-        if right is None:
+        if right is None or _has_an_empty_mask(right):
             return
         perfect = comparison.value(_sure(comparison, right), target)
         wrong = comparison.value(_sure(comparison, 1 - right), target)
@@ -53,6 +53,15 @@ def perfect_overlap_costs(comparison: Comparison) -> Iterator[Fault]:
         {"perfect_overlap": lowest, "for_other_mask": highest},
         ("the coefficient of a prediction that equals its mask is 1, and `1 - 1` is 0",),
     )
+
+
+def _has_an_empty_mask(right: Tensor) -> bool:
+    """Whether a class or a sample has no entry at all: what that costs is for each loss to say."""
+    if right.dim() < 2:
+        return not bool((right > 0).any())
+    if right.dim() > 2:
+        return bool((right.flatten(2).sum(-1) == 0).any())
+    return any(bool((right.sum(axis) == 0).any()) for axis in (0, 1))
 
 
 def _sure(comparison: Comparison, entries: Tensor) -> Tensor:
