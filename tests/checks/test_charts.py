@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+import sys
 import time
 
 import pytest
@@ -82,6 +83,7 @@ def test_large_inputs_are_kept_in_part(monkeypatch):
     p, t = torch.randn(64, 4), torch.randn(64, 4)
     charts = checked(mse, p, t).with_charts().charts
     assert charts[0].title == "Value"
+    assert charts[0].caption.endswith("Measured on the first rows of the inputs.")
 
     def only_whole(p, t):
         assert len(p) == 64
@@ -130,7 +132,7 @@ def test_a_fault_of_ours_is_told(monkeypatch):
 
 def test_measuring_touches_nothing(capsys):
     def talks(p, t):
-        print("called")
+        sys.stdout.write("called")
         return mse(p, t)
 
     report = checked(talks)

@@ -130,6 +130,11 @@ def test_where_there_is_no_number_there_is_a_gap_and_a_word(examination):
     assert "no finite number at 0" in value.caption
 
 
+def test_the_values_of_a_loss_that_is_a_vector_are_added_up(examination):
+    value, _ = drawn(examination, lambda p, t: (p - t).abs(), "float[4]", "float[4]")
+    assert value.y_label == "sum of the losses"
+
+
 def test_a_slow_loss_has_fewer_points_or_none(examination):
     case = examination(F.mse_loss, "float[4]", "float[4]")
     vars(case)["call_seconds"] = 0.01

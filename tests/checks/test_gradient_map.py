@@ -123,6 +123,24 @@ def test_every_shape_has_a_view(shape, rows, columns, examination):
     assert ("the first block" in chart.caption) is (torch.Size(shape).numel() > rows * columns)
 
 
+def test_what_is_not_finite_is_told(examination):
+    class Blows(Function):
+        @staticmethod
+        def forward(ctx, p):
+            ctx.save_for_backward(p)
+            return p.square().sum()
+
+        @staticmethod
+        def backward(ctx, g):
+            gradient = 2 * g * ctx.saved_tensors[0]
+            gradient[0] = float("nan")
+            return gradient
+
+    chart = gradient_map(examination(Blows, torch.ones(3, requires_grad=True)), {"LP202"})
+    assert chart.values == ((None, 0.0, 0.0),)
+    assert "Red: not finite (1)." in chart.caption
+
+
 def test_a_slow_loss_has_no_map(examination):
     case = examination(WrongCorner, "float[2,3]", "float[2,3]")
     vars(case)["call_seconds"] = 1.0

@@ -126,9 +126,11 @@ def test_no_report_is_a_page_that_says_so():
 
 
 # ---------------------------------------------------------------------------- how it is made
-@pytest.fixture(params=[1, 2], ids=["one report", "two reports"])
-def page(request, place):
-    return render([full_report(place)] * request.param)
+@pytest.fixture(scope="module", params=[1, 2], ids=["one report", "two reports"])
+def page(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "dice.py"
+    path.write_text(SOURCE)
+    return render([full_report(Location.at(str(path), 4, 17, 4, 31))] * request.param)
 
 
 def test_nothing_is_loaded_from_anywhere(page):
@@ -278,7 +280,7 @@ def test_any_text_is_found_unchanged(words):
         assert source in page.text
 
 
-@settings(max_examples=8)  # each is drawn
+@settings(max_examples=5)  # each is drawn
 @given(st.lists(words, min_size=5, max_size=5))
 def test_any_text_can_stand_in_a_chart(words):
     title, x, y, label, caption = words

@@ -13,6 +13,7 @@ import io
 import math
 import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -58,11 +59,12 @@ def charts_later(case: Examination, codes: Collection[str]) -> Measure | None:
     if kept is None or not value.is_floating_point():
         return None
     subject, seed, reference = case.subject, case.seed, case.reference
+    elements = case.inputs.numel
 
     @functools.cache
     def measure() -> tuple[Chart, ...]:
         with _undisturbed(), threads_for(kept.numel):
-            return _measured(Examination(subject, kept, seed, reference), codes)
+            return _measured(Examination(subject, kept, seed, reference), codes, elements)
 
     return measure
 
@@ -92,7 +94,7 @@ class _Nowhere(io.TextIOBase):
         return len(text)
 
 
-def _measured(whole: Examination, codes: Collection[str]) -> tuple[Chart, ...]:
+def _measured(whole: Examination, codes: Collection[str], elements: int) -> tuple[Chart, ...]:
     charts: list[Chart] = []
     try:
         with time_limit(PATIENCE):
@@ -104,10 +106,18 @@ def _measured(whole: Examination, codes: Collection[str]) -> tuple[Chart, ...]:
                 ("Where the gradient is wrong", lambda: _present(gradient_map(case, codes))),
                 ("Accuracy", lambda: accuracy_charts(case)),
             ):
-                charts += _guarded(title, make)
+                cut = case.inputs.numel < elements
+                charts += [_of_few_rows(c) if cut else c for c in _guarded(title, make)]
     except TimeLimitError:
         charts.append(Unmeasured("More charts", f"measuring them took more than {PATIENCE:g} s"))
     return tuple(charts)
+
+
+def _of_few_rows(chart: Chart) -> Chart:
+    """The chart with a word on the inputs it was measured on."""
+    if isinstance(chart, Unmeasured):
+        return chart
+    return replace(chart, caption=f"{chart.caption} Measured on the first rows of the inputs.")
 
 
 def _present(chart: Chart | None) -> tuple[Chart, ...]:

@@ -91,7 +91,7 @@ def _value_chart(walks: Sequence[_Walk]) -> Chart:
     return LineChart(
         "Value",
         walks[0].line.label,
-        "loss",
+        "loss" if walks[0].scalar else "sum of the losses",
         series,
         "The loss while one number of its inputs moves, in float64." + _gaps(series),
     )
@@ -132,6 +132,8 @@ class _Walk:
         self.dots = tuple(line.start + (k + 0.47) * span / dots for k in range(dots))
         self.x = tuple(sorted({*_grid(line, points), *self.dots}))
         found = [self._measured(number) for number in self.x]
+        value = case.base.value
+        self.scalar = value is None or value.numel() == 1
         self.values = tuple(value for value, _ in found)
         self.autograd = tuple(slope for _, slope in found)
 

@@ -144,6 +144,9 @@ def _chart(
         f"{int(differs.sum())} of {differs.numel()} elements shown differ from {truth_words}; 1 is "
         f"as much as the largest of the true gradient ({size / SENT:.3g})."
     )
+    gone = int((~torch.isfinite(gaps)).sum())
+    if gone:
+        caption += f" Red: not finite ({gone})."
     if places.numel() < math.prod(shape):
         caption += f" `{name}` has {math.prod(shape)} elements: the first block is shown."
     return HeatMap(TITLE, *_axes(name, shape), "relative difference", rows, caption)
