@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from lossproof.checks.report import Severity, Status
+from lossproof.checks.rules import RULES
 
 N, T, C, D = 4, 6, 5, 3
 
@@ -456,3 +457,11 @@ def test_the_page(page_code, module_of, found, silent):
     (finding,) = found("LP105", bad.masked_loss, *inputs)
     assert finding.cause == "unmasked-numerator"
     silent("LP105", good.masked_loss, *inputs)
+
+
+@pytest.mark.parametrize("code", ["LP105", "LP405", "LP406"])
+def test_a_slow_loss_is_not_called_over_and_over(code, examination, monkeypatch):
+    case = examination(sum_over_square, *PAIR)
+    monkeypatch.setattr(case, "affordable", lambda calls: False)
+    (verdict,) = RULES[code].examine(case)
+    assert verdict.status is Status.UNPROVED

@@ -7,6 +7,7 @@ from torch import nn
 
 from lossproof.checks.report import Status
 from lossproof.checks.reshaping import mixed_axis
+from lossproof.checks.rules import RULES
 
 N, T, C, D = 6, 7, 5, 4
 GENERATOR = torch.Generator().manual_seed(0)
@@ -372,3 +373,10 @@ def test_the_page(page_code, module_of, found, silent):
     (finding,) = found("LP106", bad.loss, *CLASSES)
     assert finding.location.line == 5
     silent("LP106", good.loss, *CLASSES)
+
+
+def test_a_slow_loss_is_not_called_over_and_over(examination, monkeypatch):
+    case = examination(info_nce, *VECTORS)
+    monkeypatch.setattr(case, "affordable", lambda calls: False)
+    (verdict,) = RULES["LP106"].examine(case)
+    assert verdict.status is Status.UNPROVED

@@ -73,7 +73,9 @@ def examine(case: Examination) -> Iterable[Verdict]:
     if found:
         yield found[0]
         return
-    if batch_of(case) is None:
+    if not case.affordable(6):
+        yield RULE.unproved("the loss is too slow to see whether samples depend on each other")
+    elif batch_of(case) is None:
         yield RULE.not_applicable("no argument is counted in samples, or it cannot be told")
     elif coupling_of(case) is None:
         yield RULE.unproved("whether samples depend on each other could not be measured")

@@ -74,8 +74,8 @@ def examine(case: Examination) -> Iterable[Verdict]:
     if case.trace.random:
         yield RULE.unproved("the loss draws random numbers row by row")
         return
-    values = several_samples(case, batch)
-    if values is None or not case.affordable(6):
+    values = several_samples(case, batch) if case.affordable(9) else None
+    if values is None:
         yield RULE.unproved("there are too few samples to permute, or the loss is too slow")
         return
     count = batch.count(values)
