@@ -94,7 +94,7 @@ def test_a_source_that_changed_is_shown_as_it_was(place):
         (
             plain(outcomes=(Outcome("LP101", "non-scalar", Status.PROVED),)),
             "Nothing found",
-            "1 proved, 0 could not be decided, 0 do not apply",
+            "1 proved, 0 could not be decided, 0 not applicable",
         ),
     ],
 )

@@ -157,7 +157,7 @@ def verdict(report: Report) -> Verdict:
         return Verdict("open", "Not checked", report.not_checked)
     rest = (
         f"{len(report.proved)} proved, {len(report.unproved)} could not be decided, "
-        f"{len(report.not_applicable)} do not apply"
+        f"{len(report.not_applicable)} not applicable"
     )
     for severity, (kind, word) in VERDICTS.items():
         if report.count(severity):
