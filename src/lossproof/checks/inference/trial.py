@@ -21,8 +21,8 @@ from lossproof.errors import TimeLimitError, UsageError
 
 Tensor = torch.Tensor
 
-SECONDS = 2.0
-"""How long one trial may take; the first call of a loss may have much to import."""
+SECONDS = 15.0
+"""How long one trial may take: the first call of a loss may import much, which must not be cut."""
 
 MOST_ELEMENTS = 2_000_000
 """Larger inputs, of which a document may speak, are not tried."""
