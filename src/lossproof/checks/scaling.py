@@ -152,9 +152,9 @@ def growth(measured: Sequence[Tensor]) -> Growth:
     size = max(float(part.norm()) for part in measured)
     if size == 0:
         return Growth(0.0, 0.0, 0.0, exact=True)
-    shares = [float(part.norm()) / size for part in parts]
+    constant, linear, inverse = (float(part.norm()) / size for part in parts)
     exact = float((told - measured[3]).norm()) <= EXACT * size
-    return Growth(*shares, exact=exact, power=_power(measured))
+    return Growth(constant, linear, inverse, exact, _power(measured))
 
 
 def _power(measured: Sequence[Tensor]) -> float | None:
