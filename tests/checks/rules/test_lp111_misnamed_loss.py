@@ -444,6 +444,11 @@ def arcface_loss(cosine, labels, s=30.0, m=0.3):
     return F.cross_entropy(s * torch.where(own, torch.cos(theta - m), cosine), labels)
 
 
+def policy_kl_the_other_way(policy_logits, policy_target):
+    p = policy_logits.softmax(-1)
+    return (p * (p.log() - (policy_target + 1e-8).log())).sum(-1).mean()
+
+
 def vae_loss_minus_kl(recon, x, mu, logvar):
     kld = -0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
     return F.binary_cross_entropy(recon, x, reduction="sum") - kld
@@ -503,7 +508,7 @@ WRONG = [
     (total_variation_loss, (unit(1, 1, 6, 6),)), (si_sdr_loss, (leaf(3, 20), normal(3, 20))),
     (hinge_loss, (leaf(9), signs(9))), (margin_ranking_loss, (leaf(9), leaf(9), signs(9))),
     (listnet_loss, (leaf(5, 4), normal(5, 4))),
-    (vae_loss_minus_kl, (*FOUR_UNIT, *LATENTS)), (dpo_loss, ANSWERS), (mmd_loss, VIEWS),
+    (vae_loss_minus_kl, (*FOUR_UNIT, *LATENTS)), (dpo_loss, ANSWERS), (policy_kl_the_other_way, (leaf(6, 5), simplex(6, 5))), (mmd_loss, VIEWS),
     (barlow_twins_loss, VIEWS), (gradient_penalty, (leaf(6, 4),)),
     (cosine_similarity_loss, VIEWS),
     (arcface_loss, ((unit(8, 4).detach() * 1.6 - 0.8).requires_grad_(), labels(8, 4))),

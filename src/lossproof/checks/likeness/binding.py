@@ -49,6 +49,13 @@ def pair(slots: Slots) -> Iterator[Binding]:
                 yield {"input": one, "target": other}
 
 
+def told_pair(slots: Slots) -> Iterator[Binding]:
+    """``input`` and ``target`` in one way alone where gradients tell them apart."""
+    found = list(pair(slots))
+    told = len({slot.differentiable for slot in slots}) == 2
+    yield from found[:1] if told else found
+
+
 def pair_or_columns(slots: Slots) -> Iterator[Binding]:
     """``input`` and ``target`` of one shape, or one target for several columns of the input."""
     yield from pair(slots)

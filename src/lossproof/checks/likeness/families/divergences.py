@@ -11,8 +11,8 @@ from lossproof.checks.likeness.binding import (
     autoencoder,
     gaussian_parameters,
     named_pair,
-    pair,
     single,
+    told_pair,
 )
 from lossproof.checks.likeness.known import (
     Binding,
@@ -358,7 +358,7 @@ LOSSES = (
     KnownLoss(
         "kl", "the KL divergence of the target from the prediction",
         "Kullback and Leibler, On Information and Sufficiency, 1951; torch.nn.KLDivLoss",
-        r"\bkl\b|kld|kl div|kldiv|kullback|distil|\bkd\b", pair,
+        r"\bkl\b|kld|kl div|kldiv|kullback|distil|\bkd\b", told_pair,
         (
             *(Reading(_forward(a, b, place)) for place in (0, 1) for a, b in PAIRS),
             *(Reading(_cross(a, b, place)) for place in (0, 1) for a, b in PAIRS),
