@@ -334,13 +334,14 @@ def test_one_class_alone_cancels_by_nature(silent):
     assert silent("LP110", loss, "float[4,3]", torch.tensor([1, 1, 1, 1])) is Status.PROVED
 
 
-def test_a_slow_loss_is_told(silent, examination):
+def test_a_slow_loss_is_told(examination):
     from lossproof.checks.rules import RULES
 
-    case = examination(Stored, *PAIR)
+    case = examination(one_weight_for_all, *PAIR)
     case.__dict__["call_seconds"] = 10.0
     (outcome,) = RULES["LP110"].examine(case)
     assert outcome.status is Status.UNPROVED
+    assert "too slow" in outcome.detail
 
 
 def test_the_page(page_code, module_of, found, silent):
