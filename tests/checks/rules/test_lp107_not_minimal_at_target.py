@@ -44,6 +44,20 @@ def test_a_right_class_that_costs(loss, found):
     assert finding.evidence["better_prediction"] > finding.evidence["random_prediction"]
 
 
+def ordinal(logits, target):
+    reached = (torch.arange(5)[None] < target[:, None]).float()
+    return F.binary_cross_entropy_with_logits(logits, reached)
+
+
+def by_distance(output, target):
+    return F.cross_entropy(-output, target)
+
+
+def test_ranks_and_distances_are_no_scores(silent):
+    silent("LP107", ordinal, LOGITS, CLASSES)
+    silent("LP107", by_distance, "positive[12,5]", CLASSES)
+
+
 def dice(p, target):
     return (2 * (p * target).sum() + 1) / (p.sum() + target.sum() + 1)
 
@@ -259,7 +273,11 @@ def asymmetric(pred, target):
     return torch.where(d > 0, 10 * d, -d).mean()
 
 
-@pytest.mark.parametrize("loss", [weighted_beyond, hard_examples, capped, asymmetric])
+def with_a_step(pred, target):
+    return F.mse_loss(pred, target) + (pred > target + 1).float().mean()
+
+
+@pytest.mark.parametrize("loss", [weighted_beyond, hard_examples, capped, asymmetric, with_a_step])
 def test_thresholds_on_purpose(loss, silent):
     silent("LP107", loss, *PAIR)
 
@@ -321,6 +339,14 @@ def free_bits(mu, logvar):
 
 def beta(mu, logvar):
     return 4 * divergence(mu, logvar)
+
+
+def capacity(mu, logvar):
+    return 10 * (divergence(mu, logvar) - 5).abs()
+
+
+def test_a_capacity_is_no_divergence(silent):
+    silent("LP107", capacity, "float[6,3]", "float[6,3]")
 
 
 @pytest.mark.parametrize("loss", [divergence, without_its_constant, another_prior, free_bits, beta])

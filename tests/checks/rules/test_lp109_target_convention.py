@@ -146,6 +146,10 @@ def masked_margin(output, target):
     return F.relu(target * (1 - output)).mean()
 
 
+def margin_of_the_marked(output, target):
+    return (F.relu(1 - target * output) * target).mean()
+
+
 def contrastive(output, target):
     return (target * output**2 + (1 - target) * F.relu(1 - output) ** 2).mean()
 
@@ -163,7 +167,9 @@ def log_likelihood(output, target):
     return -(target * F.logsigmoid(output) + (1 - target) * F.logsigmoid(-output)).mean()
 
 
-@pytest.mark.parametrize("loss", [masked_margin, contrastive, both_halves, mapped, log_likelihood])
+@pytest.mark.parametrize(
+    "loss", [masked_margin, margin_of_the_marked, contrastive, both_halves, mapped, log_likelihood]
+)
 def test_formulas_that_are_written_for_their_labels(loss, silent):
     silent("LP109", loss, "float[8]", SIGNS if loss is both_halves else EVENT.float())
 

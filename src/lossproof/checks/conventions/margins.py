@@ -51,7 +51,7 @@ def _margin(call: Call, product: Operation, label: Operand) -> Iterator[Fault]:
     if distinct(label.value) != (0.0, 1.0) or not call.is_label(label):
         return
     last = _bent(call, product)
-    if last is None or not _idle_at_zero(call, label):
+    if last is None or _is_selected(call, last) or not _idle_at_zero(call, label):
         return
     yield Fault(
         f"the margin `{product.site.text}` takes labels -1 and 1, {call.name(label)} holds 0 and 1",
@@ -79,6 +79,12 @@ def _bent(call: Call, product: Operation) -> Operation | None:
             return None
         constant = constant or any(number != 0 for number in call.flow.numbers(step))
     return None
+
+
+def _is_selected(call: Call, last: Operation) -> bool:
+    """Whether the constant of a label 0 may be taken out again behind the hinge."""
+    selecting = {*PRODUCTS, "__getitem__", "where", "masked_select", "masked_fill"}
+    return any(step.name in selecting for step in call.flow.consumers(last))
 
 
 def _idle_at_zero(call: Call, label: Operand) -> bool:

@@ -136,9 +136,23 @@ def _is_fault(walk: _Walk, start: Side, left: Side, right: Side, span: float) ->
     # A sample that comes in or drops out (hard examples) changes what the others count.
     if not torch.allclose(*others, rtol=1e-6, atol=1e-9 * float(others[0].abs().max())):
         return False
+    if _is_one_formula(walk, left, right):
+        return False
     before, after = left.value - start.value, right.value - start.value
     weighted = abs(after * left.slope - before * right.slope)
     return weighted > 1e-3 * max(abs(after * left.slope), abs(before * right.slope))
+
+
+def _is_one_formula(walk: _Walk, left: Side, right: Side) -> bool:
+    """Whether the slope bends alike on both sides: one formula, to which a step was added."""
+    width = 0.02 * left.distance
+    further = [walk.side(left.distance - width), walk.side(right.distance + width)]
+    if further[0] is None or further[1] is None:
+        return True
+    bends = left.slope - further[0].slope, further[1].slope - right.slope
+    scale = max(abs(left.slope), abs(right.slope))
+    same_slope = abs(left.slope - right.slope) < 1e-6 * scale
+    return same_slope and abs(bends[0] - bends[1]) < 0.1 * max(map(abs, bends)) + 1e-9 * scale
 
 
 def _fault(comparison: Comparison, walk: _Walk, left: Side, right: Side) -> Fault:

@@ -7,6 +7,7 @@ right is the same for all of them: the entry of the label itself upward, the oth
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 
@@ -31,6 +32,10 @@ def better_scores_cost_more(comparison: Comparison) -> Iterator[Fault]:
         yield from _classes(comparison, axis)
     elif _is_labelled(comparison):
         yield from _entries(comparison)
+
+
+def _turned(point: Point) -> Point:
+    return replace(point, gradient=-point.gradient)
 
 
 def is_scored(comparison: Comparison) -> bool:
@@ -76,7 +81,12 @@ def _classes(comparison: Comparison, axis: int) -> Iterator[Fault]:
     right = right_entries(comparison)
     assert right is not None
     wanted = right * counted
-    if all(_all_upward(point, wanted) for point in comparison.starts) and comparison.starts:
+    wrong = (1 - right) * counted
+    # The others together go the other way; else the target may be a rank (ordinal losses).
+    if comparison.starts and all(
+        _all_upward(point, wanted) and bool(((point.gradient * wrong).sum(axis) <= 0).all())
+        for point in comparison.starts
+    ):
         values = _path(comparison, comparison.starts[0].prediction, right, wanted)
         if values is not None and is_rising(values):
             yield _fault(
@@ -118,10 +128,7 @@ def _entries(comparison: Comparison) -> Iterator[Fault]:
     if not points:
         return
     up = all(_all_upward(point, positive) for point in points)
-    down = all(
-        _all_upward(Point(point.prediction, point.value, -point.gradient), negative)
-        for point in points
-    )
+    down = all(_all_upward(_turned(point), negative) for point in points)
     if not (up or down):
         return
     moved = positive * up + negative * down

@@ -25,6 +25,8 @@ _SCALE = re.compile(r"^(sigma|std|scale|stddev)$", re.I)
 _VARIANCE = re.compile(r"^(var|variance|sigma_?sq\w*|sigma2)$", re.I)
 STEPS = tuple(step / 5 for step in range(-15, 16))
 """Logarithms of the scales tried: 0 is one of them."""
+FAR = 30.0
+"""A mean, or the logarithm of a scale, beyond what any capacity allows."""
 SLACK = 1e-4
 
 
@@ -91,10 +93,10 @@ def prior_is_no_minimum(call: Call) -> Iterator[Fault]:
     at_minimum = at_prior <= lowest[1] + SLACK * scale  # free bits have a flat minimum
     if all(value < at_prior - SLACK * scale for value in away):
         yield _fault(call, "falls as the mean leaves 0", "mean-rewarded", numbers)
-    elif not at_minimum and lowest[0] in (known[0][0], known[-1][0]):
+    elif not at_minimum and _falls_on(call, latent, lowest, known):
         end = "0" if lowest[0] < 0 else "infinity"
         yield _fault(call, f"falls without end as sigma goes to {end}", "no-minimum", numbers)
-    elif latent.alone and not at_minimum and abs(lowest[1]) > SLACK * scale:
+    elif latent.alone and not at_minimum and not _is_peak(known) and abs(lowest[1]) > SLACK * scale:
         sigma = float(torch.tensor(lowest[0]).exp())
         yield _fault(
             call,
@@ -105,8 +107,31 @@ def prior_is_no_minimum(call: Call) -> Iterator[Fault]:
         )
 
 
+def _is_peak(known: list[tuple[float, float]]) -> bool:
+    """Whether the prior is highest among its neighbours, as under a capacity."""
+    middle = len(known) // 2
+    below, here, above = (known[middle + step][1] for step in (-1, 0, 1))
+    return below < here > above
+
+
+def _falls_on(
+    call: Call,
+    latent: Latent,
+    lowest: tuple[float, float],
+    known: list[tuple[float, float]],
+) -> bool:
+    """Whether the lowest value lies at an end of the scales tried, and is lower still beyond.
+
+    A capacity, `abs(kl - c)`, turns somewhere.
+    """
+    if lowest[0] not in (known[0][0], known[-1][0]):
+        return False
+    beyond = _value(call, latent, 0.0, FAR if lowest[0] > 0 else -FAR)
+    return beyond is not None and beyond < lowest[1]
+
+
 def _at_means(call: Call, latent: Latent) -> list[float] | None:
-    values = [_value(call, latent, mean, 0.0) for mean in (-1.0, 1.0, 3.0)]
+    values = [_value(call, latent, mean, 0.0) for mean in (-1.0, 1.0, 3.0, FAR)]
     known = [value for value in values if value is not None]
     return known if len(known) == len(values) else None
 

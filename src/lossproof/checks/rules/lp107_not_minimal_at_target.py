@@ -9,7 +9,8 @@ follows from the names, types and values of the arguments:
 - an estimate of numbers: the target itself (or its logarithm, logit, softmax: convicted only if the
   loss is worse for all of them); a loss of the difference must be lowest where there is none, and
   its branches must meet;
-- embeddings with class labels: classes compact and apart; an anchor, a positive and a negative;
+- embeddings with class labels: classes compact and apart; an anchor, a positive and a negative; the
+  scores of a positive and a negative; a pair with a label called `same` or `different`;
 - mean and scale of a latent (`mu`, `logvar`): the divergence from the prior is 0 at its minimum;
 - risk, time and event: a negative log partial likelihood is at least 0, and risks that fall with
   time are better than risks that grow.
