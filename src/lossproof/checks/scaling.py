@@ -64,6 +64,8 @@ class Scaling:
     number of copies, so that a mean is constant here, too."""
     ratio: float
     """The value for two copies, divided by that for one."""
+    shared: frozenset[str] = frozenset()
+    """The leaves that all samples share: parameters, and inputs without samples."""
 
     @property
     def all(self) -> tuple[Growth, ...]:
@@ -76,8 +78,15 @@ class Scaling:
 
     @property
     def parts(self) -> frozenset[str]:
-        """The parts that some gradient has."""
+        """The parts that the gradient for some leaf has."""
         return frozenset().union(*(growth.parts for _, growth in self.gradients))
+
+    @property
+    def parts_by_sample(self) -> frozenset[str]:
+        """The same for leaves that are counted in samples: a penalty on a parameter stays out."""
+        return frozenset().union(
+            *(growth.parts for name, growth in self.gradients if name not in self.shared)
+        )
 
 
 def scaling_of(case: Examination) -> Scaling | None:
@@ -106,9 +115,14 @@ def _measured(case: Examination) -> Scaling | None:
         if found[0].gradients and found[0].gradients[leaf] is not None:
             gradients.append((name, growth([_share(case, batch, f, leaf) for f in found])))
     first, second = float(values[0]), float(values[1])
-    return Scaling(
-        batch, growth(values), tuple(gradients), second / first if first else float("nan")
-    )
+    ratio = second / first if first else float("nan")
+    counted = {
+        case.inputs.arguments[i].name
+        for i in case.inputs.differentiable
+        if batch.axes[i] is not None
+    }
+    shared = frozenset(case.leaf_names).difference(counted)
+    return Scaling(batch, growth(values), tuple(gradients), ratio, shared)
 
 
 def _of_mean(value: Tensor) -> Tensor:

@@ -352,6 +352,11 @@ def with_penalty(input, target, weight):
     return F.mse_loss(input, target) + 0.01 * weight.square().sum()
 
 
+def posterior(input, target, weight):
+    """Negative log-posterior."""
+    return (input @ weight - target).square().sum() + weight.square().sum()
+
+
 def std_over_batch(input, target):
     return F.mse_loss(input, target) + F.relu(1 - input.std(0)).mean()
 
@@ -425,6 +430,8 @@ RIGHT = [
     (time_first, TOKENS),
     (info_nce, PAIR),
     (with_penalty, (*PAIR, normal(7, 7))),
+    (posterior, (normal(N, D), normal(N), normal(D).requires_grad_())),
+    (posterior, (normal(N, D).requires_grad_(), normal(N), normal(D).requires_grad_())),
     (std_over_batch, PAIR),
     (masked, (*BOTH, MASK.float())),
     (hole_and_rest, (*BOTH, MASK.float())),

@@ -34,6 +34,7 @@ def masked_loss(input, target, mask):
   `reduction="sum"`, a name or docstring that says sum, total, likelihood or energy.
 - A sum over the batch of anything but a distance between tensors of the same shape, unless the
   loss averages over another axis: a summed log-likelihood is right.
+- A sum over the samples plus a penalty on parameters that all of them share.
 - Losses that couple their samples (contrastive losses, losses over pairs, batch statistics): how
   they grow with the batch says nothing about their normaliser.
 - A mask that selects in some terms and not in others, such as the hole and the rest of an image.
@@ -112,7 +113,9 @@ def _batch_verdicts(case: Examination) -> Iterator[Verdict]:
         yield _coupled(case, scaling)
     elif "inverse" in scaling.parts and scaling.is_only("constant", "linear", "inverse"):
         yield _twice(case, scaling)
-    elif {"constant", "linear"} <= scaling.parts and scaling.is_only("constant", "linear"):
+    elif {"constant", "linear"} <= scaling.parts_by_sample and scaling.is_only(
+        "constant", "linear"
+    ):
         yield _mixed(case, scaling)
     elif scaling.is_only("linear"):
         yield _growing(case, scaling)
