@@ -165,3 +165,12 @@ def test_the_page_is_true(section, page_code, module_of, found):
     module = module_of(source, f"lp305_{section.lower().replace(' ', '_')}")
     findings = found("LP305", module.spread_loss, real(6, 3))
     assert len(findings) == (1 if section == "Example" else 0)
+
+
+def test_the_clamp_of_binary_cross_entropy_is_torchs_own(verdicts):
+    def segmentation_loss(logits, mask):
+        return F.binary_cross_entropy(torch.sigmoid(logits), mask)
+
+    said = verdicts("LP305", segmentation_loss, "float[6,4]", "unit[6,4]")
+    assert [verdict.status for verdict in said] == [Status.UNPROVED]
+    assert "binary_cross_entropy_with_logits" in said[0].detail

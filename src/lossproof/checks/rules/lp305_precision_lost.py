@@ -3,9 +3,8 @@
 ## What it does
 
 Computes the loss and its gradient in float32 and in float64 for the same numbers: confident logits,
-values scaled up to 20, values with a common offset of 100 or
-1000, a prediction that is nearly its target.
-Where float32 is off by more than 1 % and one rounding of the inputs explains less than a thirtieth
+values scaled up to 20, values with a common offset of 100 or 1000, a prediction that is nearly its
+target. Where float32 is off by more than 1 % and one rounding of the inputs explains less than a thirtieth
 of that, the way the loss is written down loses the digits, and the first operation whose result is
 wrong is named with its line.
 
@@ -46,6 +45,8 @@ def spread_loss(x):
 - A point at which only a tie decides, such as the kink of `abs`: it must be wrong close by, too.
 - Constants above 1e-6, which are meant to be felt, and losses that fall or stay when they go.
 - Losses that draw random numbers: those of float32 and float64 differ.
+- The clamp of `torch.nn.functional.binary_cross_entropy`, which torch documents; the report tells
+  it under *unproved*.
 - Results that are not finite; that is LP302.
 """
 
@@ -121,10 +122,17 @@ def examine(case: Examination) -> Iterable[Verdict]:
             lost.append(one)
     dead = dead_gradient(case, given) if tried == len(points) else None
     findings = [] if dead is None else [_flat(case, dead)]
-    if lost:
-        findings.append(_finding(case, lost))
+    clamped = [one for one in lost if _is_clamped(one)]
+    if len(clamped) < len(lost):
+        findings.append(_finding(case, [one for one in lost if one not in clamped]))
     yield from _one_for_each_line(findings)
-    if not findings:
+    if clamped and not findings:
+        yield RULE.unproved(
+            "`binary_cross_entropy` keeps the logarithm above -100, so when "
+            f"{clamped[0].point.words} it is off by {_percent(clamped[0].error)}: "
+            "`binary_cross_entropy_with_logits` takes logits and is exact"
+        )
+    elif not findings:
         yield _no_finding(errors)
     if tried < len(points):
         yield RULE.unproved(f"{len(points) - tried} points were left out because the loss is slow")
@@ -248,6 +256,11 @@ def _result_error(one: object, other: object) -> float:
     whole = float(b.norm())
     error = float((a - b).norm()) / whole if whole else 0.0
     return error if math.isfinite(error) else 0.0
+
+
+def _is_clamped(one: _Loss) -> bool:
+    """Whether the digits went where torch documents that it clamps."""
+    return one.operation is not None and one.operation.name == "binary_cross_entropy"
 
 
 # ---------------------------------------------------------------------------- telling
