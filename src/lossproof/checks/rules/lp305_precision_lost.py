@@ -4,9 +4,9 @@
 
 Computes the loss and its gradient in float32 and in float64 for the same numbers: confident logits,
 values scaled up to 20, values with a common offset of 100 or 1000, a prediction that is nearly its
-target. Where float32 is off by more than 1 % and one rounding of the inputs explains less than a thirtieth
-of that, the way the loss is written down loses the digits, and the first operation whose result is
-wrong is named with its line.
+target. Where float32 is off by more than 1 % and one rounding of the inputs explains less than a
+thirtieth of that, the way the loss is written down loses the digits, and the first operation whose
+result is wrong is named with its line.
 
 ## Why it matters
 

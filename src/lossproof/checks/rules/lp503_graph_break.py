@@ -1,4 +1,4 @@
-"""`torch.compile` cannot make one graph of the loss.
+"""The loss cannot be compiled as one graph.
 
 ## What it does
 Traces the loss with TorchDynamo and reports every line at which the graph ends and a new one
