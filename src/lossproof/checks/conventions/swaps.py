@@ -145,7 +145,9 @@ def _functions(call: Call) -> Iterator[tuple[Callable[..., Any], Any]]:
     """The loss's own function, and the object that its `self` is."""
     target = call.case.subject.call
     if isinstance(target, torch.nn.Module):
-        yield type(target).forward, target
+        forward = getattr(target.forward, "__func__", None)
+        if inspect.isfunction(forward):  # TorchScript has no Python to read
+            yield forward, target
     elif inspect.isfunction(inspect.unwrap(target)):
         yield inspect.unwrap(target), None
 
