@@ -449,6 +449,39 @@ def policy_kl_the_other_way(policy_logits, policy_target):
     return (p * (p.log() - (policy_target + 1e-8).log())).sum(-1).mean()
 
 
+def balanced_bce(logits, y):
+    beta = y.mean()
+    weight = torch.where(y > 0, beta, 1 - beta)
+    return F.binary_cross_entropy_with_logits(logits, y, weight=weight)
+
+
+def batch_hard_triplet_loss(embeddings, labels, margin=0.3):
+    gaps = torch.cdist(embeddings, embeddings)
+    same = labels[:, None] == labels
+    near = gaps.masked_fill(~same, 0).amax(1)
+    far = gaps.masked_fill(same, 0).amax(1)
+    return F.relu(near - far + margin).mean()
+
+
+def rmsle_loss(pred, target):
+    return ((torch.log1p(pred) - torch.log1p(target)) ** 2).mean()
+
+
+def ciou_loss(pred, target):
+    def sides(box):
+        return (box[:, 2:] - box[:, :2]).unbind(1)
+
+    left, right = torch.max(pred[:, :2], target[:, :2]), torch.min(pred[:, 2:], target[:, 2:])
+    inter = (right - left).clamp(min=0).prod(1)
+    (w, h), (tw, th) = sides(pred), sides(target)
+    iou = inter / (w * h + tw * th - inter)
+    hull = torch.max(pred[:, 2:], target[:, 2:]) - torch.min(pred[:, :2], target[:, :2])
+    gap = (pred[:, :2] + pred[:, 2:] - target[:, :2] - target[:, 2:]) / 2
+    v = (torch.atan(tw / th) - torch.atan(w / h)) ** 2
+    alpha = (v / (1 - iou + v)).detach()
+    return (1 - iou + gap.pow(2).sum(1) / hull.pow(2).sum(1) + alpha * v).mean()
+
+
 def vae_loss_minus_kl(recon, x, mu, logvar):
     kld = -0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
     return F.binary_cross_entropy(recon, x, reduction="sum") - kld
@@ -508,7 +541,11 @@ WRONG = [
     (total_variation_loss, (unit(1, 1, 6, 6),)), (si_sdr_loss, (leaf(3, 20), normal(3, 20))),
     (hinge_loss, (leaf(9), signs(9))), (margin_ranking_loss, (leaf(9), leaf(9), signs(9))),
     (listnet_loss, (leaf(5, 4), normal(5, 4))),
-    (vae_loss_minus_kl, (*FOUR_UNIT, *LATENTS)), (dpo_loss, ANSWERS), (policy_kl_the_other_way, (leaf(6, 5), simplex(6, 5))), (mmd_loss, VIEWS),
+    (vae_loss_minus_kl, (*FOUR_UNIT, *LATENTS)), (dpo_loss, ANSWERS), (mmd_loss, VIEWS),
+    (policy_kl_the_other_way, (leaf(6, 5), simplex(6, 5))),
+    (balanced_bce, (leaf(10), torch.tensor([1.0, 0, 0, 0, 1, 0, 0, 1, 0, 0]))),
+    (batch_hard_triplet_loss, (leaf(8, 4), torch.arange(8) // 2)),
+    (rmsle_loss, (unit(8), torch.rand(8, generator=GENERATOR))), (ciou_loss, BOXES),
     (barlow_twins_loss, VIEWS), (gradient_penalty, (leaf(6, 4),)),
     (cosine_similarity_loss, VIEWS),
     (arcface_loss, ((unit(8, 4).detach() * 1.6 - 0.8).requires_grad_(), labels(8, 4))),

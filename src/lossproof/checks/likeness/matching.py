@@ -7,6 +7,7 @@ import inspect
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Any
 
 import torch
@@ -48,6 +49,14 @@ LARGEST = 20_000
 """Inputs with more elements are left alone: their definitions would take too long."""
 
 
+class Claim(Enum):
+    """What says that a loss is a known one, strongest first."""
+
+    NAME = "name"
+    CALL = "call"
+    NONE = "none"
+
+
 @dataclass(frozen=True)
 class Match:
     """A loss and a known one that it equals, or nearly equals in a way that is known."""
@@ -68,8 +77,8 @@ class Match:
     """How many values the first term has."""
     meant: bool = False
     """Whether its coefficients are those of another member of the family."""
-    claimed: bool = True
-    """Whether a name or a call says that the loss is this one."""
+    claim: Claim = Claim.NAME
+    """What says that the loss is this one."""
     unbalanced: str | None = None
     """What is wrong with the factors of its groups."""
 
@@ -140,22 +149,21 @@ class Likeness:
 
     # ------------------------------------------------------------------ the search
     def matches(self) -> Iterator[Match]:
-        """Everything that fits: first of what names and calls claim, then of everyday losses."""
-        everyday = []
-        for known in known_losses():
-            claimed = known.claimed_by(self.words) or not self.called.isdisjoint(known.calls)
-            for binding in known.roles(self.open):
-                if claimed or known.claimed_by_arguments(binding):
-                    yield from self._matches(known, binding, deep=True)
-                elif known.everyday:
-                    everyday.append((known, binding))
-        for known, binding in everyday:
-            yield from self._matches(known, binding, deep=False)
+        """Everything that fits: what names claim, then what calls claim, then everyday losses."""
+        for claim in Claim:
+            for known in known_losses():
+                for binding in known.roles(self.open):
+                    if self._claim(known, binding) is claim:
+                        found = self._match(known, binding, deep=claim is not Claim.NONE)
+                        if found is not None:
+                            yield replace(found, claim=claim)
 
-    def _matches(self, known: KnownLoss, binding: Binding, deep: bool) -> Iterator[Match]:
-        found = self._match(known, binding, deep)
-        if found is not None:
-            yield replace(found, claimed=deep)
+    def _claim(self, known: KnownLoss, binding: Binding) -> Claim | None:
+        if known.claimed_by(self.words) or known.claimed_by_arguments(binding):
+            return Claim.NAME
+        if not self.called.isdisjoint(known.calls):
+            return Claim.CALL
+        return Claim.NONE if known.everyday else None
 
     def claims(self) -> list[KnownLoss]:
         """The known losses that the name claims and whose inputs fit."""

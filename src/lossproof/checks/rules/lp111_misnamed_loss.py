@@ -54,8 +54,8 @@ def examine(case: Examination) -> Iterable[Verdict]:
         return
     matches: list[Match] = []
     for match in likeness.matches():
-        if not match.claimed and matches:
-            break
+        if matches and match.claim is not matches[0].claim:
+            break  # what a stronger claim convicts, a weaker one does not acquit
         if match.right:
             yield _same(case, likeness, match)
             return

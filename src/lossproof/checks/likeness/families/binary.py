@@ -1,11 +1,11 @@
-"""The binary cross entropy."""
+"""The binary cross entropy, and its weighted forms."""
 
 from __future__ import annotations
 
 import torch
 
 from lossproof.checks.likeness.binding import pair
-from lossproof.checks.likeness.known import Definition, KnownLoss, Reading, Term, Terms
+from lossproof.checks.likeness.known import Definition, KnownLoss, Reading, Term, Terms, Usual
 from lossproof.checks.likeness.scores import (
     BINARY,
     Activation,
@@ -51,6 +51,47 @@ def _one_sided(activation: Activation) -> Definition:
     return terms
 
 
+def _balanced(activation: Activation, inverted: bool) -> Definition:
+    """Each side weighted by how many belong to the other, or, by mistake, to itself."""
+
+    def terms(input: Tensor, target: Tensor) -> Terms:
+        found = sides(input, target, activation)
+        if found is None or not bool(((target == 0) | (target == 1)).all()):
+            return {}
+        up, down, y = found
+        positives = float(y.sum())
+        negatives = y.numel() - positives
+        if positives == negatives or 0 in (positives, negatives):
+            return {}
+        if inverted:
+            positives, negatives = negatives, positives
+        return {
+            "-y log p": Term(-y * up, negatives),
+            "-(1 - y) log(1 - p)": Term(-(1 - y) * down, positives),
+        }
+
+    return terms
+
+
+def _asymmetric(activation: Activation, swapped: bool) -> Definition:
+    def terms(
+        input: Tensor, target: Tensor, *, gamma_neg: Usual = (4.0,), gamma_pos: Usual = (1.0, 0.0),
+        shift: Usual = (0.05, 0.0),
+    ) -> Terms:  # fmt: skip
+        found = sides(input, target, activation)
+        if found is None or (swapped and gamma_neg == gamma_pos):
+            return {}
+        up, down, y = found
+        wide, narrow = (gamma_pos, gamma_neg) if swapped else (gamma_neg, gamma_pos)
+        away = (down.exp() + shift).clamp(max=1)
+        return {
+            "positive": Term(-y * down.exp() ** narrow * up),
+            "negative": Term(-(1 - y) * (1 - away) ** wide * away.log()),
+        }
+
+    return terms
+
+
 LOSSES = (
     KnownLoss(
         "bce", "the binary cross entropy", "torch.nn.BCEWithLogitsLoss, torch.nn.BCELoss",
@@ -69,5 +110,28 @@ LOSSES = (
         ),
         unlike=r"smooth|focal|dice|asym|balanc|rank|pair|bpr|robust|adjust",
         calls=("binary_cross_entropy_with_logits", "binary_cross_entropy"), everyday=True,
+    ),
+    KnownLoss(
+        "balanced-bce", "the class-balanced cross entropy", "Xie and Tu, HED, 2015",
+        r"balanc|\bhed\b", pair,
+        (
+            *(Reading(_balanced(a, False)) for a in BINARY),
+            *(Reading(_balanced(a, True), "weights each class by its own frequency, so that the "
+                      "frequent one counts even more",
+                      "beta = negatives / total; beta * positive_part + (1 - beta) * negative_part")
+              for a in BINARY),
+            *(Reading(_weighted_binary(a)) for a in BINARY),
+        ),
+        unlike=r"focal|dice|effective|softmax",
+    ),
+    KnownLoss(
+        "asymmetric", "the asymmetric loss", "Ridnik et al., Asymmetric Loss, 2021",
+        r"asymmetric|\basl\b", pair,
+        (
+            *(Reading(_asymmetric(a, False)) for a in BINARY),
+            *(Reading(_asymmetric(a, True), "has gamma_pos and gamma_neg in each other's place",
+                      "gamma = gamma_pos * y + gamma_neg * (1 - y)") for a in BINARY),
+        ),
+        unlike=r"unified|tversky|similarity|laplace|least|single",
     ),
 )  # fmt: skip

@@ -81,6 +81,9 @@ _BOX_TERMS: dict[str, Callable[[dict[str, Tensor], Tensor], Terms]] = {
         "distance^2 / hull": Term(parts["distance"] / parts["hull"], 0.0),
     },
     "ciou": _ciou,
+    "ciou without 4/pi^2": lambda parts, iou: _ciou(
+        {**parts, "v": parts["v"] * torch.pi**2 / 4}, iou
+    ),
     "sizes added": lambda parts, iou: {
         "IoU": Term(parts["both"] / (parts["one"] + parts["other"]), -1.0)
     },
@@ -97,6 +100,10 @@ LOSSES = (
             (
                 *(Reading(_box(which, form)) for form in FORMS),
                 *((Reading(_box("log iou", form)) for form in FORMS) if which == "iou" else ()),
+                *((Reading(_box("ciou without 4/pi^2", form), "has no factor 4 / pi^2 at the "
+                           "squared difference of the angles",
+                           "v = 4 / math.pi**2 * (atan1 - atan2) ** 2")
+                   for form in FORMS) if which == "ciou" else ()),
                 *(Reading(_box("sizes added", form), "does not take the intersection out of the "
                           "union, where it is counted twice", "union = area1 + area2 - inter")
                   for form in FORMS),

@@ -98,6 +98,7 @@ LOSSES = (
                       "student.movedim(1, -1).reshape(-1, C)") for kl in (True, False)),
         ),
         unlike=r"feature|hint|attention|relation|mse|\bl 2\b|revers|jsd|dino|channel",
+        named={"input": r"stud|_s$", "target": r"teach|_t$"},
     ),
     KnownLoss(
         "distillation", "the distillation loss",
@@ -113,5 +114,6 @@ LOSSES = (
             Reading(distillation),
         ),
         unlike=r"feature|hint|attention|relation",
+        named={"student": r"stud|_s$", "teacher": r"teach|_t$"},
     ),
 )  # fmt: skip

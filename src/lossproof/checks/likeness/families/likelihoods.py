@@ -110,7 +110,8 @@ LOSSES = (
             Reading(gaussian_over_log_variance, "divides by the logarithm of the variance",
                     "0.5 * ((input - target) ** 2 * torch.exp(-log_var) + log_var)"),
         ),
-        unlike=r"beta|mixture|mdn|laplace", everyday=True,
+        unlike=r"beta|mixture|mdn|laplace",
+        named={"spread": r"log_?var|logv|sigma|std|^var"}, everyday=True,
         mend="0.5 * (torch.log(var) + (input - target) ** 2 / var)",
     ),
     KnownLoss(

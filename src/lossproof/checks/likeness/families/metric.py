@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -81,6 +83,29 @@ def _similarity_triplet(anchor: Tensor, positive: Tensor, negative: Tensor, *,
     near = F.cosine_similarity(anchor, positive, dim=-1)
     far = F.cosine_similarity(anchor, negative, dim=-1)
     return {"hinge": Term(torch.relu(near - far + float(margin)))}
+
+
+def _batch_hard(distance: str, how: str) -> Definition:
+    def terms(input: Tensor, target: Tensor, *, margin: Usual = (0.3, 0.2, 1.0, 0.5)) -> Terms:
+        labels = target.reshape(-1)
+        gaps = _distance(input[:, None], input[None], distance)
+        same = labels[:, None] == labels
+        off = same & ~torch.eye(len(labels), dtype=torch.bool)
+        if not bool((~same).any(1).all()):
+            return {}
+        near = gaps.masked_fill(~same, -torch.inf).amax(1)
+        far = gaps.masked_fill(same, torch.inf).amin(1)
+        if how == "easiest negative":
+            far = gaps.masked_fill(same, -torch.inf).amax(1)
+        if how == "easiest positive":
+            if not bool(off.any(1).all()):
+                return {}
+            near = gaps.masked_fill(~off, torch.inf).amin(1)
+        if how == "soft":
+            return {"softplus": Term(F.softplus(near - far))}
+        return {"hinge": Term(torch.relu(near - far + float(margin)))}
+
+    return terms
 
 
 # ---------------------------------------------------------------------------- pairs
@@ -251,6 +276,11 @@ def _angular(which: str, sign: float) -> Definition:
         own = input.gather(1, labels[:, None])
         if which == "cosine":
             moved = own - sign * m
+        elif which == "angle, easy":
+            moved = torch.where(own > 0, torch.cos(torch.acos(own) + m), own)
+        elif which == "angle, monotonic":
+            bent = torch.cos(torch.acos(own) + m)
+            moved = torch.where(own > -math.cos(m), bent, own - m * math.sin(m))
         else:
             moved = torch.cos(torch.acos(own) + sign * m)
         logits = s * input.scatter(1, labels[:, None], moved)
@@ -303,6 +333,23 @@ LOSSES = (
                     "to the anchor", TRIPLET),
         ),
         everyday=True,
+        named={"anchor": r"anc|^a$", "positive": r"pos|^p$", "negative": r"neg|^n$"},
+    ),
+    KnownLoss(
+        "batch-hard-triplet", "the batch-hard triplet loss",
+        "Hermans et al., In Defense of the Triplet Loss, 2017", r"triplet|batch hard", grouped,
+        (
+            *(Reading(_batch_hard(d, "")) for d in SHIFTS),
+            *(Reading(_batch_hard(d, "soft")) for d in SHIFTS),
+            *(Reading(_batch_hard(d, "easiest negative"), "takes the farthest negative, which is "
+                      "the easiest, for the hardest",
+                      "hardest_negative = distances.masked_fill(same, float('inf')).amin(1)",
+                      r"eas") for d in SHIFTS),
+            *(Reading(_batch_hard(d, "easiest positive"), "takes the nearest positive, which is "
+                      "the easiest, for the hardest",
+                      "hardest_positive = distances.masked_fill(~same, 0).amax(1)", r"eas")
+              for d in SHIFTS),
+        ),
     ),
     KnownLoss(
         "contrastive", "the contrastive loss", HADSELL, r"contrastive|siamese|hadsell|signet",
@@ -390,6 +437,8 @@ LOSSES = (
         labelled,
         (
             Reading(_angular("angle", 1.0)),
+            Reading(_angular("angle, easy", 1.0)),
+            Reading(_angular("angle, monotonic", 1.0)),
             Reading(_angular("angle", -1.0), "subtracts the margin from the angle, which makes the "
                     "right class easier", "torch.cos(theta + margin)"),
         ),

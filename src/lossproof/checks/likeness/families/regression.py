@@ -54,6 +54,22 @@ def squared_log_error(input: Tensor, target: Tensor) -> Terms:
     return {"log error^2": Term((torch.log1p(input) - torch.log1p(target)) ** 2)}
 
 
+def root_of_squared_log_error(input: Tensor, target: Tensor) -> Terms:
+    error = torch.log1p(input) - torch.log1p(target)
+    return {"sqrt(mean(log error^2))": Term((error**2).mean().sqrt())}
+
+
+def symmetric_percentage_error(input: Tensor, target: Tensor) -> Terms:
+    gap = (input - target).abs()
+    return {"|error| / (|input| + |target|)": Term(gap / (input.abs() + target.abs()))}
+
+
+def symmetric_percentage_of_sum(input: Tensor, target: Tensor) -> Terms:
+    if bool((input * target >= 0).all()):
+        return {}
+    return {"|error| / |input + target|": Term((input - target).abs() / (input + target).abs())}
+
+
 def percentage_error(input: Tensor, target: Tensor) -> Terms:
     return {"|error| / |target|": Term((input - target).abs() / target.abs())}
 
@@ -289,6 +305,27 @@ LOSSES = (
     KnownLoss(
         "msle", "the mean squared logarithmic error", "its definition",
         r"\bmsle\b|squared log", pair, (Reading(squared_log_error),), unlike=r"root|rmsle",
+    ),
+    KnownLoss(
+        "rmsle", "the root mean squared logarithmic error", "its definition",
+        r"rmsle|root mean squared log", pair,
+        (
+            Reading(root_of_squared_log_error),
+            Reading(squared_log_error, "takes no root",
+                    "torch.sqrt(((torch.log1p(input) - torch.log1p(target)) ** 2).mean())"),
+            Reading(root_of_mean, "takes no logarithm",
+                    "torch.sqrt(((torch.log1p(input) - torch.log1p(target)) ** 2).mean())"),
+        ),
+    ),
+    KnownLoss(
+        "smape", "the symmetric mean absolute percentage error",
+        "Makridakis, Accuracy Measures, 1993", r"smape|symmetric mean abs", pair,
+        (
+            Reading(symmetric_percentage_error),
+            Reading(symmetric_percentage_of_sum, "divides by the absolute value of the sum, which "
+                    "is 0 where the two cancel",
+                    "2 * (input - target).abs() / (input.abs() + target.abs())"),
+        ),
     ),
     KnownLoss(
         "mape", "the mean absolute percentage error", "its definition",

@@ -63,5 +63,6 @@ LOSSES = (
         ),
         unlike=r"discrete|rank|concord|deep hit|deephit|time bin|weibull|pmf|logistic",
         constant="none",
+        named={"risk": r"risk|haz|log_?h", "time": r"time|dur|^t$|^y$", "event": r"event|^e$|cens"},
     ),
 )  # fmt: skip
