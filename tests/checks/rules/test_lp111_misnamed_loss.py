@@ -598,6 +598,10 @@ def multiple_negatives_contrastive_loss(query, key, scale=20.0):
     return F.cross_entropy(logits, torch.arange(len(query)))
 
 
+def cross_entropy_without_padding(logits, target):
+    return F.cross_entropy(logits, target, ignore_index=0)
+
+
 class SmoothedWithStrengthElsewhere(nn.Module):
     def __init__(self):
         super().__init__()
@@ -957,6 +961,7 @@ RIGHT = [
     (gradient_penalty_of_samples, (leaf(6, 4),)), (simsiam_loss, VIEWS),
     (discriminator_loss_with_smoothed_labels, SCORES),
     (multiple_negatives_contrastive_loss, VIEWS), (SmoothedWithStrengthElsewhere, CLASSES),
+    (cross_entropy_without_padding, CLASSES),
     (QuantileFromElsewhere, REGRESSION), (triplet_called_the_other_way, TRIPLETS),
     (log_cosh_loss, REGRESSION), (charbonnier_loss, REGRESSION),
 ]  # fmt: skip
@@ -965,6 +970,7 @@ UNKNOWN = {
     "MSELoss", "CrossEntropyWithPenalty", "reverse_kl_distillation", "decoupled_contrastive_loss",
     "clip_loss", "dice_coefficient", "discriminator_loss_with_smoothed_labels",
     "multiple_negatives_contrastive_loss", "SmoothedWithStrengthElsewhere",
+    "cross_entropy_without_padding",
 }  # fmt: skip
 """Right in a way that no definition has, or different in a way that has no name."""
 

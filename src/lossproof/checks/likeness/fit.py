@@ -177,8 +177,8 @@ def deviations(terms: Terms, coefficients: Sequence[float]) -> tuple[float, list
         for name in names:
             right = terms[name].right
             if right is None:
-                if found[name] <= SAME * largest:
-                    wrong.append(Deviation(name, found[name], largest))
+                if found[name] < -SAME * largest:  # 0 is a weight, too: an ignored class
+                    wrong.append(Deviation(name, found[name], -found[name]))
             elif abs(found[name] - factor * right) > SAME * max(
                 abs(factor * right), SAME * largest
             ):
