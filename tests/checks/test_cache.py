@@ -188,9 +188,21 @@ def test_imports_are_resolved_as_python_does(project):
     assert imported("import pkg.helper as h") == [package, "pkg/helper.py"]
     assert imported("from pkg import helper, nothing") == [package, "pkg/helper.py"]
     assert imported("from .sub import deep") == [package, sub, "pkg/sub/deep.py"]
-    assert imported("from .. import helper", "pkg/sub/deep.py") == [package, "pkg/helper.py"]
+    deep = imported("from .. import helper", "pkg/sub/deep.py")
+    assert deep == [package, "pkg/helper.py", sub]
     assert imported("from . import deep", sub) == [package, "pkg/sub/deep.py"]
     assert imported("def f():\n    import beside", "reference.py") == ["beside.py"]
-    assert imported("import torch, os.path") == []
-    assert imported("from ..... import x") == []
-    assert imported("def (") == []
+    assert imported("x = 1") == [package]  # importing the module runs it
+    assert imported("import torch, os.path", "beside.py") == []
+    assert imported("from ..... import x", "beside.py") == []
+    assert imported("def (", "beside.py") == []
+
+
+def test_other_installed_packages_count_by_their_versions(project):
+    for name in ("mine/__init__.py", "mine/losses.py", "mine/base.py", "other/__init__.py"):
+        path = project / "site-packages" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    losses = project / "site-packages/mine/losses.py"
+    found = imported_files(losses, b"import mine.base, other")
+    assert [path.name for path in found] == ["__init__.py", "base.py"]

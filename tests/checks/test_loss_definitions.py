@@ -125,6 +125,19 @@ def test_a_class_that_needs_arguments_is_checked_by_its_instances():
     ]  # fmt: skip
 
 
+def test_an_operation_is_checked_along_with_the_loss_that_applies_it():
+    operation = """
+        class Squared(torch.autograd.Function):
+            def forward(ctx, input, target): return input - target
+    """
+    applied = """
+        def squared_loss(p, t): return Squared.apply(p, t).mean()
+    """
+    assert names(module(operation)) == ["Squared"]
+    assert names(module(operation + applied)) == ["squared_loss"]
+    assert names(module(operation + applied.replace("squared_loss", "train"))) == ["Squared"]
+
+
 def test_the_last_definition_of_a_name_counts():
     source = "def loss(p, t): return p\n\n\ndef loss(p, t): return t\n"
     assert [(loss.name, loss.line) for loss in losses_in(source)] == [("loss", 4)]

@@ -28,6 +28,8 @@ from lossproof.checks.report import Report
 FOLDER = ".lossproof_cache"
 NOT_OF_THE_LOSS = ("show_output", "threads", "grace", "loading_time")
 """The parts of a job that the report does not depend on."""
+INSTALLED = {"site-packages", "dist-packages"}
+"""The names of folders of installed packages."""
 UNREPEATABLE = {"time-limit", "process-died", "ends-program"}
 """The causes of findings that may be the machine's: they are looked at again."""
 
@@ -121,27 +123,40 @@ def _contents(files: list[Path]) -> Mapping[str, str]:
         file = waiting.pop()
         if str(file) not in found:
             try:
-                content = file.read_bytes()
+                state = file.stat()
+                digest, imported = _read(file, state.st_mtime_ns, state.st_size, Path.cwd())
             except OSError:
                 found[str(file)] = "missing"
                 continue
-            found[str(file)] = hashlib.sha256(content).hexdigest()
-            waiting += imported_files(file, content)
+            found[str(file)] = digest
+            waiting += imported
     return found
+
+
+@functools.cache
+def _read(file: Path, changed: int, size: int, folder: Path) -> tuple[str, list[Path]]:
+    """The digest of a file and what it imports.
+
+    It is read again when its time, its size or the current folder changes.
+    """
+    content = file.read_bytes()
+    return hashlib.sha256(content).hexdigest(), imported_files(file, content)
 
 
 def imported_files(file: Path, content: bytes) -> list[Path]:
     """The files of the same package (or folder) that a file imports, and their ``__init__.py``."""
+    root, dotted = package_of(file)
+    own = dotted.split(".")
+    found = set(_module_files(root, own[:-1]))
     try:
         tree = ast.parse(content)
     except (SyntaxError, ValueError, RecursionError):
-        return []
-    root, dotted = package_of(file)
-    package = dotted.split(".")[:-1]
-    found: set[Path] = set()
-    for names in _imported_names(tree, package):
+        return sorted(found - {file})
+    for names in _imported_names(tree, own[:-1]):
         for folder in {root, Path.cwd()}:
-            found.update(_module_files(folder, names))
+            # Among the installed packages stand others, which count by their versions.
+            if names[:1] == own[:1] or folder.name not in INSTALLED:
+                found.update(_module_files(folder, names))
     return sorted(found - {file})
 
 

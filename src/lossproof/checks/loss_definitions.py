@@ -147,7 +147,8 @@ class _Module:
                 yield found
         for node in self.classes.values():
             kind = self._kind(node)
-            if kind is not None and not (node.name in made and self._needs_arguments(node)):
+            checked_by_instance = node.name in made and self._needs_arguments(node)
+            if kind is not None and not checked_by_instance and not self._is_applied(node):
                 yield Definition(node.name, node.lineno, kind)
 
     # ------------------------------------------------------------------ classes
@@ -174,6 +175,21 @@ class _Module:
         if says_loss(node.name) or self._inherits_a_loss(node):
             return True
         return self._descends(node, "Module") and _compares(call) and _returns_scalar(call)
+
+    def _is_applied(self, operation: ast.ClassDef) -> bool:
+        """Whether a loss of this file applies the operation: then it is checked along with it."""
+        return any(
+            isinstance(part, ast.Attribute)
+            and part.attr == "apply"
+            and getattr(part.value, "id", "") == operation.name
+            for node in self.statements
+            if node is not operation
+            and (
+                (isinstance(node, ast.FunctionDef) and _is_loss_function(node))
+                or (isinstance(node, ast.ClassDef) and self._kind(node) == "module")
+            )
+            for part in ast.walk(node)
+        )
 
     def _inherits_a_loss(self, node: ast.ClassDef) -> bool:
         """Whether it descends from a loss of another module, as far as its name says."""
