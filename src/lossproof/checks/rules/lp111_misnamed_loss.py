@@ -25,11 +25,11 @@ def kl_loss(mu, log_sigma):
 
 ## Not reported
 A loss that claims nothing by its name, the names of its arguments or the torch losses it calls
-(where it equals a loss of torch, that is still proved). A loss that differs from the one it is named after
-in a way that is no known slip and no wrong coefficient (it is unproved). One factor on the whole
-loss and one constant, which are conventions. A coefficient that equals an option of the loss: it is
-meant. Coefficients that the literature leaves open, such as class weights. A reverse divergence, an
-inverted label or a loss of the easiest samples that is called so.
+(where it equals a loss of torch, that is still proved). A loss that differs from the one it is
+named after in a way that is no known slip and no wrong coefficient (it is unproved). One factor on
+the whole loss and one constant, which are conventions. A coefficient that equals an option of the
+loss: it is meant. Coefficients that the literature leaves open, such as class weights. A reverse
+divergence or a decoupled contrast that is called so.
 """
 
 from __future__ import annotations
