@@ -256,9 +256,10 @@ def test_a_wrong_request_says_what_is_wanted(loss, inputs, said):
         lambda input, target: mse(input, target) + torch.zeros(1, device="cuda"),
     ],
 )
-def test_a_missing_device_is_a_wrong_request(loss):
-    with pytest.raises(UsageError, match="needs a CUDA device and there is none here"):
-        lossproof.check(loss, *PAIR)
+def test_a_device_that_is_asked_for_by_name_explains_the_crash(loss):
+    (finding,) = lossproof.check(loss, *PAIR)
+    assert (finding.code, finding.cause) == ("LP407", "asks-for-cuda")
+    assert finding.location.file == __file__
 
 
 def test_ctrl_c_is_the_users():

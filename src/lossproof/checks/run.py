@@ -7,7 +7,7 @@ import io
 import os
 import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -24,21 +24,20 @@ from lossproof.checks.subject import Subject, subject_of
 from lossproof.checks.suppressions import sorted_out
 from lossproof.checks.threads import threads_for
 from lossproof.checks.time_limit import time_limit
-from lossproof.errors import TimeLimitError, UsageError
+from lossproof.errors import TimeLimitError
 
 CRASH = "LP408"
 UNUSED = "LP001"
 """The rule that looks at what the others said, and is run the last."""
-AFTER_A_CRASH = ("LP207", "LP401", "LP402", CRASH)
+AFTER_A_CRASH = ("LP207", "LP401", "LP402", "LP407", CRASH)
 """The rules that can say something of a loss whose forward raises."""
 AFTER_A_FAILED_BACKWARD = ("LP101", "LP102", "LP207", "LP401", "LP402", "LP403", CRASH)
 """The rules that can say something of a loss whose backward raises."""
 EXPLAIN_A_CRASH = {
-    "raised": ("LP207", "LP402"),
+    "raised": ("LP207", "LP402", "LP407"),
     "backward-raised": ("LP207", "LP401", "LP402", "LP403"),
 }
 """The rules whose finding says why the forward, or the backward, raised."""
-NO_DEVICE = ("Torch not compiled with CUDA", "Found no NVIDIA driver", "No CUDA GPUs")
 
 
 def check(
@@ -114,12 +113,9 @@ def check(
 def _run_rules(rules: Sequence[Rule], case: Examination, limit: float | None) -> list[Verdict]:
     verdicts: list[Verdict] = case.notes.setdefault(VERDICTS, [])
     try:
-        with time_limit(limit), threads_for(case.inputs.numel):
-            _refuse_missing_device(case)
-            # The first call may print; the hundreds after it would only repeat that.
-            with contextlib.redirect_stdout(_Nowhere()):
-                for rule in sorted(rules, key=lambda rule: rule.code == UNUSED):
-                    verdicts += _run_rule(rule, case)
+        with time_limit(limit), threads_for(case.inputs.numel), _quiet_after_the_first_call(case):
+            for rule in sorted(rules, key=lambda rule: rule.code == UNUSED):
+                verdicts += _run_rule(rule, case)
     except TimeLimitError as error:
         done = {verdict.code for verdict in verdicts}
         if any(rule.code == CRASH for rule in rules):
@@ -131,6 +127,14 @@ def _run_rules(rules: Sequence[Rule], case: Examination, limit: float | None) ->
             if rule.code not in done
         ]
     return _explained(verdicts)
+
+
+@contextlib.contextmanager
+def _quiet_after_the_first_call(case: Examination) -> Iterator[None]:
+    """The first call may print; the hundreds after it would only repeat that."""
+    _ = case.base
+    with contextlib.redirect_stdout(_Nowhere()):
+        yield
 
 
 class _Nowhere(io.TextIOBase):
@@ -162,15 +166,6 @@ def _internal_error(rule: Rule, error: Exception) -> Outcome:
         f"lossproof itself failed here ({type(error).__name__}: {error}; "
         f"{os.path.basename(last.filename)}:{last.lineno}); please report it"
     )
-
-
-def _refuse_missing_device(case: Examination) -> None:
-    error = case.base.error
-    if error is not None and any(text in str(error) for text in NO_DEVICE):
-        raise UsageError(
-            f"`{case.subject.name}` needs a CUDA device and there is none here; let it follow the "
-            "device of its inputs (`input.device`) or check it where the device is"
-        )
 
 
 def _still_running(case: Examination, error: TimeLimitError, limit: float | None) -> Finding:

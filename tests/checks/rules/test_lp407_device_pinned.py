@@ -233,6 +233,6 @@ def test_the_page(page_code, module_of, found, verdicts, monkeypatch):
     head = "import torch\n\n\n"
     bad = module_of(head + page_code("LP407", "Example"), "bad")
     good = module_of(head + page_code("LP407", "Use instead"), "good")
-    (finding,) = found("LP407", bad.signed_return_loss, *PAIR)
+    (finding,) = found("LP407", bad.signed_return_loss, "float[6]", "float[6]")
     assert finding.location.line == 5
-    assert not found("LP407", good.signed_return_loss, *PAIR)
+    assert not found("LP407", good.signed_return_loss, "float[6]", "float[6]")

@@ -5,7 +5,8 @@ Calls the loss as if its inputs lay on a GPU, without needing one: the loss is t
 for `.device`, and what it computes from the inputs counts as being there, too. A tensor that is
 made without `device=`, or that a module keeps as a plain attribute where `.to(device)` does not
 find it, stays on the CPU. Where the two meet in an operation that takes tensors of one device only,
-that is a finding. `.numpy()` on a tensor that would lie on a GPU is reported, too.
+that is a finding. `.numpy()` on a tensor that would lie on a GPU is reported, too, and so is a
+`.cuda()` or `device="cuda"` that raises because there is no such device.
 
 ## Why it matters
 *Expected all tensors to be on the same device* comes on the first step on the GPU, after every
@@ -60,10 +61,20 @@ if TYPE_CHECKING:
     from lossproof.checks.examination import Examination
 
 RULE = RULES["LP407"]
+NO_DEVICE = ("Torch not compiled with CUDA", "Found no NVIDIA driver", "No CUDA GPUs")
+"""What torch says where a device is asked for that is not there."""
 
 
 def examine(case: Examination) -> Iterable[Verdict]:
     """Call the loss as if its inputs lay elsewhere, and report what would raise there."""
+    error = case.base.error
+    if error is not None:
+        yield (
+            _asked_for(case, error)
+            if _is_missing_device(error)
+            else RULE.unproved("the loss raised an exception")
+        )
+        return
     if not any(True for value in case.inputs.values for _ in tensors_in(value)):
         yield RULE.not_applicable("no input is a tensor")
         return
@@ -89,6 +100,23 @@ def examine(case: Examination) -> Iterable[Verdict]:
         yield RULE.unproved(f"with inputs on a pretended device: {type(error).__name__}: {error}")
     else:
         yield RULE.proved("nothing on the CPU met inputs that were taken to lie on a GPU")
+
+
+def _is_missing_device(error: Exception) -> bool:
+    return any(text in str(error) for text in NO_DEVICE)
+
+
+def _asked_for(case: Examination, error: Exception) -> Finding:
+    """The finding for a loss that asks by name for a device which is not there."""
+    return RULE.finding(
+        f"`{case.subject.name}` needs a CUDA device, wherever its inputs are",
+        location=case.where(error),
+        cause="asks-for-cuda",
+        evidence={"exception": f"{type(error).__name__}: {error}"},
+        notes=("there is none here, so nothing else could be checked",),
+        help="let tensors follow the inputs: `device=input.device`, `tensor.to(input)`, "
+        "`torch.zeros_like(input)`",
+    )
 
 
 def _meant_for_others(case: Examination, meeting: Meeting) -> bool:
