@@ -50,6 +50,11 @@ def test_losses_that_share_a_reason_are_named_together():
     ]
 
 
+def test_files_that_share_a_reason_are_named_together():
+    text = render([unchecked("f", "why", "a.py", 1), unchecked("g", "why", "b.py", 2)])
+    assert text.startswith("not checked  a.py:1: f, b.py:2: g: why\n")
+
+
 def test_a_file_that_could_not_be_read_is_named_once():
     text = render([unchecked("bad.py", "line 1 is not valid Python", "bad.py", 1)])
     assert text.startswith("not checked  bad.py: line 1 is not valid Python\n")

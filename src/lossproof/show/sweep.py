@@ -54,23 +54,32 @@ def _report(report: Report, color: bool, width: int, verbose: bool, quiet: bool)
 
 
 def _not_checked(reports: Iterable[Report], color: bool, width: int) -> list[str]:
-    """One paragraph for each reason; the losses of a file that share it are named together."""
-    losses: dict[tuple[str, str], list[Report]] = {}
+    """One paragraph for each reason, with the losses that share it."""
+    losses: dict[str, list[Report]] = {}
     for report in reports:
-        file = "" if report.location is None else report.location.file
-        losses.setdefault((file, report.not_checked or ""), []).append(report)
+        losses.setdefault(report.not_checked or "", []).append(report)
     if not losses:
         return []
     page = Page(width, color)
-    for (file, why), alike in losses.items():
-        names = ", ".join(report.subject for report in alike)
-        place = alike[0].location
-        where = f"{shown_path(file)}:{place.line}: " if place is not None else ""
-        if names == shown_path(file):  # a file that could not be read as a whole
-            where, names = "", shown_path(file)
+    for why, alike in losses.items():
+        files: dict[str, list[Report]] = {}
+        for report in alike:
+            files.setdefault("" if report.location is None else report.location.file, []).append(
+                report
+            )
+        names = ", ".join(_named(file, among) for file, among in files.items())
         head = Text("not checked  ", "bold yellow")
-        page.prose(Text.assemble(head, visible(f"{where}{names}: {why}")), 13)
+        page.prose(Text.assemble(head, visible(f"{names}: {why}")), 13)
     return [page.text()]
+
+
+def _named(file: str, reports: Sequence[Report]) -> str:
+    """The losses of one file; the file alone where it could not be read as a whole."""
+    names = ", ".join(report.subject for report in reports)
+    place = reports[0].location
+    if place is None or names == shown_path(file):
+        return names
+    return f"{shown_path(file)}:{place.line}: {names}"
 
 
 def _summary(reports: Sequence[Report], color: bool, width: int, remarks: Iterable[str]) -> str:
