@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lossproof
-from lossproof.checks.rules import RULES
 from lossproof.checks.rule_selection import asked_for, selected
+from lossproof.checks.rules import RULES
 from lossproof.errors import UsageError
 
 codes_of_rules = st.sampled_from(list(RULES))

@@ -112,7 +112,7 @@ def test_an_import_that_dies_is_no_finding(tasks):
         Location("a.py", 3), "time-limit", {"phase": "import", "time_limit": 60},
     )  # fmt: skip
     (one,) = sweep(tasks("a.py:a"), run=lambda job: report("a", death)).reports
-    assert one.not_checked == "the import of `a` was still running after 60 s, at a.py:3"
+    assert one.not_checked == "the import of `a` was still running after 60 s, at `a.py` line 3"
     assert not one.findings
     killed = replace(death, evidence={"time_limit": 60})
     (one,) = sweep(tasks("a.py:a"), run=lambda job: report("a", killed)).reports

@@ -55,6 +55,12 @@ def test_files_that_share_a_reason_are_named_together():
     assert text.startswith("not checked  a.py:1: f, b.py:2: g: why\n")
 
 
+def test_of_a_long_reason_the_first_line_is_enough():
+    reports = [unchecked("f", "no inputs fit\n  tried: this"), unchecked("g", "no inputs fit")]
+    assert render(reports).startswith("not checked  a.py:3: f, g: no inputs fit\n\n")
+    assert "\n               tried: this\n" in render(reports, verbose=True)
+
+
 def test_a_file_that_could_not_be_read_is_named_once():
     text = render([unchecked("bad.py", "line 1 is not valid Python", "bad.py", 1)])
     assert text.startswith("not checked  bad.py: line 1 is not valid Python\n")

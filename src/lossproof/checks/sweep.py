@@ -240,7 +240,8 @@ def _isolated(loss: FoundLoss, job: Job, run: Runner, progress: _Progress) -> Re
     assert isinstance(report, Report)
     if died_on_import(report):
         (finding,) = report.findings
-        place = "" if finding.location is None else f", at {finding.location}"
+        found = finding.location
+        place = "" if found is None else f", at `{shown(Path(found.file))}` line {found.line}"
         return _broken(loss, job, f"{finding.message}{place}", progress)
     return report
 

@@ -13,7 +13,8 @@ def render(report: Report) -> str:
     checked has one line that says why.
     """
     if report.not_checked is not None:
-        return visible(f"{_place(report, report.location)}: not checked: {report.not_checked}")
+        why = report.not_checked.partition("\n")[0]
+        return visible(f"{_place(report, report.location)}: not checked: {why}")
     return "\n".join(_line(report, finding) for finding in report.findings)
 
 

@@ -37,7 +37,8 @@ def render(
         if report.findings or (verbose and report.not_checked is None)
     ]
     if not quiet:
-        parts += _not_checked([report for report in reports if report.not_checked], color, width)
+        unchecked = [report for report in reports if report.not_checked is not None]
+        parts += _not_checked(unchecked, color, width, verbose)
         parts.append(_summary(reports, color, width, remarks))
     return "\n\n".join(part for part in parts if part)
 
@@ -53,11 +54,12 @@ def _report(report: Report, color: bool, width: int, verbose: bool, quiet: bool)
     return f"{text}\n\n{page.text()}"
 
 
-def _not_checked(reports: Iterable[Report], color: bool, width: int) -> list[str]:
-    """One paragraph for each reason, with the losses that share it."""
+def _not_checked(reports: Iterable[Report], color: bool, width: int, verbose: bool) -> list[str]:
+    """One paragraph for each reason, with the losses that share it; its first line says enough."""
     losses: dict[str, list[Report]] = {}
     for report in reports:
-        losses.setdefault(report.not_checked or "", []).append(report)
+        why = report.not_checked or ""
+        losses.setdefault(why if verbose else why.partition("\n")[0], []).append(report)
     if not losses:
         return []
     page = Page(width, color)
@@ -69,7 +71,10 @@ def _not_checked(reports: Iterable[Report], color: bool, width: int) -> list[str
             )
         names = ", ".join(_named(file, among) for file, among in files.items())
         head = Text("not checked  ", "bold yellow")
-        page.prose(Text.assemble(head, visible(f"{names}: {why}")), 13)
+        first, *more = why.split("\n")
+        page.prose(Text.assemble(head, visible(f"{names}: {first}")), 13)
+        for line in more:
+            page.line(Text(" " * 13 + visible(line)))
     return [page.text()]
 
 
