@@ -473,3 +473,19 @@ def test_one_fault_is_one_finding():
     wanted = [torch.randn(6, 4, requires_grad=True) for _ in range(2)]
     report = lossproof.check(NothingForTarget, *wanted)
     assert [(finding.code, finding.cause) for finding in report] == [("LP202", "none-returned")]
+
+
+def test_one_fault_is_one_finding():
+    """A Dice coefficient is also not minimal at the target: the nearer word is kept."""
+
+    class DiceLoss(nn.Module):
+        def forward(self, pred, target):
+            overlap = (pred * target).sum()
+            return 2 * overlap / (pred.sum() + target.sum())
+
+    codes = [
+        finding.code for finding in lossproof.check(DiceLoss(), "unit[2,1,6,6]", "binary[2,1,6,6]")
+    ]
+    assert codes == ["LP111"]
+    alone = lossproof.check(DiceLoss(), "unit[2,1,6,6]", "binary[2,1,6,6]", select=["LP107"])
+    assert [finding.code for finding in alone] == ["LP107"]

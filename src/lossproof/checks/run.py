@@ -15,7 +15,7 @@ import torch
 from lossproof.checks.charts import charts_later
 from lossproof.checks.examination import Examination
 from lossproof.checks.inputs import Inputs, inputs_for
-from lossproof.checks.report import Finding, Location, Outcome, Report
+from lossproof.checks.report import Finding, Location, Outcome, Report, Severity
 from lossproof.checks.rule_selection import asked_for, selected
 from lossproof.checks.rules import RULES, Rule, Verdict
 from lossproof.checks.rules.lp001_unused_suppression import VERDICTS
@@ -38,6 +38,14 @@ EXPLAIN_A_CRASH = {
     "backward-raised": ("LP207", "LP401", "LP402", "LP403"),
 }
 """The rules whose finding says why the forward, or the backward, raised."""
+CONSEQUENCES_OF_A_SWAP = ("LP107", "LP111")
+"""What arguments in the wrong order look like to the rules that look at the values."""
+SEEN_NEARER_BY = {
+    "LP107": ("LP111",),
+    "LP111": ("LP105", "LP106", "LP108", "LP110"),
+}
+"""Rules that say of the same fault more exactly what and where it is: a loss that is no longer the
+known one because it is normalised wrongly has one mistake."""
 
 
 def check(
@@ -185,17 +193,29 @@ def _still_running(case: Examination, error: TimeLimitError, limit: float | None
 
 
 def _explained(verdicts: Iterable[Verdict]) -> list[Verdict]:
-    """Drop a crash that another finding explains: one fault, one finding."""
+    """Let a finding that another one explains step back: one fault, one finding."""
     listed = list(verdicts)
-    found = {verdict.code for verdict in listed if isinstance(verdict, Finding)}
-    explained = {cause for cause, codes in EXPLAIN_A_CRASH.items() if not found.isdisjoint(codes)}
-    return [
-        verdict
-        for verdict in listed
-        if not isinstance(verdict, Finding)
-        or verdict.code != CRASH
-        or verdict.cause not in explained
-    ]
+    found = [verdict for verdict in listed if isinstance(verdict, Finding)]
+    kept: list[Verdict] = []
+    for verdict in listed:
+        nearer = [one for one in found if isinstance(verdict, Finding) and _explains(one, verdict)]
+        if not nearer:
+            kept.append(verdict)
+        elif verdict.code != CRASH:
+            kept.append(
+                RULES[verdict.code].unproved(f"what it saw is explained by {nearer[0].code}")
+            )
+    return kept
+
+
+def _explains(one: Finding, other: Finding) -> bool:
+    """Whether the second finding is only what the first looks like from elsewhere."""
+    if other.code == CRASH:
+        return one.code in EXPLAIN_A_CRASH.get(other.cause or "", ())
+    if one.cause == "swapped-arguments":
+        return other.code in CONSEQUENCES_OF_A_SWAP
+    nearer = other.code in SEEN_NEARER_BY and one.code in SEEN_NEARER_BY[other.code]
+    return nearer and (one.severity is other.severity or one.severity is Severity.ERROR)
 
 
 def _report(case: Examination, verdicts: Iterable[Verdict], seed: int, seconds: float) -> Report:
