@@ -475,7 +475,7 @@ def test_one_fault_is_one_finding():
     assert [(finding.code, finding.cause) for finding in report] == [("LP202", "none-returned")]
 
 
-def test_one_fault_is_one_finding():
+def test_what_is_seen_nearer_is_said_once():
     """A Dice coefficient is also not minimal at the target: the nearer word is kept."""
 
     class DiceLoss(nn.Module):
