@@ -131,7 +131,7 @@ def check(
     targets: Annotated[
         list[str],
         typer.Argument(
-            metavar="TARGET...",
+            metavar="TARGET",
             help="What to check: a loss (FILE.py:NAME or package.module:NAME), or all losses of "
             "a file, a folder, a package.",
             show_default=False,
