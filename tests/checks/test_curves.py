@@ -157,3 +157,25 @@ def test_a_loss_of_its_own_parameters_alone_has_no_curve(examination):
     assert isinstance(case.inputs, Inputs)
     (chart,) = curves(case, True)
     assert "no input wants a gradient" in chart.why
+
+
+def test_a_missing_share_of_the_mean_is_seen(examination):
+    """With one element alone, a gradient without the 1/N of the mean would look right."""
+
+    class SquaredError(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, input, target):
+            ctx.save_for_backward(input, target)
+            return ((input - target) ** 2).mean()
+
+        @staticmethod
+        def backward(ctx, grad_output):
+            input, target = ctx.saved_tensors
+            return grad_output * 2 * (input - target), None
+
+    chart = curves(examination(SquaredError, "float[8]", "float[8]"), True)[1]
+    line, dots = chart.series
+    for x, slope in zip(dots.x, dots.y, strict=True):
+        gradient = min(zip(line.x, line.y, strict=True), key=lambda point: abs(point[0] - x))[1]
+        assert abs(gradient) > 4 * abs(slope) or abs(gradient - slope) < 0.5
+    assert max(map(abs, line.y)) > 6 * max(map(abs, dots.y))

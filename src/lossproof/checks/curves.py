@@ -199,7 +199,8 @@ def _lines(case: Examination) -> list[Line]:
     position = moved[0].position
     leaf = full.differentiable.index(position)
     domain, name = moved[0].domain, full.arguments[position].name
-    single = single_element(case, full)
+    # A hand-written backward may be right for one element and wrong for several (the 1/N of a mean).
+    single = None if case.calls else single_element(case, full)
     if single is not None:
         line = _element_line(single, full.values[position], position, leaf, domain, name, 0)
         return list(_with_labels(line, full, single))
