@@ -199,7 +199,7 @@ def _lines(case: Examination) -> list[Line]:
     position = moved[0].position
     leaf = full.differentiable.index(position)
     domain, name = moved[0].domain, full.arguments[position].name
-    # A hand-written backward may be right for one element and wrong for several (the 1/N of a mean).
+    # A hand-written backward may be right for one element alone and wrong for several: the 1/N.
     single = None if case.calls else single_element(case, full)
     if single is not None:
         line = _element_line(single, full.values[position], position, leaf, domain, name, 0)
