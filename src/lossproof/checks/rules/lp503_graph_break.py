@@ -50,7 +50,7 @@ RULE = RULES["LP503"]
 def examine(case: Examination) -> Iterable[Verdict]:
     """Ask TorchDynamo where the graph breaks."""
     if RULE.code not in case.asked:
-        yield RULE.not_applicable("it takes seconds, so it is done where asked for: `--select LP503`")
+        yield RULE.not_applicable("it takes seconds and is done where asked for: `--select LP503`")
         return
     if case.subject.kind == "autograd.Function":
         yield RULE.not_applicable("an `autograd.Function` by itself is not compiled")
