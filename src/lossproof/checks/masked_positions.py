@@ -7,6 +7,7 @@ that means something else.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ LABELS = ("ignore_index", "ignore_label", "ignore_value", "pad_idx", "padding_id
           "pad_token_id", "pad_id", "padding_index")  # fmt: skip
 """What people call the option that holds the label of what does not count."""
 ALIKE = 1e-9
+ROUNDING = 1e-4
+"""How far an epsilon in a denominator may move a ratio."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +188,9 @@ def _of_ignored_label(case: Examination, prediction: Tensor) -> Iterator[Selecti
     if not isinstance(target, Tensor) or target.is_floating_point() or target.numel() < 4:
         return
     flat = torch.arange(target.numel(), device=target.device).reshape(target.shape)
-    first, second = flat % 4 != 1, flat % 4 != 3
+    # As many labels are left out in both.
+    left_out = 3 if target.numel() % 4 < 2 else 0
+    first, second = flat % 4 != 1, flat % 4 != left_out
     spreads = [_class_axis(first, prediction), _class_axis(second, prediction)]
     # Where there are as many of each label, the labels themselves make no difference.
     other = target.clone()
@@ -258,7 +263,18 @@ def _applied(
     """More positions that do not count must leave the loss as it is."""
     name = selection.name
     ratio = _with_more_padding(case, selection, found, batch, out)
-    if ratio is None or abs(ratio - 0.5) > 1e-6 or not PADDING.search(name):
+    if ratio is not None and abs(ratio - _of_what_is_left_out(selection, out)) < ROUNDING:
+        yield Leftover(
+            f"what `{name}` leaves out is what the sum of the rest is divided by",
+            cause="denominator-left-out",
+            location=_division(case),
+            evidence={"with_twice_the_length": ratio},
+            help="divide by the number of positions that count: by the sum of the same mask that "
+            "the loss is multiplied with",
+        )
+        return
+    padding = PADDING.search(name) or _is_prefix(case, selection)
+    if ratio is None or abs(ratio - 0.5) > 1e-6 or not padding:
         yield Leftover(f"what `{name}` leaves out gets no gradient", holds=True)
         return
     yield Leftover(
@@ -270,6 +286,31 @@ def _applied(
         evidence={"with_twice_the_length": ratio},
         help="divide by the number of positions that count: `(loss * mask).sum() / mask.sum()`",
     )
+
+
+def _of_what_is_left_out(selection: Selection, out: int) -> float:
+    """What the value becomes where it is divided by the number of positions that do not count."""
+    if selection.name in LABELS or not selection.either:
+        return math.nan
+    marks: Tensor = selection.first[selection.position]
+    left_out = int((marks == out).sum())
+    return left_out / (left_out + int(marks.numel()))
+
+
+def _is_prefix(case: Examination, selection: Selection) -> bool:
+    """Whether a mask tells the lengths of sequences: ones, then zeros, and not as many in each."""
+    if selection.name in LABELS or not selection.either:
+        return False
+    mask: Tensor = case.inputs.values[selection.position]
+    if mask.dim() < 2 or mask.shape[0] < 2 or mask.shape[1] < 3:
+        return False
+    rows = mask.reshape(mask.shape[0], mask.shape[1], -1)
+    if bool((rows != rows[..., :1]).any()):
+        return False
+    row = rows[..., 0].long()
+    lengths = row.sum(1)
+    falls = bool((row[:, :-1] >= row[:, 1:]).all())
+    return falls and bool((lengths > 0).all()) and bool((lengths != lengths[0]).any())
 
 
 def _with_more_padding(

@@ -93,6 +93,28 @@ def test_a_broadcast_is_found_at_its_line(loss, inputs, found, marked):
     assert findings[0].help
 
 
+def gathered(probabilities, target, weight):
+    distance = 1 - probabilities.gather(1, target.unsqueeze(1)).squeeze(1)
+    return (weight[target].unsqueeze(1) * distance).sum()  # <-- here
+
+
+def test_an_outer_product_that_is_only_added_up_is_found(found, marked):
+    probabilities = torch.rand(3, 4, 10).softmax(1).requires_grad_()
+    (finding,) = found(
+        "LP102", gathered, probabilities, torch.randint(0, 4, (3, 10)), torch.rand(4)
+    )
+    assert finding.location.line == marked(gathered)
+    assert finding.evidence["result"] == "[3, 3, 10]"
+
+
+def pairs_are_used(scores, weight):
+    return (weight.unsqueeze(1) * scores).softmax(1).square().sum()
+
+
+def test_a_product_of_pairs_that_is_used_is_no_mistake(silent):
+    silent("LP102", pairs_are_used, torch.randn(5).requires_grad_(), torch.rand(4))
+
+
 def test_every_line_is_told_once(found):
     findings = found("LP102", through_other_operations, "float[6,1]", "binary[6]")
     places = [(f.location.line, f.location.column) for f in findings]

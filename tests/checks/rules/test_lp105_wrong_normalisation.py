@@ -227,6 +227,13 @@ def padding_counts(input, target, padding_mask):
     return (loss * padding_mask).mean()  # <-- here
 
 
+def prefix_counts(input, target, mask):
+    return ((input - target) ** 2 * mask).mean()  # <-- here
+
+
+PREFIX = (torch.arange(T) < torch.tensor([[T - i % 3] for i in range(N)])).float()
+
+
 class IgnoredCount(nn.Module):
     def __init__(self, ignore_index=0):
         super().__init__()
@@ -242,6 +249,8 @@ class IgnoredCount(nn.Module):
     [
         (padding_counts, (normal(N, T), normal(N, T), MASK.float())),
         (IgnoredCount, (normal(12, C), labels(12))),
+        (IgnoredCount, (normal(10, C), labels(10))),
+        (prefix_counts, (normal(N, T), normal(N, T), PREFIX)),
     ],
 )
 def test_padding_in_the_denominator_is_found(loss, inputs, found, marked):
@@ -250,6 +259,27 @@ def test_padding_in_the_denominator_is_found(loss, inputs, found, marked):
     assert finding.severity is Severity.WARNING
     assert finding.evidence["with_twice_the_length"] == pytest.approx(0.5)
     assert finding.location.line == marked(loss.forward if isinstance(loss, type) else loss)
+
+
+def divided_by_the_rest(input, target, mask):
+    loss = F.mse_loss(input, target, reduction="none").masked_fill(mask, 0.0)
+    return (loss.sum(1) / mask.sum(1).clamp(min=1e-5)).mean()
+
+
+def test_a_denominator_of_the_other_mask_is_found(found):
+    mask = torch.arange(N * T).reshape(N, T) % 3 == 1
+    (finding,) = found("LP105", divided_by_the_rest, normal(N, T), normal(N, T), mask)
+    assert finding.cause == "denominator-left-out"
+    assert ".sum()" in finding.help or "sum of the same mask" in finding.help
+
+
+def a_mask_of_another_kind(input, target, mask):
+    return ((input - target) ** 2 * mask).mean()
+
+
+def test_a_mean_over_a_mask_that_is_no_prefix_is_no_mistake(silent):
+    hole = (torch.arange(N * T).reshape(N, T) % 3 == 1).float()
+    silent("LP105", a_mask_of_another_kind, normal(N, T), normal(N, T), hole)
 
 
 def norm_by_batch(input, target):
@@ -438,7 +468,7 @@ RIGHT = [
     (squared_norms, (normal(N, T, D), normal(N, T, D) + 1, MASK)),
     (mean_of_sequences, (*BOTH, MASK.sum(1))),
     (predicted_mask, (normal(N, T), MASK.float())),
-    (mean_where_mask_is_a_region, (*BOTH, MASK.float())),
+    (mean_where_mask_is_a_region, (*BOTH, MASK.float().flip(1))),
     (batchmean, (normal(N, C), normal(N, C))),
     (evidence_lower_bound, wants(*(v.clone() for v in VAE))),
     (all_means, wants(*(v.clone() for v in VAE))),

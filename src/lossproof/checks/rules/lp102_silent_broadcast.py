@@ -7,7 +7,8 @@ whose result has more elements than either, unless an operand was given its axes
 purpose. It also reports a constant vector (a buffer) that was spread over the last axis of a
 pairwise result `[B, N, N]` where it only fits because both axes have one length: given a target of
 another length, the operation fails, and given a prediction of another length, it does not. And it
-reports `pred - target[:, None]` for two vectors, if the loss has a slope where both are equal.
+reports `pred - target[:, None]` for two vectors, if the loss has a slope where both are equal, and
+a product of all pairs that is only added up: the product of two sums needs no pairs.
 
 ## Why it matters
 A prediction of shape `[N, 1]` minus a target of shape `[N]` is an `[N, N]` matrix of all
@@ -45,7 +46,8 @@ import torch
 from lossproof.checks.report import Severity
 from lossproof.checks.rules import RULES, Verdict
 from lossproof.checks.sources import excerpt
-from lossproof.checks.trace import Alignment, Broadcast
+from lossproof.checks.terms import PRODUCTS
+from lossproof.checks.trace import Alignment, Broadcast, Operation
 
 if TYPE_CHECKING:
     from lossproof.checks.examination import Examination
@@ -59,7 +61,11 @@ def examine(case: Examination) -> Iterable[Verdict]:
     """Report the broadcasts that nobody asked for, one for each line."""
     seen: set[tuple[str, int] | None] = set()
     for broadcast in case.trace.broadcasts:
-        if not is_silent(broadcast) and not _misses_a_perfect_fit(case, broadcast):
+        if not (
+            is_silent(broadcast)
+            or _is_summed_product(case, broadcast)
+            or _misses_a_perfect_fit(case, broadcast)
+        ):
             continue
         location = broadcast.operation.site.location
         line = None if location is None else (location.file, location.line)
@@ -81,6 +87,29 @@ def is_silent(broadcast: Broadcast) -> bool:
     """Whether two different inputs were spread over each other without being told to."""
     left, right = broadcast.left_inputs, broadcast.right_inputs
     return bool(left and right and left != right and not broadcast.intended)
+
+
+def _is_summed_product(case: Examination, broadcast: Broadcast) -> bool:
+    """Whether every item of one operand is multiplied by every item of the other, and all is added.
+
+    Such a sum is the product of two sums, for which nobody builds pairs: the axis of size 1 that
+    was written out was meant to line up with another one.
+    """
+    operation, wanted = broadcast.operation, set(case.inputs.differentiable)
+    left, right = broadcast.left_inputs, broadcast.right_inputs
+    if operation.name not in PRODUCTS or not (left and right and (left | right) & wanted):
+        return False
+    users = [
+        other
+        for other in case.trace.operations
+        if other.inside is None and any(value is operation.out for value in other.args)
+    ]
+    return bool(users) and all(_adds_everything(user) for user in users)
+
+
+def _adds_everything(operation: Operation) -> bool:
+    out = operation.out
+    return operation.name in ("sum", "mean") and isinstance(out, torch.Tensor) and out.numel() == 1
 
 
 def _misses_a_perfect_fit(case: Examination, broadcast: Broadcast) -> bool:

@@ -39,7 +39,8 @@ def masked_loss(input, target, mask):
   they grow with the batch says nothing about their normaliser.
 - A mask that selects in some terms and not in others, such as the hole and the rest of an image.
 - A weighted mean that is divided by the number of items instead of by the sum of the weights, and
-  a masked mean over all positions where the mask is no padding: both are in use.
+  a masked mean over all positions where the mask is no padding, by its name or by its values
+  (ones, then zeros): both are in use.
 - A sum that is divided by an argument, such as `num_boxes`: the caller knows the number.
 - A divergence that is averaged where the other term of the loss is averaged, too.
 - Sums over the first axis where the source says that it is time (`T, B, C = x.shape`,
