@@ -574,7 +574,7 @@ def test_right_losses_of_numbers(loss, silent):
         (nn.BCELoss(), (UNIT, BINARY)),
         (nn.NLLLoss(), ("logprob[12,5]", CLASSES)),
     ],
-    ids=str,
+    ids=lambda item: getattr(item, "__name__", str(item)),
 )
 def test_right_losses_of_labels(loss, inputs, silent):
     silent("LP107", loss, *inputs)
