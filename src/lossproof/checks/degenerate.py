@@ -210,20 +210,41 @@ def _no_indices(inputs: Inputs) -> Iterator[DegenerateBatch]:
     batches = {inputs.values[i].shape[0] for i in inputs.differentiable if inputs.values[i].dim()}
     times = {inputs.values[i].shape[1] for i in inputs.differentiable if inputs.values[i].dim() > 1}
     roles = roles_of(inputs)
-    groups: dict[int, list[int]] = {}
+    groups: dict[int, list[tuple[int, int]]] = {}
     for position, argument in enumerate(inputs.arguments):
         value = argument.value
         if isinstance(value, Tensor) and not argument.differentiable and value.dim():
             # Labels may run along the second axis of a prediction, indices do not.
             named = roles[position] == "index" or bool(_ITEMS.search(argument.name))
+            axis = _axis_of_items(value)
             taken = batches if named else batches | times
-            if _is_whole(value) and value.numel() and value.shape[0] not in taken:
-                groups.setdefault(value.shape[0], []).append(position)
-    for positions in groups.values():
-        names = " and ".join(f"`{inputs.arguments[i].name}`" for i in positions)
-        empty = {i: inputs.values[i].detach()[:0] for i in positions}
-        words = f"{names} {'holds' if len(positions) == 1 else 'hold'} nothing"
+            if _is_whole(value) and value.numel() and value.shape[axis] not in taken:
+                groups.setdefault(value.shape[axis], []).append((position, axis))
+    for size, items in groups.items():
+        names = " and ".join(f"`{inputs.arguments[i].name}`" for i, _ in items)
+        empty = {
+            i: _emptied(inputs.values[i], axis) for i, axis in (*items, *_beside(inputs, size))
+        }
+        words = f"{names} {'holds' if len(items) == 1 else 'hold'} nothing"
         yield DegenerateBatch(_with(inputs, empty), words, "nothing selected")
+
+
+def _axis_of_items(value: Tensor) -> int:
+    """Which axis counts the items: the edges of a graph are a matrix of two rows."""
+    return 1 if value.dim() == 2 and value.shape[0] == 2 < value.shape[1] else 0
+
+
+def _beside(inputs: Inputs, size: int) -> Iterator[tuple[int, int]]:
+    """What comes with so many indices: the boxes beside the labels of the boxes."""
+    for position, argument in enumerate(inputs.arguments):
+        value = argument.value
+        if isinstance(value, Tensor) and not argument.differentiable and not _is_whole(value):
+            if value.dim() and value.shape[0] == size:
+                yield position, 0
+
+
+def _emptied(value: Tensor, axis: int) -> Tensor:
+    return value.detach().narrow(axis, 0, 0)
 
 
 # ---------------------------------------------------------------------------- few samples
@@ -234,4 +255,6 @@ def _few_samples(case: Examination) -> Iterator[DegenerateBatch]:
         return
     values = case.small.values
     yield DegenerateBatch(batch.rows(values, [0]), "the batch holds one sample", "one sample")
+    if any(operation.name == "pdist" for operation in case.trace.operations):
+        return  # torch 2.13: the backward pass of `pdist` without samples ends the process
     yield DegenerateBatch(batch.rows(values, []), "the batch holds no sample", "no samples")

@@ -279,9 +279,9 @@ def _lost_term(case: Examination, stop: Stop) -> LostTerm | None:
         return None
     first = answers[0]
     assert first is not None
-    if abs(first) < 1e-6 or any(
-        abs(a - first) > 1e-7 * abs(first) for a in answers if a is not None
-    ):
+    # A nudge that leaves the domain (a negative variance) answers with NaN, which says nothing.
+    same = all(abs(a - first) <= 1e-7 * abs(first) for a in answers if a is not None)
+    if not math.isfinite(first) or abs(first) < 1e-6 or not same:
         return None
     trace = case.twin.trace
     assert trace is not None

@@ -170,7 +170,7 @@ def test_cut_is_found_at_its_line(name, found, marked):
 
 def test_one_of_two_wanted_inputs_is_named(found):
     def matching(a, b):
-        return (a - b.detach()).pow(2).mean()
+        return (a - torch.tanh(b).detach()).pow(2).mean()
 
     both = torch.randn(5, requires_grad=True), torch.randn(5, requires_grad=True)
     (finding,) = found("LP201", matching, *both)
@@ -186,6 +186,29 @@ def test_one_of_several_inputs_may_be_detached_on_purpose(verdicts):
     (outcome, *_) = verdicts("LP201", temporal_difference, *both, torch.rand(5))
     assert outcome.status is Status.UNPROVED
     assert "`next_value`" in outcome.detail
+
+
+def test_the_projection_of_the_other_view_is_detached_on_purpose(verdicts):
+    def simsiam(p1, p2, z1, z2):
+        def side(p, z):
+            return -F.cosine_similarity(p, z.detach(), dim=-1).mean()
+
+        return (side(p1, z2) + side(p2, z1)) / 2
+
+    views = [torch.randn(6, 4, requires_grad=True) for _ in range(4)]
+    said = verdicts("LP201", simsiam, *views)
+    assert {outcome.status for outcome in said} == {Status.UNPROVED}
+    assert "`z1` is detached" in said[0].detail
+
+
+def test_what_is_detached_as_it_is_must_face_its_equal(found):
+    def attention(logits, label, weights, cage):
+        weights = weights.detach()
+        return F.cross_entropy(logits, label) + (weights @ cage).pow(2).mean()
+
+    inputs = [torch.randn(shape, requires_grad=True) for shape in ((6, 3), (6, 4), (4, 2))]
+    (finding,) = found("LP201", attention, inputs[0], torch.arange(6) % 3, *inputs[1:])
+    assert "`weights`" in finding.message
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="code has no columns before Python 3.11")
@@ -255,6 +278,12 @@ def focal_with_detached_weight(logits, target):
     with torch.no_grad():
         weight = (1 - torch.exp(-ce)) ** 2
     return (weight * ce).mean()
+
+
+@right("float[6]", "positive[6]", "float[6]")
+def beta_nll(mean, variance, target):
+    loss = 0.5 * ((target - mean) ** 2 / variance + variance.log())
+    return (loss * variance.detach() ** 0.5).mean()
 
 
 @right(*PAIR)

@@ -256,6 +256,24 @@ def loop_over_samples(x, y):
     return total / max(len(x), 1)
 
 
+@right(lambda: (real(6, 3), torch.tensor([[0, 1, 2, 3, 5], [1, 2, 0, 5, 4]])))
+def differences_along_edges(h, edge_index):
+    source, target = edge_index
+    return (h[source] - h[target]).pow(2).sum()
+
+
+@right(lambda: (real(6, 3), real(6, 4), torch.tensor([0, 2]), plain(2, 4)))
+def labels_without_their_boxes(logits, boxes, labels, true_boxes):
+    cost = torch.cdist(boxes, true_boxes) - logits.softmax(1)[:, labels]
+    return cost.sum() / max(len(labels), 1)
+
+
+@right(lambda: (real(6, 3), real(6, 3)))
+def uniformity(x, y):
+    # Without samples torch's backward pass of `pdist` would end this process.
+    return (x - y).pow(2).mean() + torch.pdist(x).pow(2).mul(-2).exp().sum()
+
+
 @pytest.mark.parametrize("name", RIGHT)
 def test_silent(name, silent):
     loss, inputs = RIGHT[name]

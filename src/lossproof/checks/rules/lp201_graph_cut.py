@@ -31,7 +31,9 @@ A value that is stopped on purpose while the input still gets a gradient another
 a focal loss, the normaliser of an adaptive loss, CIoU's alpha, a stop-gradient target, the maximum
 that is subtracted for stability, a straight-through estimator. An input that is called a teacher, a
 target, a next value or the like and of which `.detach()` is taken while another input gets a
-gradient: the report says so under *unproved*.
+gradient, or that is detached as it is and faces one of its own shape that gets a gradient (the two
+views of SimSiam): the report says so under *unproved*. A stopped value that may not be changed by
+a little, such as a variance near 0, is not taken for an added term.
 """
 
 from __future__ import annotations
@@ -103,15 +105,31 @@ def examine(case: Examination) -> Iterable[Verdict]:
 
 
 def _on_purpose(case: Examination, reach: Reach) -> bool:
-    """Whether what is called a constant, such as a teacher, is detached while another is not."""
+    """Whether what is held constant, such as a teacher, is detached while another is not.
+
+    Its name says so, or it is detached as it came in and faces an input of its own shape, as the
+    projection of one view faces the prediction of the other.
+    """
     argument = case.argument_of_leaf(reach.leaf)
-    others = [r for r in reaches(case) if r.kind == "connected" and case.argument_of_leaf(r.leaf)]
-    if argument is None or not CONSTANT.search(argument.name) or not others or not reach.culprits:
+    others = [case.argument_of_leaf(r.leaf) for r in reaches(case) if r.kind == "connected"]
+    if argument is None or not any(others) or not reach.culprits:
         return False
     position = case.inputs.arguments.index(argument)
-    return all(
-        stop.operation.name == "detach" and stop.inputs == {position} for stop in reach.culprits
+    if any(stop.operation.name != "detach" or stop.inputs != {position} for stop in reach.culprits):
+        return False
+    if CONSTANT.search(argument.name):
+        return True
+    shapes = [other.value.shape for other in others if other is not None]
+    return argument.value.shape in shapes and all(
+        _is_untouched(case, stop) for stop in reach.culprits
     )
+
+
+def _is_untouched(case: Examination, stop: Stop) -> bool:
+    """Whether what is detached is an input as it came in, and no result of an operation."""
+    trace = case.twin.trace
+    made = trace.results if trace is not None else {}
+    return bool(stop.operation.args) and id(stop.operation.args[0]) not in made
 
 
 def _lost_or_proved(case: Examination) -> Iterable[Verdict]:

@@ -32,7 +32,10 @@ def masked_mse(prediction, target, mask):
   ignored, and the `mean()` of an empty selection is NaN. It is told among what is unproved.
 - Batches that the inputs show to be rarer than one in a million, and values that they never show.
 - Masks that tell the length of sequences, each of which has at least one element.
-- A batch without samples, but for a loss that returns a constant for it.
+- A batch without samples, but for a loss that returns a constant for it. A loss that calls
+  `torch.pdist` is not asked: torch's backward pass of it would end the process.
+- An empty list of indices without what belongs to it: boxes go with their labels, and a graph's
+  two rows of edges stay two.
 - A loss that says in words (`raise`, `assert`) that it cannot use such a batch.
 - A line that LP301 or LP302 reports.
 - One sample in a loss that compares the samples of a batch with each other.
