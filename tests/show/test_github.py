@@ -2,7 +2,7 @@
 
 import re
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lossproof.show.github import render
@@ -36,6 +36,7 @@ def test_one_command_per_finding(dice_report):
     assert (notice[0], notice[1]["line"]) == ("notice", "7")
 
 
+@settings(max_examples=50)
 @given(data=st.data())
 def test_every_command_is_one_line_that_can_be_read(any_reports, data):
     reports = data.draw(any_reports)

@@ -1,7 +1,7 @@
 """JUnit XML, read by a third party's reader."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lossproof.show.junit import render
@@ -43,6 +43,7 @@ def test_what_reproduces_it_is_a_property(dice_report):
     assert ("input", "p: float32[4]") in properties
 
 
+@settings(max_examples=40)
 @given(data=st.data())
 def test_any_report_can_be_read(any_reports, data):
     reports = data.draw(any_reports)

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lossproof.show.sarif import render
@@ -62,6 +62,7 @@ def test_nothing_found_is_an_empty_run():
     assert run["results"] == []
 
 
+@settings(max_examples=40)
 @given(data=st.data())
 def test_any_report_is_valid(any_reports, data):
     reports = data.draw(any_reports)
