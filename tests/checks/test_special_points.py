@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from lossproof.checks.domain import domain_of
 from lossproof.checks.inputs import inputs_for
 from lossproof.checks.ladders import ladders
-from lossproof.checks.special_points import exact_points
+from lossproof.checks.special_points import asked_points, exact_points
 from lossproof.checks.subject import subject_of
 
 torch.manual_seed(0)
@@ -101,3 +101,21 @@ def test_given_tensors_stay_as_they_are():
         ladder.point(40.0)
     assert torch.equal(inputs.values[0].detach(), copies[0])
     assert torch.equal(inputs.values[1], copies[1])
+
+
+def test_rows_of_a_table_of_another_length_are_met():
+    features, centers = torch.randn(8, 4).requires_grad_(), torch.randn(3, 4)
+    inputs = inputs_for(
+        subject_of(lambda features, centers: features.sum()), (features, centers), 0
+    )
+    (point,) = [p for p in exact_points(inputs) if "first one of `centers`" in p.words]
+    assert torch.equal(point.values[0], centers[0].expand(8, 4))
+    assert point.values[1] is inputs.values[1]
+
+
+def test_a_level_is_met_within_the_domain_and_at_0():
+    x = (torch.rand(6) + 1).requires_grad_()
+    inputs = inputs_for(subject_of(lambda x: x.sum()), (x,), 0)
+    points = asked_points(inputs, {0: [0.0, 1.5, -2.0]})
+    assert [float(point.values[0][0]) for point in points] == [0.0, 1.5]
+    assert all(torch.equal(point.values[0][1:], x.detach()[1:]) for point in points)

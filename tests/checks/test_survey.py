@@ -425,6 +425,41 @@ def test_a_right_loss_is_not_reported(name, silent):
         assert silent(code, loss, *values) is Status.PROVED
 
 
+def chosen_by_where(pred, target):
+    log = torch.where(pred > 0, torch.log(pred), torch.zeros_like(pred))  # <-- here
+    return (log - target).abs().mean()
+
+
+def at_a_centre(features, centers, labels):
+    gap = features - centers[labels]
+    return gap.square().sum(1).sqrt().mean()  # <-- here
+
+
+DEPTHS = ((torch.rand(8) + 1).requires_grad_(), torch.randn(8))
+CENTRES = (torch.randn(8, 4).requires_grad_(), torch.randn(3, 4), torch.arange(8) % 3)
+
+
+@pytest.mark.parametrize(("loss", "inputs"), [(chosen_by_where, DEPTHS), (at_a_centre, CENTRES)])
+def test_what_only_the_loss_or_another_table_speaks_of_is_met(loss, inputs, found, marked):
+    (finding,) = found("LP301", loss, *inputs)
+    assert finding.location.line == marked(loss)
+
+
+def safe_by_where(pred, target):
+    safe = torch.where(pred > 0, pred, torch.ones_like(pred))
+    return (torch.where(pred > 0, torch.log(safe), 0.0 * safe) - target).abs().mean()
+
+
+def counted_decisions(prob, target):
+    hits = ((prob > 0.5) == (target > 0.5)).float().mean()
+    return F.binary_cross_entropy(prob, target) + 0 * hits
+
+
+def test_what_is_asked_about_and_cared_for_is_no_mistake(silent):
+    silent("LP301", safe_by_where, *DEPTHS)
+    silent("LP301", counted_decisions, torch.rand(8).requires_grad_(), torch.arange(8) % 2 * 1.0)
+
+
 def test_it_is_measured_once(examination):
     case = examination(lambda x: (x**2).mean(), real(6))
     first = survey(case)

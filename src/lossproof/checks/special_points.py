@@ -9,7 +9,7 @@ with another target or mask is not asked here.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -43,6 +43,7 @@ def exact_points(inputs: Inputs) -> list[SpecialPoint]:
         for moved in all_moved:
             found += [point for point in make(moved) if _differs(point.values, inputs.values)]
     found += _joint(inputs, all_moved)
+    found += list(_shared_rows(inputs, all_moved))
     found += list(_targets(inputs, all_moved))
     return found
 
@@ -107,6 +108,29 @@ def _joint(inputs: Inputs, all_moved: Sequence[Moved]) -> list[SpecialPoint]:
         zeros = all_at(inputs, same, lambda moved: moved.filled(0.0))
         found.append(SpecialPoint(zeros, f"{names} are all 0"))
     return found
+
+
+def _shared_rows(inputs: Inputs, all_moved: Sequence[Moved]) -> Iterator[SpecialPoint]:
+    """Vectors that equal a vector of another table, as features do that lie at their centre.
+
+    Inputs of one shape are tied as a whole (:func:`_ties`); these share their last axis only.
+    """
+    for moved in all_moved:
+        x = moved.tensor
+        if x.dim() < 2 or not moved.domain.is_free:
+            continue
+        for position, argument in enumerate(inputs.arguments):
+            table = argument.value
+            if position == moved.position or not isinstance(table, torch.Tensor):
+                continue
+            if table.dim() < 2 or table.shape == x.shape or table.shape[-1] != x.shape[-1]:
+                continue
+            if not table.is_floating_point() or not table.numel() or x.shape[-1] < 2:
+                continue
+            row = table.detach().reshape(-1, table.shape[-1])[0].to(x.dtype)
+            if moved.domain.contains(row):
+                words = f"every vector of {{name}} equals the first one of `{argument.name}`"
+                yield moved.point(row.expand(x.shape), words)
 
 
 _SOFT_LABELS = re.compile(
@@ -263,6 +287,29 @@ def _elements(moved: Moved) -> Iterator[SpecialPoint]:
         shown = ", ".join(f"{float(value):g}" for value in cycle[:3])
         words = f"the elements of {moved.name} run through {shown}, ..."
         yield SpecialPoint(moved.to(repeated), words, parts)
+
+
+# ---------------------------------------------------------------------------- what the loss asks
+def asked_points(inputs: Inputs, levels: Mapping[int, Sequence[float]]) -> list[SpecialPoint]:
+    """Elements that are 0 or within the domain, and that the loss itself compares an input with.
+
+    ``torch.where(x > 0, x.log(), 0)`` says that zeros may come, even where the given elements are
+    all positive.
+
+    Args:
+        inputs: the inputs to move.
+        levels: for each position the numbers that the input there is compared with.
+    """
+    found = []
+    for moved in moved_inputs(inputs):
+        if not moved.domain.is_free:
+            continue
+        for level in levels.get(moved.position, ()):
+            changed = with_value(moved.tensor.reshape(-1), 0, level).reshape(moved.tensor.shape)
+            if level == 0 or moved.domain.contains(changed):
+                words = f"one element of {{name}} is {level:g}, which the loss asks about"
+                found.append(moved.point(changed, words))
+    return found
 
 
 # ---------------------------------------------------------------------------- near a tie

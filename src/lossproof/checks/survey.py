@@ -33,7 +33,7 @@ from lossproof.checks.nonfinite import (
     innocent_marks,
     is_finite,
 )
-from lossproof.checks.special_points import exact_points
+from lossproof.checks.special_points import asked_points, exact_points
 
 Tensor = torch.Tensor
 
@@ -258,7 +258,7 @@ class Probe:
     # ------------------------------------------------------------------ exact points
     def exact(self) -> None:
         """Call the loss at every exactly special point."""
-        points = exact_points(self.inputs)
+        points = [*exact_points(self.inputs), *asked_points(self.inputs, _levels(self.case))]
         reserve = self.calls_left // 3
         for number, point in enumerate(points):
             if self.calls_left <= reserve:
@@ -348,6 +348,23 @@ class Probe:
                 low = middle
             else:
                 high = middle
+
+
+_COMPARISONS = frozenset({"gt", "ge", "lt", "le", "__gt__", "__ge__", "__lt__", "__le__"})
+
+
+def _levels(case: Examination) -> dict[int, list[float]]:
+    """The numbers that the loss compares each of its inputs with."""
+    levels: dict[int, list[float]] = {}
+    for operation in case.trace.operations:
+        if operation.name in _COMPARISONS and len(operation.args) > 1 and operation.inside is None:
+            level = operation.args[1]
+            for position, given in enumerate(case.base.passed):
+                if given is operation.args[0] and isinstance(level, (int, float)):
+                    known = levels.setdefault(position, [])
+                    if level not in known:
+                        known.append(float(level))
+    return levels
 
 
 def _tops(ladder: Ladder) -> tuple[float, ...]:
