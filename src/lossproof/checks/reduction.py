@@ -111,6 +111,20 @@ class Results:
         results = self.values(value)
         return self.repeated and _close(results[-1], 2 * results[0])
 
+    def is_mean_in_other_words(self, value: Any) -> bool:
+        """Whether a value gives what the other one does everywhere, and stays for twice the batch.
+
+        Everywhere includes the batch with every sample twice, of which a sum would be the double.
+        """
+        (other,) = [one for one in self.found if one is not value]
+        results, others = self.values(value), self.values(other)
+        return (
+            self.repeated
+            and all(map(_close, results, others))
+            and _close(results[-1], results[0])
+            and not _close(results[0], torch.zeros_like(results[0]))
+        )
+
     def all_points(
         self, value: Any, relation: Callable[[Tensor], Tensor], but: Callable[[Tensor], Tensor]
     ) -> bool:

@@ -146,6 +146,63 @@ def test_a_none_that_gives_one_number_of_its_own_is_found(found):
     assert finding.cause == "none-reduced"
 
 
+class AveragedInside(WithReduction):
+    def forward(self, input, target):
+        error = F.mse_loss(input, target)  # <-- here
+        loss = error * (1 + target.abs())
+        if self.reduction == "mean":
+            return loss.mean()
+        return loss.sum() if self.reduction == "sum" else loss
+
+
+def test_items_that_hold_an_inner_mean_are_found_at_the_inner_loss(found, marked):
+    (finding,) = found("LP104", AveragedInside(), *PAIR)
+    assert finding.cause == "averaged-inside"
+    assert finding.location.line == marked(AveragedInside)
+
+
+class ScaledByTheMean(WithReduction):
+    """The items are scaled by their mean, which is held constant."""
+
+    def forward(self, input, target):
+        loss = F.mse_loss(input, target, reduction="none")
+        loss = loss / F.mse_loss(input, target).detach()
+        if self.reduction == "mean":
+            return loss.mean()
+        return loss.sum() if self.reduction == "sum" else loss
+
+
+class BesideAMean(WithReduction):
+    """A mean is added to every item."""
+
+    def forward(self, input, target):
+        loss = (input - target).abs() + F.mse_loss(input, target)
+        if self.reduction == "mean":
+            return loss.mean()
+        return loss.sum() if self.reduction == "sum" else loss
+
+
+@pytest.mark.parametrize("loss", [ScaledByTheMean, BesideAMean])
+def test_items_of_their_own_are_no_mistake(loss, silent):
+    silent("LP104", loss(), *PAIR)
+
+
+class Flag(nn.Module):
+    def __init__(self, size_average=True):
+        super().__init__()
+        self.size_average = size_average
+
+    def forward(self, input, target):
+        error = (input - target) ** 2
+        return error.mean() if self.size_average else error.sum() / error.numel()  # <-- here
+
+
+def test_a_flag_that_averages_in_other_words_is_found(found):
+    (finding,) = found("LP104", Flag(), *PAIR)
+    assert finding.cause == "ignored"
+    assert "size_average=False" in finding.message
+
+
 def breaks_at_none(input, target, reduction="mean"):
     error = (input - target) ** 2
     if reduction == "none":

@@ -5,7 +5,8 @@ Calls the loss with each value of its `reduction` option (`"none"`, `"mean"`, `"
 `False` for `size_average` and `reduce`), on several draws of the inputs, and compares the results
 and the operations that made them. It reports an option that changes nothing, two values of it
 that are one and the same, a `"none"` that reduces all the same, a `"mean"` that is the sum of
-the items, a `"sum"` that is their mean, and a value that the loss offers but fails at.
+the items, a `"sum"` that is their mean, a value that the loss offers but fails at, and items of
+`"none"` that each hold the mean of an inner loss over all samples.
 
 ## Why it matters
 A loss that is summed where a mean was asked for has a gradient larger by the number of items: the
@@ -51,11 +52,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import torch
 
+from lossproof.checks.batch import batch_of
 from lossproof.checks.definitions import replaces_call
 from lossproof.checks.inner_losses import inner_losses
 from lossproof.checks.options import instance_of
@@ -70,6 +73,7 @@ from lossproof.checks.reduction import (
 )
 from lossproof.checks.report import Finding, Outcome, Severity
 from lossproof.checks.rules import RULES, Verdict
+from lossproof.checks.trace import Recorder
 
 if TYPE_CHECKING:
     from lossproof.checks.examination import Examination
@@ -113,6 +117,7 @@ def _examine(case: Examination) -> Iterable[Verdict]:
         or _reduced(case, option, results)
         or _exchanged(case, option, results)
         or _failing(case, option, results)
+        or _averaged_inside(case, option, results)
     )
     if verdict is not None:
         yield verdict
@@ -153,6 +158,14 @@ def _same(case: Examination, option: ReductionOption, results: Results) -> Verdi
     pairs = [] if results.undecided else _equal_pairs(results)
     if len(pairs) == math.comb(len(results.given), 2):
         return None
+    if not pairs and results.given == [True, False] and results.is_mean_in_other_words(False):
+        return _finding(
+            case,
+            option,
+            f"`{option.name}=False` gives the mean all the same: {results.text(False)}",
+            "ignored",
+            results,
+        )
     for one, other in pairs:
         wrong = _wrong_of(option, results, one, other)
         if wrong is not None:
@@ -230,6 +243,83 @@ def _failing(case: Examination, option: ReductionOption, results: Results) -> Ve
                 help=HELP,
             )
     return None
+
+
+_TORCH_LOSS = re.compile(r"(_loss|cross_entropy|cross_entropy_with_logits|_div)$")
+
+
+def _averaged_inside(
+    case: Examination, option: ReductionOption, results: Results
+) -> Verdict | None:
+    """Items that each hold the mean of an inner loss, which no reduction outside can take back."""
+    if "none" not in results.given or results.elements("none") < 2 or not _offers_items(option):
+        return None
+    inner = [
+        operation
+        for operation in _trace_of(results, "none").operations
+        if operation.inside is None
+        and _TORCH_LOSS.search(operation.name)
+        and isinstance(operation.out, torch.Tensor)
+        and operation.out.dim() == 0
+        and operation.out.requires_grad
+    ]
+    if len(inner) != 1 or not _every_item_holds_all(case, option):
+        return None
+    return RULE.finding(
+        f'`{option.name}="none"` gives items that each hold the mean of `{inner[0].name}` over all '
+        "samples",
+        severity=Severity.ERROR,
+        location=inner[0].site.location or option.location(case),
+        cause="averaged-inside",
+        evidence=results.numbers,
+        notes=("the gradient of one item reaches every sample",),
+        help=f'`{inner[0].name}(..., reduction="none")`, and reduce what comes of it',
+    )
+
+
+def _offers_items(option: ReductionOption) -> bool:
+    """Whether the loss means to give its items: it names "none", or what it is not."""
+    return option.known("none") or {"mean", "sum"} <= option.constants
+
+
+def _trace_of(results: Results, value: object) -> Recorder:
+    trace = results.found[value][0].trace
+    assert trace is not None
+    return trace
+
+
+def _every_item_holds_all(case: Examination, option: ReductionOption) -> bool:
+    """Whether the items have one gradient, at all samples, up to a factor: none has its own."""
+    batch = batch_of(case)
+    wanted = case.small.differentiable
+    if batch is None or batch.size < 2 or batch.axes[wanted[0]] != 0:
+        return False
+    directions = []
+    for item in (0, batch.size - 1):
+        found = case.evaluate(
+            case.small.values,
+            dtype=torch.float64,
+            subject=option.variants["none"],
+            upstream=_only(item),
+        )
+        if found.failed or found.value is None or found.value.shape[:1] != (batch.size,):
+            return False
+        rows = found.gradient(0).reshape(batch.size, -1).abs().sum(1)
+        if not bool((rows > 0).all()):
+            return False
+        directions.append(found.gradient(0) / found.gradient(0).norm())
+    return torch.allclose(*directions, rtol=1e-9, atol=1e-12)
+
+
+def _only(item: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The gradient from above of one item alone."""
+
+    def upstream(value: torch.Tensor) -> torch.Tensor:
+        ones = torch.zeros_like(value)
+        ones[item] = 1
+        return ones
+
+    return upstream
 
 
 def _finding(
