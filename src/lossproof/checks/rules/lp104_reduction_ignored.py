@@ -308,7 +308,8 @@ def _every_item_holds_all(case: Examination, option: ReductionOption) -> bool:
         if not bool((rows > 0).all()):
             return False
         directions.append(found.gradient(0) / found.gradient(0).norm())
-    return torch.allclose(*directions, rtol=1e-9, atol=1e-12)
+    first, last = directions
+    return torch.allclose(first, last, rtol=1e-9, atol=1e-12)
 
 
 def _only(item: int) -> Callable[[torch.Tensor], torch.Tensor]:
