@@ -101,9 +101,10 @@ def yielded(input, target):
 
 OTHER = {
     "None": (lambda input, target: None, "no-return", "returns None"),
-    "tuple": (lambda input, target: (mse(input, target), {}), "container", "a tuple of 2"),
+    "trailing comma": (lambda input, target: (mse(input, target),), "container", "a tuple of 1"),
+    "vectors": (lambda i, t: (i - t, i + t), "container", "a tuple of 2"),
     "list": (lambda input, target: [mse(input, target)], "container", "a list of 1"),
-    "dict": (lambda input, target: {"loss": mse(input, target)}, "container", "a dict of 1"),
+    "dict": (lambda input, target: {"loss": 0.5}, "container", "a dict of 1"),
     "empty": (lambda input, target: (), "container", "a tuple of 0"),
     "str": (lambda input, target: "0.5", "no-tensor", "`str`"),
     "array": (lambda input, target: (input - target).detach().numpy(), "no-tensor", "`ndarray`"),
@@ -114,6 +115,20 @@ OTHER = {
     "coroutine": (awaited, "no-tensor", "`coroutine`"),
     "complex": (lambda input, target: torch.complex(input, target).sum(), "complex", "complex"),
 }
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda input, target: (mse(input, target), {"mse": 0.5}),
+        lambda input, target: (mse(input, target), (input - target).detach().abs()),
+        lambda input, target: {"loss": mse(input, target)},
+    ],
+)
+def test_the_loss_with_what_is_logged_is_no_finding(loss, verdicts):
+    (outcome,) = verdicts("LP101", loss, *PAIR)
+    assert outcome.status is Status.UNPROVED
+    assert "one number with a graph" in outcome.detail
 
 
 @pytest.mark.parametrize("name", OTHER)

@@ -603,3 +603,18 @@ def test_the_example_of_the_page_is_found(found, silent, page_code):
         exec(page_code("LP107", section), space)
         assert check("LP107", space["dice_loss"], UNIT, BINARY)
     assert RULES["LP107"].name == "not-minimal-at-target"
+
+
+def test_the_next_token_is_what_a_place_predicts(silent, found):
+    def causal_lm(logits, labels):
+        return F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+
+    def reversed_lm(logits, labels):
+        return -F.cross_entropy(logits.flatten(0, 1), labels.flatten())
+
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4, 12, 30, generator=generator, requires_grad=True)
+    for seed in range(6):  # some draws of the labels make the shifted path rise
+        labels = torch.randint(0, 30, (4, 12), generator=generator.manual_seed(seed))
+        assert silent("LP107", causal_lm, logits, labels) is not None
+    assert found("LP107", reversed_lm, logits, labels)[0].cause == "right-class-punished"

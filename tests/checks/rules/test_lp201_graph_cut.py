@@ -188,6 +188,17 @@ def test_one_of_several_inputs_may_be_detached_on_purpose(verdicts):
     assert "`next_value`" in outcome.detail
 
 
+def test_a_teacher_under_no_grad_is_constant_on_purpose(verdicts):
+    def relations(student, teacher):
+        with torch.no_grad():
+            wanted = teacher @ teacher.T
+        return F.mse_loss(student @ student.T, wanted)
+
+    both = [torch.randn(6, 4, requires_grad=True) for _ in range(2)]
+    said = verdicts("LP201", relations, *both)
+    assert {outcome.status for outcome in said} == {Status.UNPROVED}
+
+
 def test_the_projection_of_the_other_view_is_detached_on_purpose(verdicts):
     def simsiam(p1, p2, z1, z2):
         def side(p, z):

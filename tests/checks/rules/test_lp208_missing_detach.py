@@ -287,3 +287,12 @@ def test_the_page(page_code, module_of, found, silent):
     (finding,) = found("LP208", bad.a2c_loss, *inputs)
     assert finding.location.line == 5
     assert silent("LP208", good.a2c_loss, *inputs) is Status.PROVED
+
+
+def test_two_views_that_teach_each_other_are_no_teacher_and_student(silent):
+    def swapped_assignments(scores_t, scores_s):
+        wanted = [scores.detach().softmax(1) for scores in (scores_t, scores_s)]
+        learned = [scores.log_softmax(1) for scores in (scores_s, scores_t)]
+        return -sum((q * p).sum(1).mean() for q, p in zip(wanted, learned, strict=True))
+
+    assert silent("LP208", swapped_assignments, leaf(5, 3), leaf(5, 3)) is Status.PROVED

@@ -6,8 +6,8 @@ Looks at what the loss returns for the given batch: it must be one tensor with o
 ## Why it matters
 `backward()` starts from one number. On anything larger it raises *grad can be implicitly created
 only for scalar outputs*, and a loss that keeps the batch axis has one element only when the batch
-has one sample: it works in the first test and fails in training. A tuple or a dictionary fails in
-every training loop that calls `.backward()` on what the loss returns.
+has one sample: it works in the first test and fails in training. A tuple that a trailing comma
+made, or a container without a number to start from, fails the same way.
 
 ## Example
 ```python
@@ -27,7 +27,9 @@ To keep one value per item on purpose, give the loss a `reduction` option and re
 ## Not reported
 A loss whose `reduction` is `"none"`, also where the option sits in the torch function that makes
 the result; one whose docstring gives the shape of what it returns (`Returns: ... shape (B,)`), and
-not as a scalar; a result with one element and extra axes (shape `[1]`), which `backward()` accepts.
+not as a scalar; the loss together with its parts or with what is to be logged (`return loss,
+parts`, `{"loss": ...}`), which the report tells under *unproved*; a result with one element and
+extra axes (shape `[1]`), which `backward()` accepts.
 """
 
 from __future__ import annotations
@@ -98,6 +100,11 @@ def _container(case: Examination, output: Any) -> Verdict:
     access = '["loss"]' if isinstance(output, dict) and "loss" in output else "[0]"
     if isinstance(output, dict) and access == "[0]":
         access = f"[{next(iter(output), None)!r}]"
+    if (len(output) > 1 or isinstance(output, dict)) and _starts_backward(case.base.value):
+        return RULE.unproved(
+            f"a {kind} of {len(output)} is returned: the rest of this check looks at element "
+            f"`{access}`, which is one number with a graph"
+        )
     return RULE.finding(
         f"`{case.subject.name}` returns a {kind} of {len(output)}, not one tensor",
         location=case.subject.location,
@@ -107,6 +114,10 @@ def _container(case: Examination, output: Any) -> Verdict:
         help="return the scalar alone and keep the parts for logging elsewhere, or check the "
         f"scalar: `lambda *inputs: loss(*inputs){access}`",
     )
+
+
+def _starts_backward(value: torch.Tensor | None) -> bool:
+    return value is not None and value.numel() == 1 and value.requires_grad
 
 
 def _other(case: Examination, output: Any) -> Verdict:

@@ -39,8 +39,9 @@ Losses whose names say that prediction and target are not to meet (adversarial l
 policies and rewards, diversity, independence, unlearning, distances and energies); losses with
 parameters of their own, which may shift what is best; losses that never compare the two
 (regularisers, separable terms); negative values as such (a log-likelihood, -SNR); a label
-convention that the arguments do not settle (is 1 the same pair, or a different one?); a jump where
-an element is weighted or left out from a threshold on.
+convention that the arguments do not settle (is 1 the same pair, or a different one?); labels that
+another place predicts (a language model's next token); a jump where an element is weighted or left
+out from a threshold on.
 """
 
 from __future__ import annotations

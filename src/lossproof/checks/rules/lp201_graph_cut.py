@@ -30,10 +30,11 @@ loss that needs it to be set was cut before.
 A value that is stopped on purpose while the input still gets a gradient another way: the weight of
 a focal loss, the normaliser of an adaptive loss, CIoU's alpha, a stop-gradient target, the maximum
 that is subtracted for stability, a straight-through estimator. An input that is called a teacher, a
-target, a next value or the like and of which `.detach()` is taken while another input gets a
-gradient, or that is detached as it is and faces one of its own shape that gets a gradient (the two
-views of SimSiam): the report says so under *unproved*. A stopped value that may not be changed by
-a little, such as a variance near 0, is not taken for an added term.
+target, a next value or the like and of which `.detach()` is taken, or which is used under
+`no_grad`, while another input gets a gradient, or that is detached as it is and faces one of its
+own shape that gets a gradient (the two views of SimSiam): the report says so under *unproved*. A
+stopped value that may not be changed by a little, such as a variance near 0, is not taken for an
+added term.
 """
 
 from __future__ import annotations
@@ -115,10 +116,12 @@ def _on_purpose(case: Examination, reach: Reach) -> bool:
     if argument is None or not any(others) or not reach.culprits:
         return False
     position = case.inputs.arguments.index(argument)
-    if any(stop.operation.name != "detach" or stop.inputs != {position} for stop in reach.culprits):
+    if any(stop.inputs != {position} for stop in reach.culprits):
         return False
     if CONSTANT.search(argument.name):
-        return True
+        return all(stop.operation.name == "detach" or stop.no_grad for stop in reach.culprits)
+    if any(stop.operation.name != "detach" for stop in reach.culprits):
+        return False
     shapes = [other.value.shape for other in others if other is not None]
     return argument.value.shape in shapes and all(
         _is_untouched(case, stop) for stop in reach.culprits

@@ -28,7 +28,8 @@ def a2c_loss(log_prob, value, returns):
 
 ## Not reported
 Losses that learn on both sides on purpose: siamese and contrastive losses, CLIP, two students that
-teach each other, a symmetric divergence. Weights computed from the prediction (a focal loss lets
+teach each other, a symmetric divergence, two inputs of which each is stopped once and which may
+change places, whatever they are called. Weights computed from the prediction (a focal loss lets
 them carry a gradient). An input called `target` that requires a gradient. What requires no gradient
 where the loss is called: whether a tensor does is told by the inputs of the check.
 """
@@ -39,6 +40,8 @@ import ast
 import itertools
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from lossproof.checks.backward_graph import BackwardGraph, Leaves
 from lossproof.checks.constants import (
@@ -243,7 +246,7 @@ def _constants(case: Examination, graph: BackwardGraph) -> Iterator[Finding]:
         if gradient is not None and bool((gradient != 0).any())
     ]
     fixed = [leaf for leaf in moved if is_constant(names[leaf], names)]
-    if not fixed or len(fixed) == len(moved):
+    if not fixed or len(fixed) == len(moved) or _are_equals(case, moved):
         return
     listed = ", ".join(f"`{names[leaf]}`" for leaf in fixed[:3]) + (" ..." if fixed[3:] else "")
     first = case.base.gradients[fixed[0]]
@@ -259,6 +262,26 @@ def _constants(case: Examination, graph: BackwardGraph) -> Iterator[Finding]:
         else "compute with it under `torch.no_grad()`, or take it out of the parameters with "
         "`requires_grad_(False)`",
     )
+
+
+def _are_equals(case: Examination, leaves: list[int]) -> bool:
+    """Whether two inputs may change places and each is stopped once: both teach, and both learn."""
+    positions = case.inputs.differentiable
+    if len(leaves) != 2 or max(leaves) >= len(positions) or case.trace.random:
+        return False
+    one, other = (positions[leaf] for leaf in leaves)
+    values = list(case.inputs.values)
+    stopped = {
+        position for stop in case.trace.stops if not stop.discrete for position in stop.inputs
+    }
+    if values[one].shape != values[other].shape or not {one, other} <= stopped:
+        return False
+    here = case.evaluate(values, dtype=torch.float64, backward=False)
+    values[one], values[other] = values[other], values[one]
+    there = case.evaluate(values, dtype=torch.float64, backward=False)
+    if here.value is None or there.value is None:
+        return False
+    return abs(here.scalar - there.scalar) <= 1e-9 * abs(here.scalar)
 
 
 def _first_use(case: Examination, leaf: int) -> Location | None:
