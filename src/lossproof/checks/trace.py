@@ -11,6 +11,7 @@ value that was stopped on purpose is no false alarm.
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -72,6 +73,7 @@ ELEMENTWISE = BINARY | frozenset(
 # Their results hold whatever the memory held: no branch that anybody took.
 UNWRITTEN = frozenset({"empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided"})
 SINGLETON_MAKERS = frozenset({"unsqueeze", "expand", "expand_as", "broadcast_to", "diag_embed"})
+NOWHERE: frozenset[int] = frozenset()
 PYTHON_VALUES = (int, float, bool, complex, list)
 HALVES = (torch.float32, torch.float16, torch.bfloat16)
 # `x.type("torch.FloatTensor")` and `x.type(torch.FloatTensor)`, on any device.
@@ -88,6 +90,17 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, dict):
         for item in value.values():
             yield from tensors_in(item)
+
+
+def _operands(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+    """Every tensor that an operation is given; most are arguments themselves, not in a list."""
+    found: list[Tensor] = []
+    for value in (*args, *kwargs.values()) if kwargs else args:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (list, tuple, dict)):
+            found.extend(tensors_in(value))
+    return found
 
 
 def _integers(value: Any) -> Iterator[int]:
@@ -214,9 +227,9 @@ def _is_stop(out: Any, operands: Sequence[Tensor]) -> bool:
     if not results:
         return isinstance(out, PYTHON_VALUES) or type(out).__module__ == "numpy"
     # A result that requires a gradient but has no history is a fresh leaf: cut all the same.
-    known = {id(operand) for operand in operands}
     return not any(
-        result.requires_grad and (result.grad_fn is not None or id(result) in known)
+        result.requires_grad
+        and (result.grad_fn is not None or any(result is operand for operand in operands))
         for result in results
     )
 
@@ -265,6 +278,7 @@ class Interceptor(TorchFunctionMode):
         super().__init__()
         self.lift = lift
         self.inside: list[type] = []
+        self._collecting = False
 
     def __torch_function__(
         self,
@@ -298,6 +312,10 @@ class Interceptor(TorchFunctionMode):
             self.inside.pop()
 
     def __enter__(self) -> Any:
+        # What is kept of a call is no garbage: with thousands of operations, looking through all
+        # of it again and again takes longer than the call.
+        self._collecting = gc.isenabled()
+        gc.disable()
         self._hook = intercept_functions(self.call_function)
         self._hook.__enter__()
         return super().__enter__()  # type: ignore[no-untyped-call]
@@ -305,6 +323,8 @@ class Interceptor(TorchFunctionMode):
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)  # type: ignore[no-untyped-call]
         self._hook.__exit__(*error)
+        if self._collecting:
+            gc.enable()
 
 
 @contextlib.contextmanager
@@ -376,7 +396,7 @@ class Recorder(Interceptor):
     def operate(
         self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        operands = [*tensors_in(args), *tensors_in(kwargs)]
+        operands = _operands(args, kwargs)
         versions = [operand._version for operand in operands] if operands else []
         carrying = _carrying(operands)
         out = func(*args, **kwargs)
@@ -396,9 +416,7 @@ class Recorder(Interceptor):
         versions: list[int],
         out: Any,
     ) -> Operation:
-        origin: frozenset[int] = frozenset().union(
-            *(self._origin.get(id(operand), frozenset()) for operand in operands)
-        )
+        origin = self._origin_of(operands)
         operation = Operation(
             len(self.operations),
             name,
@@ -427,6 +445,11 @@ class Recorder(Interceptor):
             if result.grad_fn is not None:
                 self._note_nodes(result.grad_fn, operation)
         return operation
+
+    def _origin_of(self, operands: Sequence[Tensor]) -> frozenset[int]:
+        """Which of the loss's inputs these tensors were made from."""
+        origins = {self._origin.get(id(operand), NOWHERE) for operand in operands}
+        return origins.pop() if len(origins) == 1 else NOWHERE.union(*origins)
 
     def _note_nodes(self, node: Any, operation: Operation) -> None:
         """One Python-level function may make several nodes; all the new ones are its own."""
@@ -532,10 +555,7 @@ class Recorder(Interceptor):
         self.calls.append(call)
         out = super().call_function(cls, apply, args, kwargs)
         with torch._C.DisableTorchFunction():
-            operands = list(tensors_in(args))
-            origin: frozenset[int] = frozenset().union(
-                *(self._origin.get(id(operand), frozenset()) for operand in operands)
-            )
+            origin = self._origin_of(list(tensors_in(args)))
             operation = Operation(len(self.operations), cls.__name__, call.site, outer, origin)
             self.operations.append(operation)
             call.output = out
@@ -571,7 +591,7 @@ class Replay(Interceptor):
     def operate(
         self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        operands = [*tensors_in(args), *tensors_in(kwargs)]
+        operands = _operands(args, kwargs)
         carrying = _carrying(operands)
         out = func(*args, **kwargs)
         with torch._C.DisableTorchFunction(), torch.no_grad():
