@@ -49,6 +49,23 @@ class _Bindings:
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
         self.kept = dict(self.current())
+        self._found = self._as_it_is()
+
+    def _everything(self) -> Mapping[str, Any]:
+        """The names and values as they lie there, with those that are no data."""
+        return self.current()
+
+    def _as_it_is(self) -> tuple[list[str], list[int], list[Any]]:
+        """Names, identities and values; the values live on, so that no id is used twice."""
+        everything = self._everything()
+        values = list(everything.values())
+        return list(everything), list(map(id, values)), values
+
+    def _is_untouched(self) -> bool:
+        """Whether every name is bound as it was, in the same order: so it is after most calls."""
+        everything = self._everything()
+        names, identities, _ = self._found
+        return list(map(id, everything.values())) == identities and list(everything) == names
 
     def current(self) -> Mapping[str, Any]:
         raise NotImplementedError
@@ -60,6 +77,8 @@ class _Bindings:
         raise NotImplementedError
 
     def changes(self) -> Iterator[Change]:
+        if self._is_untouched():
+            return
         now = self.current()
         for name, value in self.kept.items():
             if name not in now or now[name] is not value:
@@ -69,6 +88,8 @@ class _Bindings:
                 yield Change(f"{self.prefix}{name}", "new", None, now[name])
 
     def restore(self) -> None:
+        if self._is_untouched():
+            return
         now = self.current()
         for name in [name for name in now if name not in self.kept]:
             self.remove(name)
@@ -94,6 +115,8 @@ class _Dictionary(_Bindings):
         del self.dictionary[name]
 
     def restore(self) -> None:
+        if self._is_untouched():
+            return
         super().restore()
         if list(self.current()) != list(self.kept):
             # The order of a module's children is the order in which they are called.
@@ -118,6 +141,9 @@ class _Class(_Bindings):
     def __init__(self, prefix: str, cls: type) -> None:
         self.cls = cls
         super().__init__(prefix)
+
+    def _everything(self) -> Mapping[str, Any]:
+        return vars(self.cls)
 
     def current(self) -> Mapping[str, Any]:
         return {
