@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
 
+from lossproof.checks.domain import Kind, domain_of
 from lossproof.checks.examination import Evaluation, Examination
+from lossproof.checks.inputs import Inputs
 from lossproof.checks.ladders import Ladder, ladders, squashed
 from lossproof.checks.moved_inputs import SpecialPoint
 from lossproof.checks.nonfinite import is_finite
@@ -28,6 +30,8 @@ MAGNITUDES: tuple[float, ...] = (
 """The magnitudes at which :func:`accuracy` measures."""
 SWEEPS = 4
 """So many ways to raise the magnitude are followed; the worst of them counts."""
+OFFSETS = (100.0, 1000.0)
+"""What is added to numbers that are free, as raw targets such as prices or years are."""
 NARROW = torch.float32
 SIGNIFICANT = 1e-3
 """How large a value or gradient must be, relative to that at the given inputs, to matter."""
@@ -230,5 +234,54 @@ def probing_points(case: Examination) -> list[SpecialPoint]:
     """The points at which accuracy matters: confident, offset or nearly right predictions."""
     found = list(nearness(case.small))
     for ladder in ladders(case.small):
-        found += [ladder.point(size) for size in ((20.0,) if ladder.scales else (100.0, 1000.0))]
+        if ladder.scales:
+            found.append(ladder.point(20.0))
+        else:
+            points = (ladder.point(size) for size in OFFSETS)
+            found += [point for point in points if not _company(case.small, point)]
+            found += _offset_together(case.small, ladder.point(OFFSETS[0]))
     return found
+
+
+def _offset_together(inputs: Inputs, point: SpecialPoint) -> list[SpecialPoint]:
+    """The point with the same offset in whatever is compared with what it moves.
+
+    Predictions around 100 have targets around 100. Far from each other the two are at a point that
+    training leaves behind, where a right loss may be badly conditioned.
+    """
+    company = _company(inputs, point)
+    if not company:
+        return []
+    moved = _moved_in(inputs, point)
+    offset = (point.values[moved] - inputs.values[moved]).reshape(-1)[:1]
+    values = list(point.values)
+    for position in company:
+        values[position] = values[position].detach() + offset.to(values[position].dtype)
+    names = [f"`{inputs.arguments[position].name}`" for position in company]
+    words = " and to ".join([point.words, *names])
+    return [replace(point, values=tuple(values), words=words)]
+
+
+def _company(inputs: Inputs, point: SpecialPoint) -> list[int]:
+    """The arguments that are compared with what the point moves."""
+    moved = _moved_in(inputs, point)
+    return [
+        position
+        for position, value in enumerate(inputs.values)
+        if position != moved and _is_compared(value, inputs.values[moved])
+    ]
+
+
+def _moved_in(inputs: Inputs, point: SpecialPoint) -> int:
+    return next(i for i, value in enumerate(point.values) if value is not inputs.values[i])
+
+
+def _is_compared(value: Any, moved: Tensor) -> bool:
+    """Whether a tensor holds free numbers of the same kind: the same features at least."""
+    return (
+        isinstance(value, Tensor)
+        and value.is_floating_point()
+        and value.dim() == moved.dim()
+        and value.shape[1:] == moved.shape[1:]
+        and domain_of(value).kind is Kind.REAL
+    )
