@@ -32,6 +32,7 @@ LARGE_STEPS = (0.3, 1.0, 3.0)
 LARGE_DIRECTIONS = 6
 NOTHING = 1e-10
 """A change of the value below this share of it counts as none."""
+CALLS_FOR_A_DERIVATIVE = 30
 
 
 @dataclass(frozen=True)
@@ -292,13 +293,27 @@ def _lost_term(case: Examination, stop: Stop) -> LostTerm | None:
         if moving is None or abs(moving) < NOTHING:
             # Nothing is lost where the value would not answer: a straight-through estimator.
             continue
-        held = derivative(case.value_at(trace.stops), case.point, leaf, along, scale=abs(moving))
+        held = _held_derivative(case, leaf, along, moving)
         if held is None:
             continue
         lost = moving - held
         if abs(lost) > 1e-5 * max(abs(moving), abs(held)):
             return LostTerm((stop,), lost, name)
     return None
+
+
+def _held_derivative(case: Examination, leaf: int, along: Tensor, moving: float) -> float | None:
+    """The derivative with all stopped values held fixed.
+
+    That is what autograd computes: where torch wrote all of the backward pass, a slow loss is
+    not called again for it.
+    """
+    trace = case.twin.trace
+    assert trace is not None
+    own_backward = bool(case.calls) or case.twin.failed
+    if not own_backward and not case.affordable(CALLS_FOR_A_DERIVATIVE):
+        return float((case.twin.gradient(leaf) * along).sum())
+    return derivative(case.value_at(trace.stops), case.point, leaf, along, scale=abs(moving))
 
 
 def _is_continuous(value: object) -> bool:

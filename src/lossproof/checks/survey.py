@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from lossproof.checks.examination import (
+    SLOW,
     Evaluation,
     Examination,
     _fewer_rows,
@@ -169,8 +170,8 @@ def cost(case: Examination, inputs: Inputs) -> float:
 def _processor_seconds(case: Examination) -> float:
     """What one call takes of the processor: other programs' load does not count."""
     if "processor seconds" not in case.notes:
-        times = []
-        for _ in range(2):
+        times: list[float] = []
+        while len(times) < 2 and min(times, default=0.0) < SLOW:
             start = time.process_time()
             case.evaluate(dtype=torch.float64)
             times.append(time.process_time() - start)
