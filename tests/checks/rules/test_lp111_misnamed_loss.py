@@ -105,6 +105,18 @@ def gaussian_nll(pred, target, sigma):
     return (0.5 * (pred - target) ** 2 / sigma + torch.log(sigma)).mean()
 
 
+def huber_loss_clipped(pred, target, clip_at=0.5):
+    error = (pred - target).abs()
+    return torch.where(error < clip_at, 0.5 * error**2, error - 0.5).mean()
+
+
+def barlow_twins_with_eps(z1, z2, lambd=0.005):
+    z1 = (z1 - z1.mean(0)) / (z1.var(0, unbiased=False) + 1e-5).sqrt()
+    z2 = (z2 - z2.mean(0)) / (z2.var(0, unbiased=False) + 1e-5).sqrt()
+    c = z1.T @ z2 / len(z1)
+    return (1 - c.diagonal()).pow(2).sum() + lambd * c.pow(2).sum()
+
+
 def huber_loss(pred, target, delta=1.0):
     error = (pred - target).abs()
     return torch.where(error < delta, error**2, delta * (error - 0.5 * delta)).mean()
@@ -518,6 +530,7 @@ WRONG = [
     (kl_divergence_sigma_not_squared, LATENT), (kl_loss_wrong_sign_of_mean, LATENT),
     (vae_kl_half_of_mean_only, LATENT), (gaussian_nll_loss, SPREAD),
     (heteroscedastic_loss, SPREAD), (gaussian_nll, VARIANCE), (huber_loss, REGRESSION),
+    (huber_loss_clipped, REGRESSION), (barlow_twins_with_eps, VIEWS),
     (smooth_l1_loss, REGRESSION), (rmse_loss, REGRESSION), (RMSELoss, REGRESSION),
     (mae_loss, REGRESSION), (mse_of_mean, REGRESSION), (quantile_loss, REGRESSION),
     (QuantileLoss, (leaf(8, 3), normal(8))),
@@ -691,6 +704,12 @@ def rmse(pred, target, eps=1e-8):
 def huber(pred, target, delta=0.7):
     error = (pred - target).abs()
     return torch.where(error <= delta, 0.5 * error**2, delta * (error - 0.5 * delta)).sum()
+
+
+def huber_of_another_option(pred, target, clip_at=0.5):
+    error = (pred - target).abs()
+    linear = clip_at * (error - 0.5 * clip_at)
+    return torch.where(error < clip_at, 0.5 * error**2, linear).mean()
 
 
 def pinball_loss(pred, target, tau=0.9):
@@ -941,7 +960,8 @@ RIGHT = [
     (kl_log_std, LATENT), (VAELoss, FOUR), (vae_loss_of_means, FOUR), (KlBalanced, FOUR),
     (half_mse_loss, REGRESSION), (mse_plus_constant, REGRESSION),
     (weighted_mse_loss, (*REGRESSION, torch.rand(10, 2, generator=GENERATOR))),
-    (rmse, REGRESSION), (huber, REGRESSION), (pinball_loss, REGRESSION),
+    (rmse, REGRESSION), (huber, REGRESSION), (huber_of_another_option, REGRESSION),
+    (pinball_loss, REGRESSION),
     (MultiQuantileLoss, (leaf(8, 3), normal(8))), (nll_gaussian, SPREAD),
     (gaussian_nll_full, VARIANCE), (kendall_uncertainty, SPREAD),
     (focal_loss_of_weighted_classes, CLASSES), (retina_focal_loss, LOGITS),

@@ -313,7 +313,7 @@ class Likeness:
         tensors = {role: self._tensor(draw, slot.position) for role, slot in binding.items()}
         try:
             found = reading.terms(**tensors, **options)
-        except (RuntimeError, IndexError, ValueError, TypeError):
+        except (RuntimeError, IndexError, ValueError, TypeError, ArithmeticError):
             return None  # shapes or options for which the definition has no meaning
         finite = all(bool(torch.isfinite(term.value).all()) for term in found.values())
         return found if found and finite else None

@@ -108,7 +108,7 @@ class Options:
         if named is None or name not in ONLY:
             ranked += usual
         if named is None and usual and all(isinstance(value, (int, float)) for value in usual):
-            ranked += self.constants
+            ranked += self._numbers + self.constants
         unique: list[Any] = []
         for value in ranked:
             if value not in unique and (name in LISTS or not isinstance(value, list)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 
@@ -88,6 +89,30 @@ def huber(input: Tensor, target: Tensor, *, delta: Usual = (1.0, 0.1)) -> Terms:
         "|e| far from 0": Term(torch.where(near, 0, error), d),
         "the constant far from 0": Term((~near).double(), -0.5 * d * d),
     }
+
+
+def _huber_with(far: Callable[[Tensor, float], Tensor]) -> Definition:
+    """The right square near 0, and another formula far from it."""
+
+    def terms(input: Tensor, target: Tensor, *, delta: Usual = (1.0, 0.1)) -> Terms:
+        d = float(delta)
+        error = (input - target).abs()
+        whole = torch.where(error <= d, 0.5 * error**2, far(error, d))
+        return {} if d == 1 else {"huber": Term(whole)}
+
+    return terms
+
+
+HUBER_SLIPS = (
+    (lambda e, d: e - 0.5, "has `|e| - 0.5` far from 0, which fits a delta of 1 only"),
+    (lambda e, d: d * (e - 0.5), "has `delta * (|e| - 0.5)` far from 0, which fits a delta of 1 "
+     "only"),
+    (lambda e, d: d * e - 0.5 * d, "subtracts `0.5 * delta` far from 0, where the square of delta "
+     "belongs"),
+    (lambda e, d: d * e, "subtracts nothing far from 0, so that its branches do not meet"),
+    (lambda e, d: e - 0.5 * d, "has a slope of 1 far from 0, where its slope is delta"),
+    (lambda e, d: d * (e + 0.5 * d), "adds the constant far from 0 that is to be subtracted"),
+)  # fmt: skip
 
 
 def pseudo_huber(input: Tensor, target: Tensor, *, delta: Usual = (1.0,)) -> Terms:
@@ -339,7 +364,11 @@ LOSSES = (
     ),
     KnownLoss(
         "huber", "the Huber loss", HUBER, r"huber|smooth l 1|smooth l1|smoothl1", pair,
-        (Reading(huber), Reading(pseudo_huber)), unlike=r"quantile|quantil|ber hu|reverse|berhu",
+        (
+            Reading(huber), Reading(pseudo_huber),
+            *(Reading(_huber_with(far), wrong) for far, wrong in HUBER_SLIPS),
+        ),
+        unlike=r"quantile|quantil|ber hu|reverse|berhu",
         everyday=True,
         mend="torch.where(e.abs() <= delta, 0.5 * e**2, delta * (e.abs() - 0.5 * delta))",
     ),

@@ -24,17 +24,20 @@ def _cosine_of_all(input: Tensor, target: Tensor) -> Terms:
     return {"cosine": Term(F.cosine_similarity(input.reshape(-1), target.reshape(-1), 0), -1.0)}
 
 
-def _standardised(x: Tensor, unbiased: bool) -> Tensor:
-    return (x - x.mean(0)) / x.std(0, unbiased=unbiased)
+def _standardised(x: Tensor, unbiased: bool, eps: float = 0.0, inside: bool = False) -> Tensor:
+    """``inside``: the epsilon is added to the variance, as batch normalisation does."""
+    spread = x.var(0, unbiased=unbiased)
+    scale = (spread + eps).sqrt() if inside else spread.sqrt() + eps
+    return (x - x.mean(0)) / scale
 
 
-def _barlow(unbiased: bool, whole: bool) -> Definition:
+def _barlow(unbiased: bool, whole: bool, inside: bool = False) -> Definition:
     """``whole``: the square of the whole matrix, diagonal included, as the redundancy."""
 
-    def terms(one: Tensor, other: Tensor) -> Terms:
+    def terms(one: Tensor, other: Tensor, *, eps: Usual = (0.0, 1e-5, 1e-6, 1e-8, 1e-4)) -> Terms:
         if one.shape != other.shape or len(one) < 3:
             return {}
-        z, w = _standardised(one, unbiased), _standardised(other, unbiased)
+        z, w = (_standardised(x, unbiased, float(eps), inside) for x in (one, other))
         matrix = z.t() @ w / len(one)
         apart = matrix if whole else matrix - torch.diag(matrix.diagonal())
         return {
@@ -105,10 +108,11 @@ LOSSES = (
         "barlow-twins", "the Barlow Twins loss", "Zbontar et al., Barlow Twins, 2021", r"barlow",
         rows_of_two,
         (
-            Reading(_barlow(False, False)),
-            Reading(_barlow(True, False)),
-            Reading(_barlow(False, True), "counts the diagonal among what should be 0",
-                    "off_diagonal = c - torch.diag(c.diagonal())"),
+            *(Reading(_barlow(unbiased, False, inside))
+              for unbiased in (False, True) for inside in (False, True)),
+            *(Reading(_barlow(unbiased, True, inside), "counts the diagonal among what should be 0",
+                      "off_diagonal = c - torch.diag(c.diagonal())")
+              for unbiased in (False, True) for inside in (False, True)),
             Reading(_barlow_unsquared, "does not square the distance of the diagonal to 1",
                     "((1 - c.diagonal()) ** 2).sum()"),
         ),
