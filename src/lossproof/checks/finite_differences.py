@@ -9,6 +9,7 @@ own norm, so the verdict does not depend on how many elements a mean divides by.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ Tensor = torch.Tensor
 Point = Sequence[Tensor]
 Value = Callable[[Point], "tuple[float, list[Tensor]]"]
 """A scalar function: its value at a point, and the branches that the call took there."""
+Branches = Callable[[], "list[Tensor]"]
 
 LADDER: tuple[tuple[float, int], ...] = (
     (1e-2, 3), (1e-3, 3), (1e-4, 2), (1e-5, 2), (1e-6, 2), (1e-7, 2),
@@ -116,12 +118,13 @@ def judge(
     """
     found = []
     noise: float | None = None
+    here = functools.cache(lambda: value(point)[1])
     for number in range(directions):
         along = direction(point[block], seed, block, number)
         if noise is None:
             noise = _guarded(lambda a=along: measured_noise(value, point, block, a))  # type: ignore[misc]
         found.append(
-            _judge_direction(value, point, block, gradient, along, noise or 0.0, tolerance)
+            _judge_direction(value, point, block, gradient, along, noise or 0.0, tolerance, here)
         )
         if found[-1].verdict == "differs":
             break
@@ -150,7 +153,7 @@ def derivative(
     noise = _guarded(lambda: measured_noise(value, point, block, along)) or 0.0
     best: tuple[float, float] | None = None
     for step, levels in LADDER:
-        estimate = _estimate(value, point, block, along, step, levels, noise, mask=False)
+        estimate = _estimate(value, point, block, along, step, levels, noise)
         if estimate is None:
             continue
         number, error, _ = estimate
@@ -180,11 +183,12 @@ def _judge_direction(
     along: Tensor,
     noise: float,
     tolerance: float,
+    here: Branches,
 ) -> Judgement:
     norm = float(gradient.norm())
     suspicion: Judgement | None = None
     for step, levels in LADDER:
-        estimate = _estimate(value, point, block, along, step, levels, noise, mask=True)
+        estimate = _estimate(value, point, block, along, step, levels, noise, here)
         if estimate is None:
             continue
         number, error, used = estimate
@@ -218,19 +222,22 @@ def _estimate(
     step: float,
     levels: int,
     noise: float,
-    *,
-    mask: bool,
+    here: Branches | None = None,
 ) -> tuple[float, float, Tensor] | None:
-    """Ridders' estimate, its error bound, and the direction without the masked elements."""
+    """Ridders' estimate, its error bound, and the direction without the masked elements.
+
+    Nothing is masked without ``here``, the branches that are taken at the point.
+    """
     size = step * _reach(point[block])
+    quotients = []
     try:
-        if mask:
-            smooth = _without_kinks(value, point, block, along, size)
+        if here is not None:
+            smooth = _without_kinks(value, point, block, along, size, here)
             if smooth is None:
                 return None
-            along = smooth
-        quotients = []
-        for level in range(levels):
+            along, change = smooth
+            quotients = [] if change is None else [change / (2 * size)]
+        for level in range(len(quotients), levels):
             half = size / 2**level
             ahead, _ = value(moved(point, block, half * along))
             behind, _ = value(moved(point, block, -half * along))
@@ -260,32 +267,35 @@ def extrapolate(quotients: Sequence[float]) -> tuple[float, float]:
 
 
 def _without_kinks(
-    value: Value, point: Point, block: int, along: Tensor, size: float
-) -> Tensor | None:
+    value: Value, point: Point, block: int, along: Tensor, size: float, here: Branches
+) -> tuple[Tensor, float | None] | None:
     """The direction with elements set to 0 whose branch flips within the step.
 
+    With it comes how much the value changes from one end to the other, where that was seen.
     ``None`` where another branch than an element's own flips: then this step crosses a kink that
     cannot be avoided.
     """
-    base = value(point)[1]
+    base = here()
     if not base:
-        return along
-    ahead = value(moved(point, block, size * along))[1]
-    behind = value(moved(point, block, -size * along))[1]
+        return along, None
+    upper, ahead = value(moved(point, block, size * along))
+    lower, behind = value(moved(point, block, -size * along))
     if not len(base) == len(ahead) == len(behind):
         return None
-    keep = torch.ones_like(along)
-    for here, one, other in zip(base, ahead, behind, strict=True):
-        if here.shape != one.shape or here.shape != other.shape:
+    keep: Tensor | None = None
+    for taken, one, other in zip(base, ahead, behind, strict=True):
+        if taken.shape != one.shape or taken.shape != other.shape:
             return None
-        same = (here == one) & (here == other)
+        same = (taken == one) & (taken == other)
         if bool(same.all()):
             continue
-        if here.shape != along.shape:
+        if taken.shape != along.shape:
             return None
-        keep = keep * same.to(keep.dtype)
+        keep = same if keep is None else keep & same
+    if keep is None:
+        return along, upper - lower
     masked = along * keep
-    return masked if bool(masked.any()) else None
+    return (masked, None) if bool(masked.any()) else None
 
 
 def _reach(tensor: Tensor) -> float:
