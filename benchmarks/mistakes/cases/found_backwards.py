@@ -92,30 +92,29 @@ def focal_backward_of_a_constant_weight():
     class FocalFunction(torch.autograd.Function):
         @staticmethod
         def forward(ctx, logits, target):
-            p = torch.sigmoid(logits)
-            pt = p * target + (1 - p) * (1 - target)
-            ctx.save_for_backward(p, pt, target)
-            return (-((1 - pt) ** 2) * torch.log(pt)).mean()
+            log_pt = F.logsigmoid((2 * target - 1) * logits)
+            ctx.save_for_backward(torch.sigmoid(logits), log_pt, target)
+            return (-((1 - log_pt.exp()) ** 2) * log_pt).mean()
 
         @staticmethod
         def backward(ctx, grad_output):
-            p, pt, target = ctx.saved_tensors
-            return grad_output * (1 - pt) ** 2 * (p - target) / p.numel(), None
+            p, log_pt, target = ctx.saved_tensors
+            return grad_output * (1 - log_pt.exp()) ** 2 * (p - target) / p.numel(), None
 
     wrong = FocalFunction
 
     class FocalFunction(torch.autograd.Function):
         @staticmethod
         def forward(ctx, logits, target):
-            p = torch.sigmoid(logits)
-            pt = p * target + (1 - p) * (1 - target)
-            ctx.save_for_backward(p, pt, target)
-            return (-((1 - pt) ** 2) * torch.log(pt)).mean()
+            log_pt = F.logsigmoid((2 * target - 1) * logits)
+            ctx.save_for_backward(torch.sigmoid(logits), log_pt, target)
+            return (-((1 - log_pt.exp()) ** 2) * log_pt).mean()
 
         @staticmethod
         def backward(ctx, grad_output):
-            p, pt, target = ctx.saved_tensors
-            factor = (1 - pt) ** 2 - 2 * pt * (1 - pt) * torch.log(pt)
+            p, log_pt, target = ctx.saved_tensors
+            pt = log_pt.exp()
+            factor = (1 - pt) ** 2 - 2 * pt * (1 - pt) * log_pt
             return grad_output * factor * (p - target) / p.numel(), None
 
     return (
@@ -247,12 +246,12 @@ def one_gradient_for_two_arguments():
         def forward(ctx, prob, weight):
             ctx.save_for_backward(prob)
             ctx.weight = weight
-            return -(weight * torch.log(prob)).sum()
+            return -(weight * torch.log(prob + 1e-6)).sum()
 
         @staticmethod
         def backward(ctx, grad_output):
             (prob,) = ctx.saved_tensors
-            return -grad_output * ctx.weight / prob
+            return -grad_output * ctx.weight / (prob + 1e-6)
 
     wrong = LogLoss
 
@@ -261,12 +260,12 @@ def one_gradient_for_two_arguments():
         def forward(ctx, prob, weight):
             ctx.save_for_backward(prob)
             ctx.weight = weight
-            return -(weight * torch.log(prob)).sum()
+            return -(weight * torch.log(prob + 1e-6)).sum()
 
         @staticmethod
         def backward(ctx, grad_output):
             (prob,) = ctx.saved_tensors
-            return -grad_output * ctx.weight / prob, None
+            return -grad_output * ctx.weight / (prob + 1e-6), None
 
     return wrong, LogLoss, lambda: ((torch.rand(6) * 0.8 + 0.1).requires_grad_(), 0.5)
 

@@ -71,20 +71,20 @@ def flow_grid_scaled_in_place():
 def ignored_pixels_zeroed_in_the_prediction():
     """The prediction is zeroed in place where the label is to be ignored."""
 
-    def weighted_bce(pred, target, ignore):
-        prob = torch.exp(pred)
+    def brier_loss(pred, target, ignore):
+        prob = torch.sigmoid(pred)
         prob[ignore] = 0
-        return F.mse_loss(prob, target * ~ignore)
+        return F.mse_loss(prob, target * ~ignore, reduction="sum") / (~ignore).sum().clamp(min=1)
 
-    wrong = weighted_bce
+    wrong = brier_loss
 
-    def weighted_bce(pred, target, ignore):
-        prob = torch.exp(pred).masked_fill(ignore, 0)
-        return F.mse_loss(prob, target * ~ignore)
+    def brier_loss(pred, target, ignore):
+        prob = torch.sigmoid(pred).masked_fill(ignore, 0)
+        return F.mse_loss(prob, target * ~ignore, reduction="sum") / (~ignore).sum().clamp(min=1)
 
     return (
         wrong,
-        weighted_bce,
+        brier_loss,
         lambda: (
             torch.randn(3, 6, requires_grad=True),
             torch.rand(3, 6),
@@ -153,7 +153,7 @@ def boxes_converted_in_place():
 def sum_gives_the_mean():
     """`reduction="sum"` falls into the last branch, which averages."""
 
-    class RMSLELoss(nn.Module):
+    class SquaredLogLoss(nn.Module):
         def __init__(self, reduction="mean"):
             super().__init__()
             self.reduction = reduction
@@ -164,9 +164,9 @@ def sum_gives_the_mean():
                 return loss
             return loss.mean()
 
-    wrong = RMSLELoss()
+    wrong = SquaredLogLoss()
 
-    class RMSLELoss(nn.Module):
+    class SquaredLogLoss(nn.Module):
         def __init__(self, reduction="mean"):
             super().__init__()
             self.reduction = reduction
@@ -177,7 +177,7 @@ def sum_gives_the_mean():
                 return loss
             return loss.sum() if self.reduction == "sum" else loss.mean()
 
-    return wrong, RMSLELoss(), lambda: (torch.rand(8, requires_grad=True), torch.rand(8))
+    return wrong, SquaredLogLoss(), lambda: (torch.rand(8, requires_grad=True), torch.rand(8))
 
 
 @mistake("LP104", "LP101")

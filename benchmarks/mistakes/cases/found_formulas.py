@@ -321,8 +321,9 @@ def divergence_without_the_logarithm():
     wrong = kl_regularization
 
     def kl_regularization(logits, prior):
-        mean_probs = F.softmax(logits, dim=1).mean(0)
-        return F.kl_div(mean_probs.log(), prior, reduction="sum")
+        log_probs = F.log_softmax(logits, dim=1)
+        mean_log_probs = torch.logsumexp(log_probs, 0) - math.log(len(logits))
+        return F.kl_div(mean_log_probs, prior, reduction="sum")
 
     def inputs():
         return torch.randn(12, 5, requires_grad=True), torch.softmax(torch.randn(5), 0)

@@ -247,6 +247,16 @@ def test_branches_that_do_not_meet(found, silent):
     silent("LP107", huber(1.5**2 / 2), *PAIR)
 
 
+def clipped_td_loss(q_value, q_target):
+    d = (q_value - q_target).abs()
+    return torch.where(d < 1.5, 0.5 * d**2, d - 0.5).mean()
+
+
+def test_branches_have_to_meet_whatever_the_aim(found):
+    (finding,) = found("LP107", clipped_td_loss, *PAIR)
+    assert finding.cause == "branches-do-not-meet"
+
+
 def test_the_line_that_chooses_the_branch_is_found(found, marked):
     (finding,) = found("LP107", wing_by_index, *PAIR)
     assert finding.location.line == marked(wing_by_index)

@@ -101,6 +101,8 @@ def _faults(call: Call, comparison: Comparison | None) -> Iterator[Fault]:
     yield from prior_is_no_minimum(call)
     yield from partial_likelihood_is_wrong(call)
     if has_another_aim(call.case):
+        if comparison is not None and not call.case.subject.state.parameters():
+            yield from branches_do_not_meet(comparison)
         return
     for pairwise in (negatives_pulled, negative_scores_rewarded, same_pairs_pushed):
         yield from pairwise(call)
