@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -26,6 +28,17 @@ Tensor = torch.Tensor
 SIZES: tuple[float, ...] = (5.0, 10.0, 20.0, 40.0, 80.0, 100.0, 160.0, 320.0)
 """The rungs of a ladder of magnitudes. A float32 exponential overflows from 89 on."""
 SHIFTS: tuple[float, ...] = (10.0, 100.0, 1e3, 1e4)
+FARTHEST = 1e3
+"""So far at most is a prediction moved away from what it is compared with."""
+LOGARITHM = re.compile(
+    r"(^|_)(log|ln)_?(vars?|variances?|stds?|sd|sigmas?|scales?|precision|alphas?|betas?|nu|mus?|"
+    r"means?|rates?|lambdas?|theta|disp\w*|snrs?|temp\w*|p|ps|pi|probs?|det|likelihoods?|ratios?)"
+    r"(_|$)",
+    re.I,
+)
+"""What people call the logarithm of a scale, of a rate or of a probability."""
+WIDEST_LOGARITHM = 40.0
+"""No scale, rate or likelihood is ``exp(40)`` times another: that is no magnitude to ask about."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +52,8 @@ class Ladder:
     """From here on the magnitudes are ones that training rarely reaches."""
     scales: bool = True
     """Whether the size is that of the values, not of an offset that is added to them."""
+    natural: float = math.inf
+    """From here on it is enough that the value is right: no gradient is wanted there."""
 
     def point(self, size: float) -> SpecialPoint:
         """The point of this magnitude."""
@@ -51,17 +66,29 @@ def ladders(inputs: Inputs) -> list[Ladder]:
     found: list[Ladder] = []
     growing = [moved for moved in all_moved if moved.domain.kind in _GROWING]
     if len(growing) > 1:
-        found.append(_scaled_together(inputs, growing))
+        together = _scaled_together(inputs, growing)
+        widest = next(filter(_is_logarithm, growing), growing[0])
+        found += _kept_in_range(widest, [together])
     for moved in growing:
-        found += _patterns(moved)
-        found.append(_scaled(moved))
+        found += _kept_in_range(moved, [*_patterns(moved), _scaled(moved)])
     for moved in all_moved:
         if moved.domain.kind is Kind.LOG_PROBABILITY:
             found += _confident(moved)
     for moved in growing:
         if moved.domain.kind is Kind.REAL:
-            found += _uniform_and_shifted(moved)
+            found += _kept_in_range(moved, list(_uniform_and_shifted(moved)))
     return found
+
+
+def _is_logarithm(moved: Moved) -> bool:
+    return bool(LOGARITHM.search(moved.inputs.arguments[moved.position].name))
+
+
+def _kept_in_range(moved: Moved, found: list[Ladder]) -> list[Ladder]:
+    """The ladders, which end earlier for the logarithm of a scale or of a probability."""
+    if not _is_logarithm(moved):
+        return found
+    return [replace(ladder, natural=WIDEST_LOGARITHM) for ladder in found]
 
 
 _GROWING = (Kind.REAL, Kind.POSITIVE, Kind.NONNEGATIVE, Kind.NEGATIVE)
@@ -158,9 +185,23 @@ def _shifted(moved: Moved, sign: float) -> Ladder:
     return Ladder(
         lambda size: moved.to(moved.tensor + sign * size),
         lambda size: f"{sign * size:g} is added to {moved.name}",
-        SHIFTS,
+        tuple(size for size in SHIFTS if size <= FARTHEST or not _has_company(moved)),
         remote=500.0,
         scales=False,
+    )
+
+
+def _has_company(moved: Moved) -> bool:
+    """Whether another argument holds free numbers with the same features, to be compared with."""
+    others = (argument.value for argument in moved.inputs.arguments)
+    return any(
+        isinstance(other, Tensor)
+        and other.is_floating_point()
+        and other.dim() == moved.tensor.dim()
+        and other.shape[1:] == moved.tensor.shape[1:]
+        and domain_of(other).kind is Kind.REAL
+        for position, other in enumerate(others)
+        if position != moved.position
     )
 
 

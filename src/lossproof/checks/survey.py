@@ -331,6 +331,8 @@ class Probe:
             return "float64 fails"
         if not is_representable(truth, self.survey.dtype):
             return "inherent"
+        if size > ladder.natural and math.isfinite(_value_of(narrow)):
+            return "inherent"
         remote = size > ladder.remote
         failure = self.failure(point, self.survey.dtype, narrow, truth, size, remote)
         if narrow.failed and failure.culprit is None:
@@ -372,6 +374,10 @@ def _tops(ladder: Ladder) -> tuple[float, ...]:
     """The rungs to look at first: failures at large magnitudes rarely go away again."""
     sizes = ladder.sizes
     return sizes[-1], sizes[len(sizes) // 2]
+
+
+def _value_of(found: Evaluation) -> float:
+    return math.nan if found.value is None else _total(found.value)
 
 
 def _total(value: Tensor) -> float:

@@ -322,3 +322,24 @@ def test_a_random_loss_is_judged_with_its_own_numbers_fixed(silent):
         return ((x + torch.randn_like(x)) ** 2).mean()
 
     assert silent("LP302", loss, real(6)) is Status.PROVED
+
+
+def test_no_gradient_is_wanted_of_widths_that_no_mixture_has(silent):
+    def mixture(logits, mean, log_sigma, y):
+        z = (y - mean) * torch.exp(-log_sigma)
+        return -torch.logsumexp(logits.log_softmax(1) - 0.5 * z**2 - log_sigma, 1).mean()
+
+    def clipped_ratio(logprobs, old_logprobs, gain):
+        ratio = torch.exp(logprobs - old_logprobs)
+        return torch.max(-gain * ratio, -gain * ratio.clamp(0.8, 1.2)).mean()
+
+    assert silent("LP302", mixture, *(real(6, 3) for _ in range(3)), plain(6, 1)) is Status.PROVED
+    assert silent("LP302", clipped_ratio, real(6), plain(6), plain(6).sin()) is Status.PROVED
+
+
+def test_a_prediction_stays_near_what_it_is_compared_with(found, silent):
+    def deviation(x, y):
+        return torch.sqrt((x**2).mean() - x.mean() ** 2) + 0 * y.sum()
+
+    assert silent("LP302", deviation, real(16), plain(16)) is Status.PROVED
+    assert found("LP302", lambda x: deviation(x, x), real(16))

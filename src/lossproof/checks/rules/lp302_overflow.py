@@ -33,6 +33,9 @@ def bce(logits, target):
 - A loss whose true value or gradient has no room in the type, such as `exp(x)` at 100.
 - Magnitudes at which float64 fails, too: there no witness says what the loss should be.
 - Results that are finite and wrong; that is LP305.
+- A gradient that is lost where the logarithm of a scale, a rate or a probability is beyond 40 and
+  the value is right: no mixture has components of such widths.
+- A prediction that is 10000 away from the numbers it is compared with.
 """
 
 from __future__ import annotations
