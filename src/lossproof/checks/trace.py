@@ -223,15 +223,15 @@ def _result(name: str, args: tuple[Any, ...], out: Any) -> Any:
 
 def _is_stop(out: Any, operands: Sequence[Tensor]) -> bool:
     """Whether nothing of what carries a derivative comes out again."""
-    results = list(tensors_in(out))
+    results = [out] if isinstance(out, Tensor) else list(tensors_in(out))
     if not results:
         return isinstance(out, PYTHON_VALUES) or type(out).__module__ == "numpy"
     # A result that requires a gradient but has no history is a fresh leaf: cut all the same.
-    return not any(
-        result.requires_grad
-        and (result.grad_fn is not None or any(result is operand for operand in operands))
-        for result in results
-    )
+    for result in results:
+        if result.requires_grad:
+            if result.grad_fn is not None or any(result is operand for operand in operands):
+                return False
+    return True
 
 
 def _is_discrete(out: Any) -> bool:
@@ -247,9 +247,11 @@ def _asks_for_a_type(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         return True
     if name == "type" and len(args) > 1 and str(args[1]).rstrip("'>").endswith(LEGACY_HALVES):
         return True
-    return any(
-        value in HALVES for value in (*args, *kwargs.values()) if isinstance(value, torch.dtype)
-    )
+    # Plain loops: this is asked of every operation of every call.
+    for value in (*args, *kwargs.values()) if kwargs else args:
+        if isinstance(value, torch.dtype) and value in HALVES:
+            return True
+    return False
 
 
 def _lift(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, Any, Any]:
@@ -490,6 +492,8 @@ class Recorder(Interceptor):
         if len(operands) < 2 or not (losses or operation.name in BINARY):
             return
         left, right = operands[0], operands[1]
+        if left.shape == right.shape:
+            return
         try:
             shape = np.broadcast_shapes(left.shape, right.shape)
         except ValueError:
