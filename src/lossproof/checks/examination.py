@@ -35,8 +35,11 @@ SMALL = 4096
 """Inputs with more elements are cut down along the batch for the probes that need many calls."""
 ALLOWANCE = 0.6
 """Seconds that one rule may spend on calls that it could do without."""
-SLOW = 0.25
-"""A call that takes so many seconds is timed once. The first call of a process may take 0.1 s more."""
+SLOW = 0.6
+"""A call that takes so many seconds is timed once: what a second one would correct is small.
+
+The first call of a process may take 0.4 s by itself.
+"""
 
 
 @dataclass(eq=False)
