@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from lossproof.checks.accuracy import size
+from lossproof.checks.accuracy import gradient_error, size, value_error
 from lossproof.checks.examination import Evaluation, Examination
 from lossproof.checks.ladders import ladders
 from lossproof.checks.moved_inputs import SpecialPoint
@@ -31,6 +31,8 @@ MATTERS = 0.1
 """How large the gradient without the constant must be, relative to that at the given inputs."""
 HIGHER = 1.1
 """How many times higher the loss must be without the constant: it was cut off."""
+FELT = 0.01
+"""The relative change of value or gradient from which on a constant decides."""
 ONE_BY_ONE = 6
 """So many constants are tried one by one."""
 
@@ -118,6 +120,22 @@ def dead_gradient(case: Examination, given: Evaluation) -> DeadGradient | None:
             if found is not None:
                 return found
     return None
+
+
+def is_guarded(case: Examination, values: Sequence[Any]) -> bool:
+    """Whether a tiny constant decides what the loss or its gradient is at a point.
+
+    Args:
+        case: the check in progress.
+        values: the arguments of the call.
+    """
+    one = case.evaluate(values, dtype=torch.float64)
+    other, sites = _without(case, values, None)
+    if not sites or not _is_usable(one):
+        return False
+    if not _is_usable(other):
+        return True
+    return max(value_error(one, other), gradient_error(one, other)) > FELT
 
 
 def _dead_at(case: Examination, point: SpecialPoint, given: Evaluation) -> DeadGradient | None:

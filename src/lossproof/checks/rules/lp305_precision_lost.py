@@ -43,7 +43,10 @@ def spread_loss(x):
 - Values and gradients that are small beside those at the given inputs: 1e-9 in place of 2e-9 at a
   perfect fit is no loss.
 - A point at which only a tie decides, such as the kink of `abs`: it must be wrong close by, too.
-- Constants above 1e-6, which are meant to be felt, and losses that fall or stay when they go.
+- Digits and gradients that a tiny constant takes away, as in `log(p + 1e-8)`: it is there to keep
+  the loss finite. The report tells it under *unproved*.
+- Distances and moments by a product of matrices (`|a|^2 + |b|^2 - 2 ab`, `torch.cdist`), which are
+  fast because of it; the report tells it, too.
 - Losses that draw random numbers: those of float32 and float64 differ.
 - The clamp of `torch.nn.functional.binary_cross_entropy`, which torch documents; the report tells
   it under *unproved*.
@@ -56,6 +59,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -74,8 +78,8 @@ from lossproof.checks.moved_inputs import SpecialPoint
 from lossproof.checks.nonfinite import is_finite
 from lossproof.checks.report import Finding, Number, Outcome, Severity
 from lossproof.checks.rules import RULES, Verdict
-from lossproof.checks.stabilisers import DeadGradient, dead_gradient
-from lossproof.checks.trace import Operation
+from lossproof.checks.stabilisers import DeadGradient, dead_gradient, is_guarded
+from lossproof.checks.trace import Operation, tensors_in
 
 RULE = RULES["LP305"]
 
@@ -84,7 +88,16 @@ TOLERATED = 1e-2
 EXPLAINED = 30.0
 """How many times larger it must be than what the inputs' roundings explain."""
 
+PRODUCTS = frozenset(
+    {"matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "einsum", "addmm", "cdist"}
+)
+NEAR_PRODUCT = 3
+"""So many operations may lie between a product of matrices and the difference it cancels in."""
+DEEPEST = 24
+
 Tensor = torch.Tensor
+Made = dict[int, tuple[Operation, Any]]
+"""Which operation made a result, by the identity of the result."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +111,8 @@ class _Loss:
     found: float
     truth: float
     operation: Operation | None
+    excuse: str | None = None
+    """Why it is not the fault of who wrote the loss."""
 
 
 def examine(case: Examination) -> Iterable[Verdict]:
@@ -122,32 +137,21 @@ def examine(case: Examination) -> Iterable[Verdict]:
         if one is not None:
             lost.append(one)
     dead = dead_gradient(case, given) if tried == len(points) else None
-    findings = [] if dead is None else [_flat(case, dead)]
-    excused = {words: one for one in lost if (words := _excuse(one)) is not None}
-    guilty = [one for one in lost if _excuse(one) is None]
+    guilty = [one for one in lost if one.excuse is None]
     if guilty:
-        findings.append(_finding(case, guilty))
-    yield from _one_for_each_line(findings)
-    if excused and not findings:
+        yield _finding(case, guilty)
+    else:
+        excused = {one.excuse: one for one in lost}
         for words, one in excused.items():
             yield RULE.unproved(
                 f"when {one.point.words} the {one.what} is off by {_percent(one.error)}: {words}"
             )
-    elif not findings:
-        yield _no_finding(errors)
+        if dead is not None:
+            yield RULE.unproved(_flat(dead))
+        if not excused and dead is None:
+            yield _no_finding(errors)
     if tried < len(points):
         yield RULE.unproved(f"{len(points) - tried} points were left out because the loss is slow")
-
-
-def _one_for_each_line(findings: list[Finding]) -> Iterable[Finding]:
-    """A constant that kills the gradient and is lost in the rounding has one mend."""
-    lines = set()
-    for finding in findings:
-        place = finding.location
-        line = None if place is None else (place.file, place.line)
-        if line not in lines:
-            yield finding
-        lines.add(line)
 
 
 def _no_finding(errors: list[float]) -> Outcome:
@@ -215,11 +219,13 @@ def _described(
         shown = found.narrow.scalar, found.truth.scalar
     else:
         shown = size(found.narrow.gradients), size(found.truth.gradients)
-    return _Loss(point, what, error, limit, *shown, _first_wrong(case, point))
+    operation, made = _first_wrong(case, point)
+    excuse = _excuse(case, point, operation, made)
+    return _Loss(point, what, error, limit, *shown, operation, excuse)
 
 
-def _first_wrong(case: Examination, point: SpecialPoint) -> Operation | None:
-    """The first operation of the forward pass whose float32 result is off.
+def _first_wrong(case: Examination, point: SpecialPoint) -> tuple[Operation | None, Made]:
+    """The first operation of the forward pass whose float32 result is off, and what made what.
 
     Both types perform the same operations in the same order, or nothing is named.
     """
@@ -229,7 +235,8 @@ def _first_wrong(case: Examination, point: SpecialPoint) -> Operation | None:
     ]
     traces = [run.trace for run in runs]
     if traces[0] is None or traces[1] is None:
-        return None
+        return None, {}
+    made = traces[0].results
     results = [
         {operation.index: (operation, made) for operation, made in trace.results.values()}
         for trace in traces
@@ -239,13 +246,13 @@ def _first_wrong(case: Examination, point: SpecialPoint) -> Operation | None:
     for index in sorted(results[0].keys() & results[1].keys()):
         (operation, one), (twin, other) = results[0][index], results[1][index]
         if operation.name != twin.name:
-            return None
+            return None, {}
         error = _result_error(one, other)
         if error > TOLERATED:
-            return operation
+            return operation, made
         if worst is None or error > worst[0]:
             worst = (error, operation)
-    return None if worst is None or worst[0] < 1e-4 else worst[1]
+    return (None if worst is None or worst[0] < 1e-4 else worst[1]), made
 
 
 def _result_error(one: object, other: object) -> float:
@@ -259,15 +266,42 @@ def _result_error(one: object, other: object) -> float:
     return error if math.isfinite(error) else 0.0
 
 
-def _excuse(one: _Loss) -> str | None:
-    """Why an operation that is off is not the fault of who wrote the loss."""
-    name = "" if one.operation is None else one.operation.name
-    if name == "binary_cross_entropy":
+# ---------------------------------------------------------------------------- excuses
+def _excuse(
+    case: Examination, point: SpecialPoint, operation: Operation | None, made: Made
+) -> str | None:
+    """Why the digits were given up on purpose, or by torch."""
+    if operation is not None and operation.name == "binary_cross_entropy":
         return (
             "`binary_cross_entropy` keeps the logarithm above -100, and "
             "`binary_cross_entropy_with_logits` takes logits and is exact"
         )
+    if operation is not None and _is_of_products(operation, made):
+        return "distances and moments by a product of matrices are fast, and rounded so"
+    if is_guarded(case, point.values):
+        return "there a tiny constant decides, which keeps the loss finite"
     return None
+
+
+def _is_of_products(operation: Operation, made: Made) -> bool:
+    """Whether what cancels is a product of matrices, or comes from `torch.cdist`, which uses one.
+
+    ``|a|^2 + |b|^2 - 2 ab`` needs no array of all the differences.
+    """
+    level, seen = [operation], {operation.index}
+    for depth in range(DEEPEST):
+        for one in level:
+            if one.name == "cdist" or (depth <= NEAR_PRODUCT and one.name in PRODUCTS):
+                return True
+        above = [
+            made[id(operand)][0]
+            for one in level
+            for operand in tensors_in([one.args, one.kwargs])
+            if id(operand) in made
+        ]
+        level = [one for one in dict.fromkeys(above) if one.index not in seen]
+        seen |= {one.index for one in level}
+    return False
 
 
 # ---------------------------------------------------------------------------- telling
@@ -295,23 +329,13 @@ def _finding(case: Examination, lost: list[_Loss]) -> Finding:
     )
 
 
-def _flat(case: Examination, dead: DeadGradient) -> Finding:
-    text = dead.site.text
-    return RULE.finding(
-        f"`{text}` is flat when {dead.point.words}: the gradient is {dead.gradient:.2g}, and "
-        f"{dead.alive:.2g} without the tiny constant",
-        severity=Severity.WARNING,
-        location=dead.site.location or case.subject.location,
-        cause="dead-gradient",
-        evidence={
-            "gradient": dead.gradient,
-            "gradient without the constant": dead.alive,
-            "value": dead.value,
-            "value without the constant": dead.truth,
-        },
-        notes=["a prediction that is surely wrong learns nothing"],
-        help="take logits and work in log space (`F.logsigmoid`, `F.log_softmax`): nothing has to "
-        "be kept away from 0",
+def _flat(dead: DeadGradient) -> str:
+    place = "" if dead.site.location is None else f" ({dead.site.location})"
+    return (
+        f"`{dead.site.text}`{place} keeps the loss finite and takes the gradient away when "
+        f"{dead.point.words}: it is {dead.gradient:.2g}, and {dead.alive:.2g} without the tiny "
+        "constant, so what is surely wrong learns nothing; `F.log_softmax` and `F.logsigmoid` "
+        "need no constant"
     )
 
 
