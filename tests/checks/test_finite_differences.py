@@ -250,3 +250,16 @@ def test_moved_shifts_one_block_and_copies():
     assert torch.equal(there[0], torch.zeros(2))
     assert torch.equal(there[1], torch.ones(3))
     assert torch.equal(b, torch.zeros(3))
+
+
+def test_a_point_is_called_once_for_its_branches_and_a_step_once_for_its_ends():
+    point, called = [torch.linspace(1, 2, 6, dtype=torch.float64)], []
+
+    def value(at):
+        called.append(tuple(at[0].tolist()))
+        return float(at[0].pow(2).sum()), [at[0] > 0]
+
+    judge(value, point, 0, 2 * point[0], seed=3)
+    # The noise is measured from the point on; its branches are asked for once more.
+    assert called.count(tuple(point[0].tolist())) == 2
+    assert len(called) - 1 == len(set(called))

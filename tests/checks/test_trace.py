@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gc
 import math
 import sys
 import textwrap
@@ -620,3 +621,17 @@ def test_names_are_those_of_the_user():
     assert operation_name(torch.Tensor.add) == "add"
     assert operation_name(torch.Tensor.data.__get__) == "data"
     assert operation_name(torch.Tensor.T.__get__) == "T"
+
+
+@pytest.mark.parametrize("mode", [lambda: Recorder(Sources()), lambda: Replay(())])
+@pytest.mark.parametrize("collecting", [True, False])
+def test_the_garbage_collector_rests_meanwhile_and_is_left_as_it_was(mode, collecting):
+    was = gc.isenabled()
+    (gc.enable if collecting else gc.disable)()
+    try:
+        with pytest.raises(ZeroDivisionError), mode():
+            assert not gc.isenabled()
+            raise ZeroDivisionError
+        assert gc.isenabled() is collecting
+    finally:
+        (gc.enable if was else gc.disable)()
