@@ -188,6 +188,16 @@ def test_one_of_several_inputs_may_be_detached_on_purpose(verdicts):
     assert "`next_value`" in outcome.detail
 
 
+def test_a_target_made_of_rewards_and_the_next_value_may_be_detached(verdicts):
+    def temporal_difference(value, next_value, reward):
+        return F.mse_loss(value, (reward + 0.9 * next_value).detach())
+
+    value, next_value = (torch.randn(5).requires_grad_() for _ in range(2))
+    (outcome,) = verdicts("LP201", temporal_difference, value, next_value, torch.randn(5))
+    assert outcome.status is Status.UNPROVED
+    assert "`next_value`" in outcome.detail
+
+
 def test_a_teacher_under_no_grad_is_constant_on_purpose(verdicts):
     def relations(student, teacher):
         with torch.no_grad():

@@ -116,7 +116,8 @@ def _on_purpose(case: Examination, reach: Reach) -> bool:
     if argument is None or not any(others) or not reach.culprits:
         return False
     position = case.inputs.arguments.index(argument)
-    if any(stop.inputs != {position} for stop in reach.culprits):
+    wanted = set(case.inputs.differentiable)
+    if any(stop.inputs & wanted != {position} for stop in reach.culprits):
         return False
     if CONSTANT.search(argument.name):
         return all(stop.operation.name == "detach" or stop.no_grad for stop in reach.culprits)
