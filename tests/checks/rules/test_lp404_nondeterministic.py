@@ -104,6 +104,53 @@ def test_what_no_seed_governs_is_an_error(loss, found):
 # ------------------------------------------------------------------ not reported
 
 
+class GradientPenalty(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+
+    def forward(self, real, fake):
+        alpha = torch.rand(len(real), 1, dtype=real.dtype)
+        mixed = (alpha * real + (1 - alpha) * fake).detach().requires_grad_()
+        score = (mixed**2 * self.weight).sum()
+        (slope,) = torch.autograd.grad(score, mixed, create_graph=True)
+        return (slope.norm(dim=1) - 1).pow(2).mean()
+
+
+class Denoising(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.network = nn.Linear(4, 4)
+        self.register_buffer("kept", torch.linspace(0.99, 0.01, 50))
+
+    def forward(self, clean, noise):
+        kept = self.kept[torch.randint(0, 50, (len(clean),))][:, None]
+        return F.mse_loss(self.network(kept.sqrt() * clean + (1 - kept).sqrt() * noise), noise)
+
+
+def variational(mean, log_std):
+    sample = mean + torch.exp(log_std) * torch.randn_like(mean)
+    return sample.pow(2).mean() - log_std.mean()
+
+
+def from_a_distribution(mean, log_std):
+    return torch.distributions.Normal(mean, log_std.exp()).rsample().pow(2).mean()
+
+
+def sliced(x, y):
+    directions = F.normalize(torch.randn(x.shape[1], 8, dtype=x.dtype), dim=0)
+    return ((x @ directions).sort(0).values - (y @ directions).sort(0).values).pow(2).mean()
+
+
+@pytest.mark.parametrize(
+    "loss", [GradientPenalty, Denoising, variational, from_a_distribution, sliced]
+)
+def test_what_a_training_step_draws_by_definition_is_silent(loss, silent):
+    loss = loss() if isinstance(loss, type) else loss
+    both = [torch.randn(12, 4, requires_grad=True) for _ in range(2)]
+    assert silent("LP404", loss, *both) is Status.NOT_APPLICABLE
+
+
 class OwnGenerator(nn.Module):
     def __init__(self):
         super().__init__()

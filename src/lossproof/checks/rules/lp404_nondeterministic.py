@@ -27,11 +27,15 @@ or draw the negatives where the batch is made and pass them in.
 ## Not reported
 A loss that takes or owns a `torch.Generator`; a module whose value is the same each time in
 `eval()` mode (dropout); a loss that is called random, stochastic or noisy; numbers that are drawn
-by a library which the loss calls, where that is how the library works.
+by a library which the loss calls, where that is how the library works. Numbers that a training step
+draws by its definition: the points of a gradient penalty, the noise and the steps of a diffusion
+model whose network the loss holds or is given, a sample `mean + std * noise` or from a
+distribution, random projections.
 """
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 from collections.abc import Iterable
@@ -40,14 +44,23 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from lossproof.checks.definitions import definitions
 from lossproof.checks.report import Severity
 from lossproof.checks.rules import RULES, Verdict
 from lossproof.checks.subject import subject_of
+from lossproof.checks.trace import tensors_in
 
 if TYPE_CHECKING:
     from lossproof.checks.examination import Evaluation, Examination
+    from lossproof.checks.trace import Operation
 
 RULE = RULES["LP404"]
+DROPOUTS = frozenset({"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout"})
+NORMAL = frozenset({"randn", "randn_like", "normal", "normal_"})
+PRODUCTS = frozenset(
+    "mul __mul__ __rmul__ multiply matmul __matmul__ __rmatmul__ mm bmm einsum linear".split()
+)
+PASSED_ON = frozenset("normalize div __truediv__ to t T transpose view reshape type_as".split())
 RANDOM_BY_NAME = re.compile(r"random|stochastic|nois[ey]|dropout|perturb|monte_?carlo", re.I)
 
 
@@ -73,10 +86,67 @@ def examine(case: Examination) -> Iterable[Verdict]:
         yield RULE.not_applicable("random in training mode only")
     elif RANDOM_BY_NAME.search(case.subject.name):
         yield RULE.not_applicable("random on purpose: its name says so")
+    elif _draws_by_definition(case):
+        yield RULE.not_applicable("random on purpose: what it estimates is an average over draws")
     elif _library_draws(case):
         yield RULE.not_applicable("the numbers are drawn inside a library that the loss calls")
     else:
         yield _finding(case, first, other)
+
+
+def _draws_by_definition(case: Examination) -> bool:
+    """Whether the loss is one of a training step that samples, or an estimate by sampling."""
+    trace = case.trace
+    if not trace.random:
+        return False
+    if _differentiates(case) or _has_network(case):
+        return not any(draw.name in DROPOUTS for draw in trace.random)
+    return all(_is_sample(case, draw) for draw in trace.random)
+
+
+def _differentiates(case: Examination) -> bool:
+    """Whether the loss takes a gradient itself, at points that it draws."""
+    return any(
+        isinstance(node, ast.Attribute) and node.attr == "grad" and _is_autograd(node.value)
+        for source in definitions(case.subject)
+        for node in ast.walk(source.tree)
+    )
+
+
+def _is_autograd(node: ast.expr) -> bool:
+    return (isinstance(node, ast.Attribute) and node.attr == "autograd") or (
+        isinstance(node, ast.Name) and node.id == "autograd"
+    )
+
+
+def _has_network(case: Examination) -> bool:
+    """Whether the loss holds a network, or is given one: then it is a step of its training."""
+    module = case.subject.call
+    held = isinstance(module, nn.Module) and any(
+        len(list(child.parameters())) for child in module.children()
+    )
+    return held or any(isinstance(value, nn.Module) for value in case.inputs.values)
+
+
+def _is_sample(case: Examination, draw: Operation) -> bool:
+    """Whether the drawn numbers are a distribution's, scaled by what is learnt, or directions."""
+    text = draw.site.text or ""
+    if draw.name == "gumbel_softmax" or re.search(r"\.r?sample\(", text):
+        return True
+    if draw.name not in NORMAL:
+        return False
+    drawn = {id(tensor) for tensor in tensors_in(draw.out)}
+    for operation in case.trace.operations:
+        operands = list(tensors_in([operation.args, operation.kwargs]))
+        if drawn.isdisjoint(map(id, operands)):
+            continue
+        if operation.name in PRODUCTS and any(
+            id(operand) not in drawn and operand.requires_grad for operand in operands
+        ):
+            return True
+        if operation.name in PASSED_ON:
+            drawn |= {id(tensor) for tensor in tensors_in(operation.out)}
+    return False
 
 
 def _library_draws(case: Examination) -> bool:
