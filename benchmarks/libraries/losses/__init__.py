@@ -1,0 +1,1 @@
+"""One module a library: its losses (``ENTRIES``), each as its documentation uses it."""
