@@ -261,6 +261,15 @@ def test_padding_in_the_denominator_is_found(loss, inputs, found, marked):
     assert finding.location.line == marked(loss.forward if isinstance(loss, type) else loss)
 
 
+def chamfer(input, target):
+    distance = (input[:, None] - target[None]).square().sum(-1)
+    return distance.min(1).values.mean() + distance.min(0).values.mean()
+
+
+def test_sets_of_different_sizes_have_no_mixed_reductions(silent):
+    silent("LP105", chamfer, normal(6, 3), normal(5, 3))
+
+
 def divided_by_the_rest(input, target, mask):
     loss = F.mse_loss(input, target, reduction="none").masked_fill(mask, 0.0)
     return (loss.sum(1) / mask.sum(1).clamp(min=1e-5)).mean()

@@ -117,7 +117,11 @@ def _batch_verdicts(case: Examination) -> Iterator[Verdict]:
     elif {"constant", "linear"} <= scaling.parts_by_sample and scaling.is_only(
         "constant", "linear"
     ):
-        yield _mixed(case, scaling)
+        if "linear" in scaling.value.parts:
+            yield _mixed(case, scaling)
+        else:
+            # The nearest of two copies is the first one: it gets the gradient of both.
+            yield RULE.unproved("the gradient grows with copies of the samples, the value does not")
     elif scaling.is_only("linear"):
         yield _growing(case, scaling)
     else:
