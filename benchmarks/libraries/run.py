@@ -86,6 +86,8 @@ def main(
     wanted = [name for name in LIBRARIES if only in {"", name}]
     missing = [name for name in wanted if not LIBRARIES[name].installed]
     libraries = [name for name in wanted if name not in missing]
+    if not libraries:
+        raise SystemExit(f"`{only}` is not installed: benchmarks/README.md says how to install it")
     if missing:
         ON_STDERR.print(f"not installed, so left out and nothing saved: {', '.join(missing)}")
     prepare()

@@ -1,13 +1,14 @@
 """The losses of other libraries are right as they are called, and their defects are there."""
 
-import subprocess
+import re
 import sys
 
 import pytest
 import torch
-from benchmarks.libraries.catalogue import LIBRARIES
+from benchmarks.libraries.catalogue import LIBRARIES, Library
 from benchmarks.libraries.defects import DEFECTS
 from benchmarks.libraries.draw import Draw
+from benchmarks.libraries.run import main
 from benchmarks.libraries.stand_ins import stand_ins
 from benchmarks.libraries.tables import figures, page, summary
 
@@ -176,10 +177,15 @@ def test_the_page_and_the_summary_name_every_false_alarm_and_every_check_that_fa
         assert "monai DiceLoss: ValueError: no" in text
 
 
-def test_an_unknown_library_is_refused_with_the_names_of_those_there_are():
-    ran = subprocess.run(
-        [sys.executable, "-m", "benchmarks.libraries.run", "--only", "nolib"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert ran.returncode == 1
-    assert "no library `nolib`; there are torch.nn, monai" in ran.stderr
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("nolib", "no library `nolib`; there are torch.nn, monai"),
+        ("monai", "`monai` is not installed: benchmarks/README.md says how to install it"),
+    ],
+)
+def test_a_library_that_is_unknown_or_not_there_is_refused(monkeypatch, name, words):
+    absent = Library("monai", "package_that_is_not_there", "monai_losses")
+    monkeypatch.setitem(LIBRARIES, "monai", absent)
+    with pytest.raises(SystemExit, match=re.escape(words)):
+        main(only=name)
