@@ -91,7 +91,7 @@ EXPLAINED = 30.0
 PRODUCTS = frozenset(
     {"matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "einsum", "addmm", "cdist"}
 )
-NEAR_PRODUCT = 3
+NEAR_PRODUCT = 8
 """So many operations may lie between a product of matrices and the difference it cancels in."""
 DEEPEST = 24
 
