@@ -105,6 +105,17 @@ def gaussian_nll(pred, target, sigma):
     return (0.5 * (pred - target) ** 2 / sigma + torch.log(sigma)).mean()
 
 
+def weighted_bce(p, y):
+    return -(3 * y * torch.log(p) + (1 - y) * torch.log(p)).mean()
+
+
+def weighted_bce_of_negatives(p, y):
+    return -(y * torch.log(1 - p) + 2 * (1 - y) * torch.log(1 - p)).mean()
+
+
+COPIED = ((torch.rand(12) * 0.8 + 0.1).requires_grad_(), torch.arange(12) % 3 % 2 * 1.0)
+
+
 def huber_loss_clipped(pred, target, clip_at=0.5):
     error = (pred - target).abs()
     return torch.where(error < clip_at, 0.5 * error**2, error - 0.5).mean()
@@ -530,7 +541,8 @@ WRONG = [
     (kl_divergence_sigma_not_squared, LATENT), (kl_loss_wrong_sign_of_mean, LATENT),
     (vae_kl_half_of_mean_only, LATENT), (gaussian_nll_loss, SPREAD),
     (heteroscedastic_loss, SPREAD), (gaussian_nll, VARIANCE), (huber_loss, REGRESSION),
-    (huber_loss_clipped, REGRESSION), (barlow_twins_with_eps, VIEWS),
+    (huber_loss_clipped, REGRESSION),
+    (weighted_bce, COPIED), (weighted_bce_of_negatives, COPIED), (barlow_twins_with_eps, VIEWS),
     (smooth_l1_loss, REGRESSION), (rmse_loss, REGRESSION), (RMSELoss, REGRESSION),
     (mae_loss, REGRESSION), (mse_of_mean, REGRESSION), (quantile_loss, REGRESSION),
     (QuantileLoss, (leaf(8, 3), normal(8))),

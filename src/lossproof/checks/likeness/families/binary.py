@@ -41,6 +41,20 @@ def _weighted_binary(activation: Activation) -> Definition:
     return terms
 
 
+def _one_logarithm(activation: Activation, of_negatives: bool) -> Definition:
+    """The same logarithm for both sides, as a copied line has it."""
+
+    def terms(input: Tensor, target: Tensor) -> Terms:
+        found = sides(input, target, activation)
+        if found is None:
+            return {}
+        up, down, y = found
+        log, name = (down, "log(1 - p)") if of_negatives else (up, "log p")
+        return {f"-y {name}": Term(-y * log, None), f"-(1 - y) {name}": Term(-(1 - y) * log, None)}
+
+    return terms
+
+
 def _one_sided(activation: Activation) -> Definition:
     def terms(input: Tensor, target: Tensor) -> Terms:
         found = sides(input, target, activation)
@@ -107,6 +121,12 @@ LOSSES = (
                         r"positive|partial|\bpu\b")
                 for a in BINARY
             ),
+            *(Reading(_one_logarithm(a, False), "takes log p of the negatives, too, where "
+                      "log(1 - p) belongs", "-(y * log(p) + (1 - y) * log(1 - p)).mean()")
+              for a in BINARY),
+            *(Reading(_one_logarithm(a, True), "takes log(1 - p) of the positives, too, where "
+                      "log p belongs", "-(y * log(p) + (1 - y) * log(1 - p)).mean()")
+              for a in BINARY),
         ),
         unlike=r"smooth|focal|dice|asym|balanc|rank|pair|bpr|robust|adjust",
         calls=("binary_cross_entropy_with_logits", "binary_cross_entropy"), everyday=True,
