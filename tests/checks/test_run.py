@@ -159,7 +159,7 @@ class IgnoresGradOutput(MSE):
         (lambda input, target: (input - target) ** 2, PAIR, "LP101"),
         (lambda input, target: None, PAIR, "LP101"),
         (lambda input, target: (mse(input, target),), PAIR, "LP101"),
-        (lambda input, target: {"loss": input - target}, PAIR, "LP101"),
+        (lambda input, target: {"loss": (input - target) ** 2}, PAIR, "LP101"),
         (lambda input, target: "loss", PAIR, "LP101"),
         (lambda input, target: 1.0, PAIR, "LP101"),
         (lambda input, target: torch.complex(input, target).sum(), PAIR, "LP101"),

@@ -339,3 +339,25 @@ def test_the_page_is_true(section, page_code, module_of, found):
     module = module_of(page_code("LP304", section), f"lp304_{section.lower().replace(' ', '_')}")
     findings = found("LP304", module.masked_mse, real(4, 3), plain(4, 3), MASK)
     assert len(findings) == (1 if section == "Example" else 0)
+
+
+def test_an_ignored_label_that_no_inputs_show_may_be_no_position(silent):
+    class Gathering(torch.nn.Module):
+        def __init__(self, ignore_index=-100):
+            super().__init__()
+            self.ignore_index = ignore_index
+
+        def forward(self, input, target):
+            losses = -input.log_softmax(1).gather(1, target[:, None])[:, 0]
+            return losses[target != self.ignore_index].mean()
+
+    silent("LP304", Gathering(), "float[6,4]", "int[6]<4")
+
+
+def test_a_matrix_without_an_inverse_is_said_by_torch(silent):
+    def mahalanobis(input, target):
+        gap = input - target
+        inverse = torch.linalg.inv(target.T @ target)
+        return (gap @ inverse * gap).sum(1).mean()
+
+    silent("LP304", mahalanobis, "float[6,3]", "float[6,3]")

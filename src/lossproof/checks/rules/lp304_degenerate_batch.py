@@ -36,7 +36,8 @@ def masked_mse(prediction, target, mask):
   `torch.pdist` is not asked: torch's backward pass of it would end the process.
 - An empty list of indices without what belongs to it: boxes go with their labels, and a graph's
   two rows of edges stay two.
-- A loss that says in words (`raise`, `assert`) that it cannot use such a batch.
+- A loss that says in words (`raise`, `assert`) that it cannot use such a batch, a matrix without an
+  inverse, and an ignored label that is used as a position.
 - A line that LP301 or LP302 reports.
 - One sample in a loss that compares the samples of a batch with each other.
 """
@@ -146,6 +147,8 @@ def _exception(case: Examination, batch: DegenerateBatch, found: Evaluation) -> 
         return None
     if batch.kind == "one sample" and _compares_samples(case):
         return None
+    if _is_stated(error, batch):
+        return None
     what = f"{type(error).__name__}: {error}".partition("\n")[0]
     division = isinstance(error, ZeroDivisionError)
     mended = "divide by `max(count, 1)`" if division else None
@@ -153,6 +156,17 @@ def _exception(case: Examination, batch: DegenerateBatch, found: Evaluation) -> 
         mended = "name the axis where one is taken away: `squeeze()` also takes that of the batch"
     cause = "zero-division" if division else "exception"
     return _Broken(batch, f"`{what}` is raised", cause, place, mended)
+
+
+def _is_stated(error: Exception, batch: DegenerateBatch) -> bool:
+    """Whether the exception says clearly what cannot be done with such a batch.
+
+    A matrix has no inverse; a label that no inputs showed, the default of an option that was left
+    alone, is no position.
+    """
+    if isinstance(error, torch.linalg.LinAlgError):
+        return True
+    return batch.kind == "nothing counts" and "ind" in str(error) and "out of" in str(error)
 
 
 def _is_accident(error: Exception, place: Location) -> bool:
