@@ -116,6 +116,32 @@ def weighted_bce_of_negatives(p, y):
 COPIED = ((torch.rand(12) * 0.8 + 0.1).requires_grad_(), torch.arange(12) % 3 % 2 * 1.0)
 
 
+def queue_logits(query, positive, negatives):
+    query, positive, negatives = (F.normalize(x, dim=1) for x in (query, positive, negatives))
+    return (query * positive).sum(1, keepdim=True), query @ negatives.T
+
+
+def info_nce_half_tempered(query, positive, negatives, temperature=0.2):
+    own, others = queue_logits(query, positive, negatives)
+    logits = torch.cat([own / temperature, others], 1)
+    return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long))
+
+
+def info_nce_positive_not_tempered(query, positive, negatives, temperature=0.2):
+    own, others = queue_logits(query, positive, negatives)
+    logits = torch.cat([own, others / temperature], 1)
+    return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long))
+
+
+def info_nce_of_a_queue(query, positive, negatives, temperature=0.2):
+    own, others = queue_logits(query, positive, negatives)
+    logits = torch.cat([own, others], 1) / temperature
+    return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long))
+
+
+QUEUE = (leaf(6, 5), leaf(6, 5), normal(9, 5))
+
+
 def huber_loss_clipped(pred, target, clip_at=0.5):
     error = (pred - target).abs()
     return torch.where(error < clip_at, 0.5 * error**2, error - 0.5).mean()
@@ -542,6 +568,7 @@ WRONG = [
     (vae_kl_half_of_mean_only, LATENT), (gaussian_nll_loss, SPREAD),
     (heteroscedastic_loss, SPREAD), (gaussian_nll, VARIANCE), (huber_loss, REGRESSION),
     (huber_loss_clipped, REGRESSION),
+    (info_nce_half_tempered, QUEUE), (info_nce_positive_not_tempered, QUEUE),
     (weighted_bce, COPIED), (weighted_bce_of_negatives, COPIED), (barlow_twins_with_eps, VIEWS),
     (smooth_l1_loss, REGRESSION), (rmse_loss, REGRESSION), (RMSELoss, REGRESSION),
     (mae_loss, REGRESSION), (mse_of_mean, REGRESSION), (quantile_loss, REGRESSION),
@@ -973,6 +1000,7 @@ RIGHT = [
     (half_mse_loss, REGRESSION), (mse_plus_constant, REGRESSION),
     (weighted_mse_loss, (*REGRESSION, torch.rand(10, 2, generator=GENERATOR))),
     (rmse, REGRESSION), (huber, REGRESSION), (huber_of_another_option, REGRESSION),
+    (info_nce_of_a_queue, QUEUE),
     (pinball_loss, REGRESSION),
     (MultiQuantileLoss, (leaf(8, 3), normal(8))), (nll_gaussian, SPREAD),
     (gaussian_nll_full, VARIANCE), (kendall_uncertainty, SPREAD),
