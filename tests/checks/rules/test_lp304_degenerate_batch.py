@@ -361,3 +361,22 @@ def test_a_matrix_without_an_inverse_is_said_by_torch(silent):
         return (gap @ inverse * gap).sum(1).mean()
 
     silent("LP304", mahalanobis, "float[6,3]", "float[6,3]")
+
+
+def foreground_loss(prediction, target, mask):
+    return F.l1_loss(prediction[mask], target[mask])  # <-- here
+
+
+def guarded_foreground_loss(prediction, target, mask):
+    gap = (prediction - target).abs() * mask
+    return gap.sum() / mask.sum().clamp(min=1)
+
+
+def test_a_reference_that_is_finite_convicts_the_mean_of_nothing(found, silent, marked):
+    torch.manual_seed(0)
+    inputs = torch.randn(6).requires_grad_(), torch.randn(6), torch.arange(6) % 3 == 0
+    silent("LP304", foreground_loss, *inputs)
+    silent("LP304", foreground_loss, *inputs, reference=foreground_loss)
+    (finding,) = found("LP304", foreground_loss, *inputs, reference=guarded_foreground_loss)
+    assert finding.cause == "beside-reference"
+    assert finding.location.line == marked(foreground_loss)

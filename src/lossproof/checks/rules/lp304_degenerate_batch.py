@@ -29,7 +29,8 @@ def masked_mse(prediction, target, mask):
 ## Not reported
 
 - What torch's own functions do by their definition: `F.cross_entropy` is NaN when every label is
-  ignored, and the `mean()` of an empty selection is NaN. It is told among what is unproved.
+  ignored, and the `mean()` of an empty selection is NaN. It is told among what is unproved, unless
+  a reference was given that is finite for the same batch.
 - Batches that the inputs show to be rarer than one in a million, and values that they never show.
 - Masks that tell the length of sequences, each of which has at least one element.
 - A batch without samples, but for a loss that returns a constant for it. A loss that calls
@@ -103,7 +104,7 @@ def examine(case: Examination) -> Iterable[Verdict]:
     tried = len(batches) if case.affordable(len(batches)) else FEW
     for batch in batches[:tried]:
         found = case.evaluate(batch.values)
-        fault = _fault(case, batch, found)
+        fault = _fault(case, batch, found) or _beside_reference(case, batch, found)
         if fault is not None:
             broken.append(fault)
         elif found.failed or found.value is None or not is_finite(found):
@@ -217,6 +218,29 @@ def _nonfinite(case: Examination, batch: DegenerateBatch, found: Evaluation) -> 
     help_ = "divide by `count.clamp(min=1)`" if culprit.operation == "div" else mend(culprit)
     return _Broken(
         batch, how, f"{culprit.operation}-{culprit.phase}", culprit.location, help_, value
+    )
+
+
+def _beside_reference(
+    case: Examination, batch: DegenerateBatch, found: Evaluation
+) -> _Broken | None:
+    """What no definition of torch's excuses: the reference is finite for the same batch."""
+    failed = found.failed or found.value is None
+    if case.reference is None or failed or is_finite(found) or batch.kind == "no samples":
+        return None
+    other = case.evaluate(batch.values, subject=case.reference)
+    if other.failed or other.value is None or not is_finite(other):
+        return None
+    culprit = find_culprit(case, batch.values, innocent=innocent_marks(case))
+    what = "the loss" if culprit is None else f"`{culprit.text or culprit.operation}`"
+    assert found.value is not None
+    return _Broken(
+        batch,
+        f"{what} is not finite, and the reference is,",
+        "beside-reference",
+        None if culprit is None else culprit.location,
+        None if culprit is None else mend(culprit),
+        float(found.value.detach().double().sum()),
     )
 
 
