@@ -122,15 +122,22 @@ def dead_gradient(case: Examination, given: Evaluation) -> DeadGradient | None:
     return None
 
 
-def is_guarded(case: Examination, values: Sequence[Any]) -> bool:
+def is_guarded(
+    case: Examination, values: Sequence[Any], dtypes: Sequence[torch.dtype] = (torch.float64,)
+) -> bool:
     """Whether a tiny constant decides what the loss or its gradient is at a point.
 
     Args:
         case: the check in progress.
         values: the arguments of the call.
+        dtypes: in one of these types.
     """
-    one = case.evaluate(values, dtype=torch.float64)
-    other, sites = _without(case, values, None)
+    return any(_decides(case, values, dtype) for dtype in dtypes)
+
+
+def _decides(case: Examination, values: Sequence[Any], dtype: torch.dtype) -> bool:
+    one = case.evaluate(values, dtype=dtype)
+    other, sites = _without(case, values, None, dtype)
     if not sites or not _is_usable(one):
         return False
     if not _is_usable(other):
@@ -157,11 +164,14 @@ def _dead_at(case: Examination, point: SpecialPoint, given: Evaluation) -> DeadG
 
 
 def _without(
-    case: Examination, values: Sequence[Any], only: int | None
+    case: Examination,
+    values: Sequence[Any],
+    only: int | None,
+    dtype: torch.dtype = torch.float64,
 ) -> tuple[Evaluation, list[Site]]:
     mode = WithoutStabilisers(case.subject.sources, only)
     with mode:
-        found = case.evaluate(values, dtype=torch.float64)
+        found = case.evaluate(values, dtype=dtype)
     return found, mode.sites
 
 

@@ -128,7 +128,16 @@ OTHER = {
 def test_the_loss_with_what_is_logged_is_no_finding(loss, verdicts):
     (outcome,) = verdicts("LP101", loss, *PAIR)
     assert outcome.status is Status.UNPROVED
-    assert "one number with a graph" in outcome.detail
+    assert "one number" in outcome.detail
+
+
+def test_parts_beside_the_loss_of_a_dict_are_no_finding(verdicts):
+    def detection(output, target):
+        total = mse(output["box"], target["box"])
+        return total, {"box": total.detach()}
+
+    pair = [{"box": torch.randn(4, 2, requires_grad=True)}, {"box": torch.randn(4, 2)}]
+    assert verdicts("LP101", detection, *pair)[0].status is Status.UNPROVED
 
 
 @pytest.mark.parametrize("name", OTHER)

@@ -100,10 +100,10 @@ def _container(case: Examination, output: Any) -> Verdict:
     access = '["loss"]' if isinstance(output, dict) and "loss" in output else "[0]"
     if isinstance(output, dict) and access == "[0]":
         access = f"[{next(iter(output), None)!r}]"
-    if (len(output) > 1 or isinstance(output, dict)) and _starts_backward(case.base.value):
+    if (len(output) > 1 or isinstance(output, dict)) and _starts_backward(case):
         return RULE.unproved(
             f"a {kind} of {len(output)} is returned: the rest of this check looks at element "
-            f"`{access}`, which is one number with a graph"
+            f"`{access}`, which is one number"
         )
     return RULE.finding(
         f"`{case.subject.name}` returns a {kind} of {len(output)}, not one tensor",
@@ -116,8 +116,12 @@ def _container(case: Examination, output: Any) -> Verdict:
     )
 
 
-def _starts_backward(value: torch.Tensor | None) -> bool:
-    return value is not None and value.numel() == 1 and value.requires_grad
+def _starts_backward(case: Examination) -> bool:
+    """Whether what the check looks at is one number, with a graph where an input brings one."""
+    value = case.base.value
+    if value is None or value.numel() != 1:
+        return False
+    return value.requires_grad or not case.leaf_names
 
 
 def _other(case: Examination, output: Any) -> Verdict:
