@@ -215,6 +215,9 @@ class PretendedDevice(Interceptor):
         """Whether torch refuses the operation on tensors of these two devices."""
         if name in _ONE_DEVICE:
             return True
+        if name == "__getitem__" and not self._is_moved(args[0]):
+            # An index on the CPU takes from any device, but none on a device from the CPU.
+            return any(self._is_moved(index) and index.dim() for index in tensors_in(args[1:]))
         if name.endswith(LIKE) or name.startswith("new_"):
             return False
         try:

@@ -236,3 +236,27 @@ def test_the_page(page_code, module_of, found, verdicts, monkeypatch):
     (finding,) = found("LP407", bad.signed_return_loss, "float[6]", "float[6]")
     assert finding.location.line == 5
     assert not found("LP407", good.signed_return_loss, "float[6]", "float[6]")
+
+
+class BalancedByAttribute(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.tensor([0.2, 0.3, 0.5])  # <-- here
+
+    def forward(self, logits, labels):
+        return (F.cross_entropy(logits, labels, reduction="none") * self.weight[labels]).mean()
+
+
+class BalancedByBuffer(BalancedByAttribute):
+    def __init__(self):
+        nn.Module.__init__(self)
+        self.register_buffer("weight", torch.tensor([0.2, 0.3, 0.5]))
+
+
+def test_beside_a_reference_that_follows_its_inputs_it_is_found(found, silent, marked):
+    inputs = torch.randn(6, 3).requires_grad_(), torch.arange(6) % 3
+    silent("LP407", BalancedByAttribute(), *inputs)
+    (finding,) = found("LP407", BalancedByAttribute(), *inputs, reference=BalancedByBuffer())
+    assert finding.cause == "plain-attribute"
+    assert finding.location.line == marked(BalancedByAttribute)
+    silent("LP407", BalancedByBuffer(), *inputs, reference=BalancedByAttribute())
