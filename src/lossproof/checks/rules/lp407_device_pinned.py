@@ -33,7 +33,8 @@ or `torch.arange(n, device=pred.device)`, `pred.new_zeros(n)`; and in a module
 ## Not reported
 On a machine without an accelerator, where the loss runs as it is: a function that nowhere speaks of
 devices, and of a module so written its indices, masks and plain attributes. The report then says
-under *unproved* that the loss runs on the CPU only, and why.
+under *unproved* that the loss runs on the CPU only, and why. A reference that leaves nothing there
+convicts it.
 
 What torch allows: a CPU tensor with no dimension (`torch.tensor(2.0)`), an index on the CPU into a
 tensor elsewhere, an assignment `x[i] = value` between devices. Tensors that the caller hands over:
