@@ -220,7 +220,7 @@ def single_class_batch():
     def balanced_bce_loss(logits, targets):
         positives = targets.sum()
         negatives = targets.numel() - positives
-        weight = torch.where(targets > 0, negatives / positives, torch.ones(()))
+        weight = targets * (negatives / positives) + (1 - targets)
         return F.binary_cross_entropy_with_logits(logits, targets, weight=weight)
 
     wrong = balanced_bce_loss
@@ -228,7 +228,7 @@ def single_class_batch():
     def balanced_bce_loss(logits, targets):
         positives = targets.sum().clamp(min=1)
         negatives = targets.numel() - targets.sum()
-        weight = torch.where(targets > 0, negatives / positives, torch.ones(()))
+        weight = targets * (negatives / positives) + (1 - targets)
         return F.binary_cross_entropy_with_logits(logits, targets, weight=weight)
 
     def inputs():
@@ -250,6 +250,6 @@ def fractional_power_of_a_difference():
         return ((pred - target).abs() + 1e-8).pow(1.5).mean()
 
     def inputs():
-        return torch.rand(8, requires_grad=True), torch.rand(8) - 1.5
+        return (0.5 + 0.5 * torch.rand(8)).requires_grad_(), 0.4 * torch.rand(8)
 
     return wrong, power_loss, inputs

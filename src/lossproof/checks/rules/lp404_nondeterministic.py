@@ -26,7 +26,7 @@ or draw the negatives where the batch is made and pass them in.
 
 ## Not reported
 A loss that takes or owns a `torch.Generator`; a module whose value is the same each time in
-`eval()` mode (dropout); a loss that is called random, stochastic or noisy; numbers that are drawn
+`eval()` mode (dropout); a loss that is called random or stochastic; numbers that are drawn
 by a library which the loss calls, where that is how the library works. Numbers that a training step
 draws by its definition: the points of a gradient penalty, the noise and the steps of a diffusion
 model whose network the loss holds or is given, a sample `mean + std * noise` or from a
@@ -61,7 +61,7 @@ PRODUCTS = frozenset(
     "mul __mul__ __rmul__ multiply matmul __matmul__ __rmatmul__ mm bmm einsum linear".split()
 )
 PASSED_ON = frozenset("normalize div __truediv__ to t T transpose view reshape type_as".split())
-RANDOM_BY_NAME = re.compile(r"random|stochastic|nois[ey]|dropout|perturb|monte_?carlo", re.I)
+RANDOM_BY_NAME = re.compile(r"random|stochastic|noise_?contrast|dropout|perturb|monte_?carlo", re.I)
 
 
 def examine(case: Examination) -> Iterable[Verdict]:
