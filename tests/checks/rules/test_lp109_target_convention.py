@@ -400,3 +400,16 @@ def test_the_example_of_the_page_is_found(found, silent, page_code):
         space = {"F": F, "torch": torch}
         exec(page_code("LP109", section), space)
         assert check("LP109", space["cox"], "float[8]", EVENT)
+
+
+def test_a_soft_label_as_the_input_of_a_cross_entropy_of_two_classes(found, silent):
+    def segmentation_loss(pred, mask):
+        return F.binary_cross_entropy(mask, torch.sigmoid(pred))
+
+    def reverse_distillation(student_logits, teacher_probs):
+        return F.binary_cross_entropy(teacher_probs, torch.sigmoid(student_logits))
+
+    inputs = "float[6,4]", "unit[6,4]"
+    (finding,) = found("LP109", segmentation_loss, *inputs)
+    assert finding.cause == "swapped-arguments"
+    silent("LP109", reverse_distillation, *inputs)

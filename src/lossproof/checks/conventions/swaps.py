@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -43,7 +44,10 @@ def _given_to_losses(call: Call) -> Iterator[Fault]:
         # Both directions are computed: a symmetric divergence.
         if _is_swapped(call, operation) and operation.name not in straight:
             given = call.flow.operand(operation, 0, "input")
-            if given is not None and _belongs_on_the_other_side(operation, given):
+            if given is not None and (
+                _belongs_on_the_other_side(operation, given)
+                or _is_given_label(call, operation, given)
+            ):
                 yield Fault(
                     f"`{operation.name}` gets the target as `input` and the prediction as `target`",
                     call.location(operation),
@@ -58,6 +62,22 @@ def _is_swapped(call: Call, operation: Operation) -> bool:
     if given is None or target is None:
         return False
     return call.is_target(given) and call.is_predicted(target)
+
+
+def _is_given_label(call: Call, operation: Operation, given: Operand) -> bool:
+    """Whether a target, soft perhaps, is itself the input of a cross entropy of two classes.
+
+    Nobody computes that one in reverse on purpose but from one network to another.
+    """
+    if operation.name not in ("binary_cross_entropy", "binary_cross_entropy_with_logits"):
+        return False
+    names = [
+        call.case.inputs.arguments[origin.position].name
+        for origin in call.flow.origins(given)
+        if origin.position is not None
+    ]
+    networks = re.compile(r"teacher|student|logit|pred|prob|out|ema|other", re.I)
+    return call.is_label(given) and not any(networks.search(name) for name in names)
 
 
 def _belongs_on_the_other_side(operation: Operation, given: Operand) -> bool:
