@@ -1116,3 +1116,14 @@ def test_a_loss_of_another_name_is_never_convicted(silent):
 )  # fmt: skip
 def test_losses_of_torch_are_proved(silent, loss, inputs):
     assert silent("LP111", loss, *inputs) is Status.PROVED
+
+
+def test_an_option_may_be_given_with_the_inputs(verdicts):
+    def huber_loss(input, target, delta=1.0):
+        size = (input - target).abs()
+        return torch.where(size <= delta, 0.5 * size**2, delta * (size - 0.5 * delta)).mean()
+
+    for seed in range(4):
+        (outcome,) = verdicts("LP111", huber_loss, "float[8,5]", "float[8,5]", 0.8, seed=seed)
+        assert outcome.status is Status.PROVED
+        assert "delta=0.8" in outcome.detail

@@ -42,6 +42,8 @@ Tensor = torch.Tensor
 
 MOST_DRAWS = 30
 FEWEST_DRAWS = 6
+CONVICTING = 1e-5
+"""The relative residual from which on other coefficients say nothing: another shape may be near."""
 UNCLAIMED = 1e-8
 """The relative residual up to which a loss equals a known one that its name does not claim."""
 ROWS_PER_TERM = 3
@@ -94,7 +96,8 @@ class Likeness:
 
     def __init__(self, case: Examination) -> None:
         self.case = case
-        self.options = Options(case.subject)
+        numbers = {a.name: a.value for a in case.inputs.arguments if isinstance(a.value, float)}
+        self.options = Options(case.subject, numbers)
         self.words = names_of(case)
         trace = case.base.trace
         self.called = {o.name for o in trace.operations} if trace is not None else set()
@@ -256,7 +259,7 @@ class Likeness:
             return None
         _, columns = all_columns(samples)
         each = fit(values, columns)
-        if each is None or not each.exact or not each.determined:
+        if each is None or each.residual > CONVICTING or not each.determined:
             return None
         factor, wrong = deviations(samples[0], each.coefficients)
         named = dict(zip(samples[0], each.coefficients, strict=True))

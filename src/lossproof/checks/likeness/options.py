@@ -51,8 +51,10 @@ MOST_CHOICES = 24
 class Options:
     """The numbers a loss was made with."""
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: Subject, given: Mapping[str, Any] | None = None) -> None:
+        """Read them of a loss, and of the arguments it is called with where those are numbers."""
         self.subject = subject
+        self.given = given or {}
         self.constants = _constants(subject)
 
     def named(self, name: str) -> Any:
@@ -65,7 +67,7 @@ class Options:
             return self._constructor_default(name.removeprefix("made_with_"))
         for spelling in (name, *ALIASES.get(name, ())):
             for variant in (spelling, f"_{spelling}"):
-                value = _numeric(self.subject.option(variant))
+                value = _numeric(self.given.get(variant, self.subject.option(variant)))
                 if value is not None:
                     return value
         return None
@@ -84,7 +86,7 @@ class Options:
     @property
     def _numbers(self) -> list[float]:
         subject = self.subject
-        found: list[Any] = []
+        found: list[Any] = list(self.given.values())
         target = getattr(subject.call, "__self__", subject.call)
         if not inspect.isroutine(target):
             found += vars(target).values() if hasattr(target, "__dict__") else ()
