@@ -1,4 +1,1 @@
-"""Mistakes that people make in losses, each beside its corrected version.
-
-They were written before, and apart from, the rules that are measured on them.
-"""
+"""Mistakes that people make in losses, each beside its corrected version."""

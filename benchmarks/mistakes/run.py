@@ -152,14 +152,18 @@ def page(data: dict[str, Any]) -> list[str]:
     known = load()
     return [
         "# Mistakes that people make",
-        f"{n} losses with a mistake as people make it, written before and apart from the rules "
-        "that are measured here, each beside its corrected version. *Named* means that a finding "
+        f"{n} losses with a mistake as people make it, each beside its corrected version. *Named* "
+        "means that a finding "
         "bears a rule that fits the mistake (or, with a reference, LP103), *located* that it "
         "points into the file of the case.",
         results.setting(data) + " Again: `python -m benchmarks.mistakes.run`.",
         results.table(["wrong losses", "checks", "found", "named", "located", "gradcheck"], rows),
         f"Right losses with a false alarm: {f['right']['with_false_alarm']} of {n} (gradcheck "
         f"objects to {f['right']['gradcheck']}).",
+        "The cases were written apart from the rules, and some rules were mended after for what "
+        "they showed. The 87 in `found_*.py` at their very first run, before any mending: found "
+        "67 (77 %) alone and 82 (94 %) with a reference, each of them named and located; an "
+        "alarm on 6 right versions, of which 5 were at fault themselves.",
         "## Not found, or found under another name",
         "\n".join(
             f"- `{name}`: {known[name].what} ({how})"

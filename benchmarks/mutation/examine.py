@@ -20,6 +20,14 @@ CONVICTS = ("LP2", "LP3", "LP408")
 """The rules that can see a wrong backward: of the gradient, of the numbers, and of a crash."""
 
 
+def is_of_the_gradient(code: str) -> bool:
+    """Whether a rule says that a gradient is wrong.
+
+    LP208 does not: that a teacher gets a gradient is no fault of how it was computed.
+    """
+    return code.startswith("LP2") and code != "LP208"
+
+
 @dataclass(frozen=True)
 class Task:
     """What a worker is given; ``info`` comes back with the answer."""
@@ -93,10 +101,12 @@ def judge(record: dict[str, Any], usual: set[str]) -> dict[str, Any]:
     new = [
         finding
         for finding in record["findings"]
-        if finding["code"] not in usual and finding["code"].startswith(CONVICTS)
+        if finding["code"] not in usual
+        and finding["code"].startswith(CONVICTS)
+        and finding["code"] != "LP208"
     ]
     # Where a rule of the gradient convicts, it has to name the cause itself.
-    on_gradient = [finding for finding in new if finding["code"].startswith("LP2")]
+    on_gradient = [finding for finding in new if is_of_the_gradient(finding["code"])]
     causes = [f["cause"] for f in on_gradient or new if f["cause"] not in UNNAMED]
     lines = [line for finding in new for line in finding["lines"]]
     relations = record["relations"]

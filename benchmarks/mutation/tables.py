@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 from typing import Any
 
+from benchmarks.mutation.examine import is_of_the_gradient
 from benchmarks.results import setting, share, table
 
 Record = dict[str, Any]
@@ -95,7 +96,7 @@ def _alarms(records: Sequence[Record]) -> dict[str, Any]:
 
     def reported(record: Record, *, gradient: bool) -> bool:
         codes = {finding["code"] for finding in record["findings"]} - {"LP101"}
-        return any(code.startswith("LP2") is gradient for code in codes)
+        return any(is_of_the_gradient(code) is gradient for code in codes)
 
     codes = [f["code"] for r in records for f in r["findings"]]
     return {
