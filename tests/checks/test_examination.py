@@ -506,3 +506,14 @@ def test_a_slow_loss_may_be_called_less_often(examination):
     assert case.call_seconds >= 0.05
     assert case.affordable(2)
     assert not case.affordable(100)
+
+
+def test_few_rows_are_an_examination_of_their_own(examination):
+    def loss(input, target):
+        return (input - target).pow(2).mean()
+
+    case = examination(loss, "float[2000,4]", "float[2000,4]")
+    assert case.few_rows.inputs.values[0].shape == (8, 4)
+    assert torch.equal(case.few_rows.inputs.values[0], case.inputs.values[0][:8])
+    small = examination(loss, *PAIR)
+    assert small.few_rows is small
