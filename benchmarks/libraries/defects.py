@@ -201,7 +201,7 @@ def _zero_embedding(loss: Callable[..., Any]) -> bool:
 @defect(
     PML,
     "TupletMarginLoss",
-    "LP301",
+    "LP301 LP302",
     "`acos` of a cosine of 1, or more by rounding: the same embedding twice in a class has a NaN "
     "gradient",
 )
