@@ -96,6 +96,8 @@ def test_the_figures_are_those_of_the_committed_results():
     mutation, alarms, cost = results("mutation"), results("false_alarms"), results("cost")
     everything, holdout = mutation["total"], mutation["by_split"]["holdout"]
     right, planted = alarms["right"], alarms["planted"]
+    mistakes, libraries = results("mistakes"), results("libraries")["all"]
+    alone, versions = mistakes["alone"], mistakes["right"]
     slight, sign = planted["scaled by 1 + 1e-4"], planted["sign flipped at n = 1e6"]
     for figure in (
         f"found {everything['found']} of {everything['mutants']}; "
@@ -108,6 +110,11 @@ def test_the_figures_are_those_of_the_committed_results():
         f"fast: {slight['gradcheck_fast']} of {slight['checks']}",
         f"found {sign['found']} of {sign['checks']} | "
         f"fast: {sign['gradcheck_fast']} of {sign['checks']}",
+        f"found {alone['found']} of {mistakes['cases']} without a reference, "
+        f"{mistakes['reference']['found']} with one; an alarm on {versions['with_false_alarm']} of",
+        f"found {alone['gradcheck']}; objects to {versions['gradcheck']} right ones",
+        f"{libraries['with_false_alarm']} false alarm; {libraries['defects_reported']} with a true "
+        f"defect reported; {libraries['seconds']['median']:.2f} s for a check",
         f"{cost['small']['median']:.2f} s at 320 elements",
         f"{cost['large']['passes']['median']:.0f} forward and backward passes at a million",
     ):
