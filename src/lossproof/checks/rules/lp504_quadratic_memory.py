@@ -48,6 +48,9 @@ QUADRATIC = 3.9
 AT = 32_768
 """The batch for which the page of the result says how much it would be."""
 
+SLOW = 2.0
+"""A loss whose one call takes more seconds is not called on twice the batch."""
+
 Sizes = dict[Site, int]
 
 
@@ -57,7 +60,7 @@ def examine(case: Examination) -> Iterable[Verdict]:
     if batch is None:
         yield RULE.not_applicable("the inputs have no batch that could be doubled")
         return
-    if not case.affordable(2):
+    if case.call_seconds > SLOW:
         yield RULE.unproved("the loss is too slow to be called on twice the batch")
         return
     values = case.small.values
