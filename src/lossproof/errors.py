@@ -9,7 +9,7 @@ class UsageError(LossproofError, ValueError):
     """The request cannot be carried out as it was made.
 
     Raised for a loss that cannot be imported, a specification with a typo, inputs that do not fit
-    the loss's signature, a device that is not there. It says nothing about the loss itself; the
+    the loss's signature, a rule that does not exist. It says nothing about the loss itself; the
     command line turns it into exit code 2.
     """
 

@@ -11,7 +11,6 @@ import ast
 import contextlib
 import functools
 import inspect
-import linecache
 import re
 from collections.abc import Iterator
 from types import FrameType, FunctionType
@@ -22,7 +21,7 @@ from torch import nn
 
 from lossproof.checks.causes.source import source_of
 from lossproof.checks.report import Location
-from lossproof.checks.sources import Sources
+from lossproof.checks.sources import Sources, syntax_tree
 from lossproof.checks.trace import tensors_in
 
 Tensor = torch.Tensor
@@ -150,20 +149,12 @@ def _called(call: ast.Call) -> str:
     return function.id if isinstance(function, ast.Name) else ""
 
 
-@functools.lru_cache(maxsize=64)
-def _tree(text: str) -> ast.Module:
-    try:
-        return ast.parse(text)
-    except SyntaxError:
-        return ast.Module([], [])
-
-
 def _statements(file: str) -> list[Any]:
-    tree = _tree("".join(linecache.getlines(file)))
+    tree = syntax_tree(file)
     kinds = (ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Return)
     return [node for node in ast.walk(tree) if isinstance(node, kinds)]
 
 
 def _module_statements(file: str) -> list[Any]:
-    tree = _tree("".join(linecache.getlines(file)))
+    tree = syntax_tree(file)
     return [node for node in tree.body if isinstance(node, (ast.Assign, ast.AnnAssign))]

@@ -7,7 +7,6 @@ frame tells the loop of a function from a function that is called in a loop.
 from __future__ import annotations
 
 import ast
-import linecache
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Any
 from torch.overrides import TorchFunctionMode
 
 from lossproof.checks.report import Location
-from lossproof.checks.sources import Sources, locate
+from lossproof.checks.sources import Sources, locate, syntax_tree
 from lossproof.checks.trace import DESCRIPTIONS, operation_name
 
 Instruction = tuple[CodeType, int]
@@ -94,7 +93,7 @@ class RepetitionCounter(TorchFunctionMode):
 
 def _loop_around(place: Location, code: CodeType) -> Location:
     """The outermost loop of the function that the place stands in, or the place itself."""
-    loops = _loops("".join(linecache.getlines(place.file)))
+    loops = _loops(syntax_tree(place.file))
     around = [node for node in loops if _covers(node, place, code.co_firstlineno)]
     if not around:
         return place
@@ -103,12 +102,9 @@ def _loop_around(place: Location, code: CodeType) -> Location:
 
 
 @lru_cache(maxsize=16)
-def _loops(source: str) -> tuple[ast.expr | ast.stmt, ...]:
+def _loops(tree: ast.Module) -> tuple[ast.expr | ast.stmt, ...]:
     kinds = (ast.For, ast.While, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
-    try:
-        return tuple(node for node in ast.walk(ast.parse(source)) if isinstance(node, kinds))
-    except SyntaxError:
-        return ()
+    return tuple(node for node in ast.walk(tree) if isinstance(node, kinds))
 
 
 def _covers(node: ast.expr | ast.stmt, place: Location, first: int) -> bool:

@@ -86,8 +86,7 @@ def check(
 
     Raises:
         UsageError: the request itself is wrong: nothing callable, inputs that do not fit the
-            signature, a specification with a typo, a device that is not there, a rule that does not
-            exist.
+            signature, a specification with a typo, a rule that does not exist.
 
     Example:
         >>> import torch, lossproof

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import linecache
 import os
 import site
@@ -121,6 +122,19 @@ def _line(code: CodeType, instruction: int) -> int:
         if start <= instruction < end and line is not None:
             return line
     return code.co_firstlineno
+
+
+def syntax_tree(file: str) -> ast.Module:
+    """The parsed source of a file or of a notebook's cell; empty where it is not Python."""
+    return _parsed("".join(linecache.getlines(file)))
+
+
+@lru_cache(maxsize=64)
+def _parsed(text: str) -> ast.Module:
+    try:
+        return ast.parse(text)
+    except (SyntaxError, ValueError):  # ValueError: a null character
+        return ast.Module([], [])
 
 
 def excerpt(location: Location | None) -> str:

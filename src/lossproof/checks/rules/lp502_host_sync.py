@@ -34,13 +34,14 @@ form.
 from __future__ import annotations
 
 import ast
-import linecache
 from collections import Counter
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from lossproof.checks.report import Location, Severity
 from lossproof.checks.rules import RULES, Verdict
+from lossproof.checks.sources import syntax_tree
 from lossproof.checks.trace import Operation
 
 if TYPE_CHECKING:
@@ -93,17 +94,16 @@ def _finding(operations: list[Operation]) -> Verdict:
 
 def _refuses_input(place: Location) -> bool:
     """Whether the value only decides whether to raise an error."""
-    try:
-        tree = ast.parse("".join(linecache.getlines(place.file)))
-    except SyntaxError:
-        return False
+    return any(first <= place.line <= last for first, last in _refusals(syntax_tree(place.file)))
+
+
+@lru_cache(maxsize=16)
+def _refusals(tree: ast.Module) -> tuple[tuple[int, int], ...]:
+    """The lines of every ``assert``, and of the test of every ``if`` that raises."""
+    nodes: list[ast.expr | ast.stmt] = []
     for node in ast.walk(tree):
-        if isinstance(node, ast.Assert) and _holds(node, place):
-            return True
-        if isinstance(node, ast.If) and _holds(node.test, place):
-            return any(isinstance(inner, ast.Raise) for inner in node.body)
-    return False
-
-
-def _holds(node: ast.expr | ast.stmt, place: Location) -> bool:
-    return node.lineno <= place.line <= (node.end_lineno or node.lineno)
+        if isinstance(node, ast.Assert):
+            nodes.append(node)
+        elif isinstance(node, ast.If) and any(isinstance(inner, ast.Raise) for inner in node.body):
+            nodes.append(node.test)
+    return tuple((node.lineno, node.end_lineno or node.lineno) for node in nodes)

@@ -208,18 +208,26 @@ def _axes(x: Tensor) -> list[int]:
     return list(dict.fromkeys([x.dim() - 1, min(1, x.dim() - 1)]))
 
 
+def _both_logs(
+    input: Tensor, target: Tensor, kinds: tuple[str, str], place: int, temperature: float
+) -> tuple[Tensor, Tensor] | None:
+    """The log-probabilities of input and target, along one of the input's axes."""
+    axes = _axes(input)
+    if place >= len(axes):
+        return None
+    log_q = _logs(input, kinds[0], axes[place], temperature)
+    log_p = _logs(target, kinds[1], axes[place], temperature)
+    return None if log_q is None or log_p is None else (log_q, log_p)
+
+
 def _forward(kind: str, target_kind: str, place: int, reverse: bool = False) -> Definition:
     def terms(input: Tensor, target: Tensor, *, temperature: Usual = (1.0,)) -> Terms:
-        axes = _axes(input)
-        if place >= len(axes):
+        logs = _both_logs(input, target, (kind, target_kind), place, temperature)
+        if logs is None:
             return {}
-        log_q = _logs(input, kind, axes[place], temperature)
-        log_p = _logs(target, target_kind, axes[place], temperature)
-        if log_q is None or log_p is None:
-            return {}
+        log_q, log_p = logs
         if reverse:
             log_p, log_q = log_q, log_p
-            return {"KL": Term(_kl(log_p.exp(), log_p, log_q))}
         return {"KL": Term(_kl(log_p.exp(), log_p, log_q))}
 
     return terms
@@ -227,13 +235,10 @@ def _forward(kind: str, target_kind: str, place: int, reverse: bool = False) -> 
 
 def _cross(kind: str, target_kind: str, place: int) -> Definition:
     def terms(input: Tensor, target: Tensor, *, temperature: Usual = (1.0,)) -> Terms:
-        axes = _axes(input)
-        if place >= len(axes):
+        logs = _both_logs(input, target, (kind, target_kind), place, temperature)
+        if logs is None:
             return {}
-        log_q = _logs(input, kind, axes[place], temperature)
-        log_p = _logs(target, target_kind, axes[place], temperature)
-        if log_q is None or log_p is None:
-            return {}
+        log_q, log_p = logs
         p = log_p.exp()
         return {"cross entropy": Term(torch.where(p > 0, -p * log_q, 0))}
 
@@ -244,13 +249,10 @@ def _without_log(kind: str, target_kind: str, place: int) -> Definition:
     """``kl_div`` of probabilities where it wants log-probabilities."""
 
     def terms(input: Tensor, target: Tensor, *, temperature: Usual = (1.0,)) -> Terms:
-        axes = _axes(input)
-        if place >= len(axes):
+        logs = _both_logs(input, target, (kind, target_kind), place, temperature)
+        if logs is None:
             return {}
-        log_q = _logs(input, kind, axes[place], temperature)
-        log_p = _logs(target, target_kind, axes[place], temperature)
-        if log_q is None or log_p is None:
-            return {}
+        log_q, log_p = logs
         p = log_p.exp()
         return {"t (log t - q)": Term(torch.where(p > 0, p * (log_p - log_q.exp()), 0))}
 

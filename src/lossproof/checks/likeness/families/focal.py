@@ -21,17 +21,35 @@ Tensor = torch.Tensor
 
 
 def _focal_binary(activation: Activation) -> Definition:
-    """Any positive weights of the two sides: how alpha is given differs."""
+    return _modulated(activation, "(1 - p)^gamma", "p^gamma")
+
+
+def _focal_inverted(activation: Activation) -> Definition:
+    return _modulated(activation, "p^gamma", "(1 - p)^gamma", slip=True)
+
+
+def _focal_one_modulator(activation: Activation) -> Definition:
+    return _modulated(activation, "(1 - p)^gamma", "(1 - p)^gamma", slip=True)
+
+
+def _modulated(
+    activation: Activation, positive: str, negative: str, *, slip: bool = False
+) -> Definition:
+    """Any positive weights of the two sides: how alpha is given differs.
+
+    A slip is none where gamma is 0: every modulator is 1 there.
+    """
 
     def terms(input: Tensor, target: Tensor, *, gamma: Usual = (2.0, 1.0)) -> Terms:
         found = sides(input, target, activation)
-        if found is None:
+        g = float(gamma)
+        if found is None or (slip and g == 0):
             return {}
         up, down, y = found
-        g = float(gamma)
+        modulators = {"(1 - p)^gamma": down.exp() ** g, "p^gamma": up.exp() ** g}
         return {
-            "-y (1 - p)^gamma log p": Term(-y * down.exp() ** g * up, None),
-            "-(1 - y) p^gamma log(1 - p)": Term(-(1 - y) * up.exp() ** g * down, None),
+            f"-y {positive} log p": Term(-y * modulators[positive] * up, None),
+            f"-(1 - y) {negative} log(1 - p)": Term(-(1 - y) * modulators[negative] * down, None),
         }
 
     return terms
@@ -52,36 +70,6 @@ def _focal_alpha(activation: Activation, mirrored: bool) -> Definition:
         return {
             "positive": Term(-y * down.exp() ** g * up, a),
             "negative": Term(-(1 - y) * up.exp() ** g * down, 1 - a),
-        }
-
-    return terms
-
-
-def _focal_inverted(activation: Activation) -> Definition:
-    def terms(input: Tensor, target: Tensor, *, gamma: Usual = (2.0, 1.0)) -> Terms:
-        found = sides(input, target, activation)
-        if found is None or float(gamma) == 0:
-            return {}
-        up, down, y = found
-        g = float(gamma)
-        return {
-            "-y p^gamma log p": Term(-y * up.exp() ** g * up, None),
-            "-(1 - y) (1 - p)^gamma log(1 - p)": Term(-(1 - y) * down.exp() ** g * down, None),
-        }
-
-    return terms
-
-
-def _focal_one_modulator(activation: Activation) -> Definition:
-    def terms(input: Tensor, target: Tensor, *, gamma: Usual = (2.0, 1.0)) -> Terms:
-        found = sides(input, target, activation)
-        if found is None or float(gamma) == 0:
-            return {}
-        up, down, y = found
-        g = float(gamma)
-        return {
-            "-y (1 - p)^gamma log p": Term(-y * down.exp() ** g * up, None),
-            "-(1 - y) (1 - p)^gamma log(1 - p)": Term(-(1 - y) * down.exp() ** g * down, None),
         }
 
     return terms
