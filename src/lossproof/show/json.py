@@ -18,15 +18,16 @@ def render(result: Report | Comparison) -> str:
     JSON has no numbers for infinity and NaN; they are written as the strings ``"inf"``, ``"-inf"``
     and ``"nan"``, which ``float`` reads back.
     """
-    return _text(result.to_dict())
+    return written(result.to_dict())
 
 
 def render_all(reports: Iterable[Report]) -> str:
     """A list of reports, each as :func:`render` writes it."""
-    return _text([report.to_dict() for report in reports])
+    return written([report.to_dict() for report in reports])
 
 
-def _text(data: Any) -> str:
+def written(data: Any) -> str:
+    """Data as JSON text, with its infinities and NaN as strings."""
     return json.dumps(_finite(data), indent=2, ensure_ascii=False, allow_nan=False)
 
 

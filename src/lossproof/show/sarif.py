@@ -8,8 +8,6 @@ in the format: results are findings.
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 import lossproof
 from lossproof.checks.report import Finding, Location, Report, Severity
 from lossproof.checks.rules import RULES, Rule
+from lossproof.show import json
 
 SCHEMA = (
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -34,7 +33,7 @@ def render(reports: Sequence[Report]) -> str:
     code host finds them in its checkout.
     """
     log = {"$schema": SCHEMA, "version": "2.1.0", "runs": [_run(reports)]}
-    return json.dumps(log, indent=2, ensure_ascii=False, allow_nan=False)
+    return json.written(log)
 
 
 def _run(reports: Sequence[Report]) -> dict[str, Any]:
@@ -122,17 +121,12 @@ def _properties(report: Report, finding: Finding) -> dict[str, Any]:
     known: dict[str, Any] = {
         "loss": report.subject,
         "cause": finding.cause,
-        "evidence": {name: _finite(number) for name, number in finding.evidence.items()},
+        "evidence": dict(finding.evidence),
         "inputs": list(report.inputs),
         "seed": report.seed,
         "reproduce": report.reproduce,
     }
     return {name: value for name, value in known.items() if value not in (None, {}, [])}
-
-
-def _finite(number: Any) -> Any:
-    """JSON has no infinities and no NaN."""
-    return str(number) if isinstance(number, float) and not math.isfinite(number) else number
 
 
 def _location(place: Location, subject: str) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from lossproof.checks.likeness.binding import labelled, pair
@@ -79,39 +81,32 @@ def _smoothed_binary(activation: Activation) -> Definition:
 
 
 def _smoothed_binary_halves(activation: Activation) -> Definition:
-    def terms(input: Tensor, target: Tensor, *, smoothing: Usual = ()) -> Terms:
-        logs = binary_logs(input, activation)
-        eps = float(smoothing)
-        if logs is None or not LEAST < eps < 1:
-            return {}
-        up, down = logs
-        smooth = (1 - eps) * target + eps / 2
-        return {"smoothed": Term(-smooth * up - (1 - smooth) * down)}
-
-    return terms
+    return _softened(activation, lambda y, eps, _: (1 - eps) * y + eps / 2, flat=True)
 
 
 def _smoothed_binary_one_over_n(activation: Activation) -> Definition:
-    def terms(input: Tensor, target: Tensor, *, smoothing: Usual = ()) -> Terms:
-        logs = binary_logs(input, activation)
-        eps = float(smoothing)
-        if logs is None or not LEAST < eps < 1 or input.dim() < 2:
-            return {}
-        up, down = logs
-        smooth = (1 - eps) * target + 1 / input.shape[-1]
-        return {"smoothed": Term(-smooth * up - (1 - smooth) * down)}
-
-    return terms
+    return _softened(activation, lambda y, eps, classes: (1 - eps) * y + 1 / classes)
 
 
 def _smoothed_binary_without_discount(activation: Activation) -> Definition:
+    return _softened(activation, lambda y, eps, classes: y + eps / classes)
+
+
+def _softened(
+    activation: Activation, soft: Callable[[Tensor, float, int], Tensor], *, flat: bool = False
+) -> Definition:
+    """The cross entropy of targets that are softened: by the target, eps and the classes.
+
+    ``flat`` is for what needs no axis of classes.
+    """
+
     def terms(input: Tensor, target: Tensor, *, smoothing: Usual = ()) -> Terms:
         logs = binary_logs(input, activation)
         eps = float(smoothing)
-        if logs is None or not LEAST < eps < 1 or input.dim() < 2:
+        if logs is None or not LEAST < eps < 1 or (input.dim() < 2 and not flat):
             return {}
         up, down = logs
-        smooth = target + eps / input.shape[-1]
+        smooth = soft(target, eps, input.shape[-1] if input.dim() else 1)
         return {"smoothed": Term(-smooth * up - (1 - smooth) * down)}
 
     return terms
