@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from lossproof.checks.report import Finding, Location, Outcome, Report, Severity
     from lossproof.checks.run import check
     from lossproof.errors import FindingsError, LossproofError, UsageError
+    from lossproof.write.module import as_module
+    from lossproof.write.reduction import reduce
 
 _HOMES = {
     "assert_right": "lossproof.checks.assertion",
@@ -32,6 +34,8 @@ _HOMES = {
     "FindingsError": "lossproof.errors",
     "LossproofError": "lossproof.errors",
     "UsageError": "lossproof.errors",
+    "as_module": "lossproof.write.module",
+    "reduce": "lossproof.write.reduction",
 }
 
 __all__ = [
@@ -44,9 +48,11 @@ __all__ = [
     "Report",
     "Severity",
     "UsageError",
+    "as_module",
     "assert_right",
     "check",
     "compare",
+    "reduce",
 ]
 
 

@@ -1,0 +1,32 @@
+"""A loss of another library beside ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+Tensor = torch.Tensor
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A copy of one of our losses in another library.
+
+    Both callables take the same tensors, those of ``inputs``, and give a scalar. A library is
+    imported inside ``theirs``, so that this table can be read where it is not installed.
+    """
+
+    loss: str
+    """The name in our catalogue, such as ``"dice_loss"``."""
+    library: str
+    """The distribution, such as ``"monai"``."""
+    name: str
+    """The call in that library as a user would write it, such as ``"DiceLoss(softmax=True)"``."""
+    ours: Callable[..., Tensor]
+    theirs: Callable[..., Tensor]
+    inputs: str
+    """The inputs, as a specification: ``"input float[4,3,16]; target int[4,16]<3"``."""
+    difference: str | None = None
+    """Why the values differ, where they do; without it they must agree to 1e-6."""

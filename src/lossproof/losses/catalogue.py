@@ -1,0 +1,229 @@
+"""The catalogue: which losses there are, what is true of each, and how one is found.
+
+A loss enters the catalogue where it is defined, by the decorator :func:`loss` (a function) or
+:func:`loss_module` (a Module that learns). The decorator also brings what all losses share: half
+precision is computed in float32, and the ``size_average`` and ``reduce`` of old are understood.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import pkgutil
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+from typing_extensions import ParamSpec
+
+from lossproof.write.module import class_name
+from lossproof.write.precision import autocast_of, result_dtype, widened
+from lossproof.write.reduction import legacy_reduction
+
+Tensor = torch.Tensor
+P = ParamSpec("P")
+Class = TypeVar("Class", bound=type[nn.Module])
+
+
+@dataclass(frozen=True)
+class Properties:
+    """What is true of the value of one item, as a function of the prediction (the first tensor).
+
+    Args:
+        convex: it is convex in the prediction.
+        bounded_gradient: its derivative in the prediction stays below some number everywhere.
+        minimal_at_target: no prediction is better than the target itself; for logits, than ever
+            greater confidence in it.
+        coupled: it also depends on other items of the batch, so that a batch cannot be split.
+    """
+
+    convex: bool
+    bounded_gradient: bool
+    minimal_at_target: bool
+    coupled: bool
+
+
+@dataclass(frozen=True)
+class CatalogueEntry:
+    """One loss of the catalogue."""
+
+    name: str
+    """What the function is called; for a Module that learns, the class."""
+    function: Callable[..., Tensor] | None
+    """The loss as a function; a Module that learns has none."""
+    module_name: str
+    module_file: str
+    """The module of Python that defines it."""
+    inputs: tuple[str, ...]
+    """Example inputs, as specifications such as ``"input float[8,10]; target int[8]<10"``."""
+    properties: Properties
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Options without which it cannot be called, with examples."""
+    also: tuple[str, ...] = ()
+    """Other words by which people look for it."""
+    stops_gradient: str | None = None
+    """Which part of the published loss is held constant, so that its gradient is not the
+    derivative of its value."""
+    peers: Mapping[str, str] = field(default_factory=dict)
+    """What other libraries do, by library."""
+
+    @property
+    def family(self) -> str:
+        """The family: the name of the file."""
+        return self.module_file.rpartition(".")[2]
+
+    @property
+    def module(self) -> type[nn.Module]:
+        """The loss as a Module."""
+        module: type[nn.Module] = getattr(sys.modules[self.module_file], self.module_name)
+        return module
+
+    @property
+    def doc(self) -> str:
+        """The docstring."""
+        return inspect.getdoc(self.function or self.module) or ""
+
+    @property
+    def summary(self) -> str:
+        """The first line of the docstring."""
+        return self.doc.partition("\n")[0]
+
+
+_ENTRIES: dict[str, CatalogueEntry] = {}
+
+
+def loss(
+    *,
+    inputs: str | Iterable[str],
+    convex: bool,
+    bounded_gradient: bool,
+    minimal_at_target: bool,
+    coupled: bool,
+    module: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    also: Iterable[str] = (),
+    stops_gradient: str | None = None,
+    peers: Mapping[str, str] | None = None,
+) -> Callable[[Callable[P, Tensor]], Callable[P, Tensor]]:
+    """Enter a loss function into the catalogue.
+
+    Args:
+        inputs: one or several specifications of example inputs.
+        convex, bounded_gradient, minimal_at_target, coupled: see :class:`Properties`.
+        module: what the Module is called, where it is not the function's name in capitals.
+        options: options without which it cannot be called, with examples.
+        also: other words by which people look for it.
+        stops_gradient: which part is held constant, where the published loss does that.
+        peers: what other libraries do, by library.
+    """
+
+    def enter(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
+        whole = _with_common_behaviour(function)
+        _ENTRIES[function.__name__] = CatalogueEntry(
+            function.__name__,
+            whole,
+            module or class_name(function),
+            function.__module__,
+            (inputs,) if isinstance(inputs, str) else tuple(inputs),
+            Properties(convex, bounded_gradient, minimal_at_target, coupled),
+            options or {},
+            tuple(also),
+            stops_gradient,
+            peers or {},
+        )
+        return whole
+
+    return enter
+
+
+def loss_module(
+    *,
+    inputs: str | Iterable[str],
+    options: Mapping[str, Any],
+    convex: bool,
+    bounded_gradient: bool,
+    minimal_at_target: bool,
+    coupled: bool,
+    also: Iterable[str] = (),
+    stops_gradient: str | None = None,
+    peers: Mapping[str, str] | None = None,
+) -> Callable[[Class], Class]:
+    """Enter a Module that has parameters of its own; the arguments are those of :func:`loss`."""
+
+    def enter(cls: Class) -> Class:
+        cls.forward = _with_common_behaviour(cls.forward)  # type: ignore[method-assign]
+        _ENTRIES[cls.__name__] = CatalogueEntry(
+            cls.__name__,
+            None,
+            cls.__name__,
+            cls.__module__,
+            (inputs,) if isinstance(inputs, str) else tuple(inputs),
+            Properties(convex, bounded_gradient, minimal_at_target, coupled),
+            options,
+            tuple(also),
+            stops_gradient,
+            peers or {},
+        )
+        return cls
+
+    return enter
+
+
+def _with_common_behaviour(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """The function, in float32 where it is called with half precision or under autocast."""
+    parameters = inspect.signature(function).parameters.values()
+    named = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+
+    @functools.wraps(function)
+    def loss(*args: P.args, **options: P.kwargs) -> Tensor:
+        if "size_average" in options or "reduce" in options:
+            options = legacy_reduction(options, stacklevel=3)  # type: ignore[assignment]
+        tensors = (*args, *(options[name] for name in named if name in options))
+        dtype, autocast = result_dtype(tensors), autocast_of(tensors)
+        if dtype is None and autocast is None:
+            return function(*args, **options)
+        wide = [widened(value) for value in args]
+        wide_options = {name: widened(value) for name, value in options.items()}
+        if autocast is None:
+            return function(*wide, **wide_options).to(dtype)  # type: ignore[arg-type]
+        with torch.autocast(autocast, enabled=False):
+            return function(*wide, **wide_options)  # type: ignore[arg-type]
+
+    return loss
+
+
+@functools.lru_cache(maxsize=1)
+def _load_families() -> None:
+    import lossproof.losses as room
+
+    for found in pkgutil.iter_modules(room.__path__):
+        importlib.import_module(f"{room.__name__}.{found.name}")
+
+
+def catalogue() -> tuple[CatalogueEntry, ...]:
+    """All losses, family by family."""
+    _load_families()
+    return tuple(sorted(_ENTRIES.values(), key=lambda entry: (entry.family, entry.name)))
+
+
+def search(words: str) -> tuple[CatalogueEntry, ...]:
+    """The losses whose name, family, other names or summary hold all of these words.
+
+    Example:
+        >>> from lossproof.losses.catalogue import search
+        >>> [entry.name for entry in search("log cosh")]
+        ['log_cosh_loss']
+    """
+    wanted = words.lower().replace("_", " ").replace("-", " ").split()
+    found = [entry for entry in catalogue() if all(word in _text(entry) for word in wanted)]
+    by_name = [e for e in found if all(w in e.name.lower() + e.module_name.lower() for w in wanted)]
+    return tuple([*by_name, *(entry for entry in found if entry not in by_name)])
+
+
+def _text(entry: CatalogueEntry) -> str:
+    words = (entry.name, entry.module_name, entry.family, entry.summary, *entry.also)
+    return " ".join(words).replace("_", " ").replace("-", " ").lower()

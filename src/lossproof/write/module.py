@@ -1,0 +1,191 @@
+"""The ``nn.Module`` of a loss that is written as a function."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import nn
+from typing_extensions import ParamSpec
+
+from lossproof.write.reduction import legacy_reduction
+
+Tensor = torch.Tensor
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# What differs from batch to batch, so that a call may give it, too.
+PER_CALL = ("weight", "mask", "normalizer")
+
+
+class LossModule(nn.Module, Generic[P]):
+    """A loss as a layer; made by :func:`as_module`, one class for each function.
+
+    The options of the function go to the constructor, its tensors to the call. Options that are
+    tensors are buffers: they move with ``.to(device)`` and are part of the ``state_dict``. Options
+    that differ from batch to batch (``weight``, ``mask``, ``normalizer``) may be given to the call
+    as well, where they take the place of the constructor's.
+    """
+
+    function: Callable[..., Tensor]
+    """The loss itself."""
+    defaults: Mapping[str, Any]
+    """The options of the constructor, with what they are without it."""
+    required: tuple[str, ...]
+    """The options that have no default."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        if "reduction" in self.defaults:
+            options = legacy_reduction(options)
+        self._refuse_unknown(options)
+        for name, default in self.defaults.items():
+            value = options.get(name, default)
+            if isinstance(default, Tensor) or isinstance(value, Tensor) or name in self._tensors():
+                self.register_buffer(name, value)
+            else:
+                setattr(self, name, value)
+
+    @classmethod
+    def _tensors(cls) -> frozenset[str]:
+        """The options that may be tensors, by their annotations."""
+        parameters = inspect.signature(cls.function).parameters
+        return frozenset(
+            name
+            for name in cls.defaults
+            if "Tensor" in str(parameters[name].annotation)
+            and "float" not in str(parameters[name].annotation)
+        )
+
+    def _refuse_unknown(self, options: Mapping[str, Any]) -> None:
+        unknown = sorted(options.keys() - self.defaults.keys())
+        missing = [name for name in self.required if name not in options]
+        if unknown:
+            raise TypeError(
+                f"{type(self).__name__} has no option `{unknown[0]}`; "
+                f"it has {', '.join(self.defaults) or 'none'}"
+            )
+        if missing:
+            raise TypeError(f"{type(self).__name__} needs the option `{missing[0]}`")
+
+    def forward(self, *tensors: P.args, **per_call: P.kwargs) -> Tensor:
+        """The loss of a batch."""
+        options = {name: getattr(self, name) for name in self.defaults}
+        return type(self).function(*tensors, **{**options, **per_call})
+
+    def extra_repr(self) -> str:
+        shown = []
+        for name, default in self.defaults.items():
+            value = getattr(self, name)
+            if isinstance(value, Tensor):
+                shown.append(f"{name}={_brief(value)}")
+            elif value is not default and value != default:
+                shown.append(f"{name}={value!r}")
+        return ", ".join(shown)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By the function, so that a class under any name, or none, can be pickled.
+        return _rebuilt, (type(self).function, type(self).__name__), self.__getstate__()
+
+
+def _brief(value: Tensor) -> str:
+    numbers = value.detach().flatten()
+    return str(numbers.tolist()) if numbers.numel() <= 8 else f"tensor{list(value.shape)}"
+
+
+def _rebuilt(function: Callable[..., Tensor], name: str) -> nn.Module:
+    cls = as_module(function, name=name)
+    return cls.__new__(cls)
+
+
+def as_module(function: Callable[P, Tensor], *, name: str | None = None) -> type[LossModule[P]]:
+    """Make the ``nn.Module`` class of a loss function.
+
+    Arguments before the ``*`` of the signature are tensors of the batch: they go to the call. What
+    stands after it is an option: it goes to the constructor, and is an attribute, or, where it is a
+    tensor, a buffer. ``weight``, ``mask`` and ``normalizer`` may also be given to the call.
+    ``size_average`` and ``reduce``, which ``torch.nn`` had before ``reduction``, are understood
+    with a deprecation warning.
+
+    Args:
+        function: the loss, such as ``loss(input, target, *, gamma=2.0, reduction="mean")``.
+        name: what the class is called; without it, ``focal_loss`` becomes ``FocalLoss``.
+
+    Returns:
+        The class. The same function and name give the same class, and its objects can be pickled,
+        copied and compiled wherever the function can.
+
+    Raises:
+        TypeError: ``function`` is no function, or takes ``*args`` or ``**kwargs``, of which nobody
+            can tell which are options.
+
+    Example:
+        >>> import torch
+        >>> from lossproof import as_module, reduce
+        >>> def quartic_loss(input, target, *, scale=1.0, weight=None, reduction="mean"):
+        ...     '''The fourth power of the error.'''
+        ...     return reduce(((input - target) / scale) ** 4, weight, reduction)
+        >>> QuarticLoss = as_module(quartic_loss)
+        >>> loss = QuarticLoss(scale=2.0, reduction="sum")
+        >>> loss
+        QuarticLoss(scale=2.0, reduction='sum')
+        >>> loss(torch.tensor([2.0, 4.0]), torch.zeros(2))
+        tensor(17.)
+    """
+    if not callable(function) or isinstance(function, type):
+        raise TypeError(f"`function` must be a function, got {function!r}")
+    return _module_class(function, name or class_name(function))
+
+
+@functools.lru_cache(maxsize=None)
+def _module_class(function: Callable[..., Tensor], name: str) -> type[LossModule[Any]]:
+    signature = inspect.signature(function)
+    tensors, options = [], []
+    for parameter in signature.parameters.values():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise TypeError(
+                f"`function` must name its arguments, got `{parameter}` in "
+                f"{getattr(function, '__name__', function)}{signature}"
+            )
+        (options if parameter.kind is parameter.KEYWORD_ONLY else tensors).append(parameter)
+    defaults = {option.name: option.default for option in options}
+    required = tuple(o.name for o in options if o.default is o.empty)
+    cls = type(
+        name,
+        (LossModule,),
+        {
+            "__doc__": function.__doc__,
+            "__module__": function.__module__,
+            "__qualname__": name,
+            "function": staticmethod(function),
+            "defaults": {n: None if n in required else d for n, d in defaults.items()},
+            "required": required,
+            "forward": _forward(tensors, [o for o in options if o.name in PER_CALL]),
+            "__signature__": inspect.Signature(options),
+        },
+    )
+    return cls
+
+
+def _forward(
+    tensors: list[inspect.Parameter], per_call: list[inspect.Parameter]
+) -> Callable[..., Tensor]:
+    """A ``forward`` that shows what it takes."""
+
+    def forward(self: LossModule[Any], *tensors: Any, **per_call: Any) -> Tensor:
+        return LossModule.forward(self, *tensors, **per_call)
+
+    self = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    forward.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [self, *tensors, *per_call], return_annotation=Tensor
+    )
+    forward.__doc__ = "The loss of a batch."
+    return forward
+
+
+def class_name(function: Callable[..., Any]) -> str:
+    """What the Module of a function is called: ``focal_loss`` becomes ``FocalLoss``."""
+    return "".join(word[:1].upper() + word[1:] for word in function.__name__.split("_"))
