@@ -113,7 +113,10 @@ def loss(
 
     Args:
         inputs: one or several specifications of example inputs.
-        convex, bounded_gradient, minimal_at_target, coupled: see :class:`Properties`.
+        convex: see :class:`Properties`, as for the next three.
+        bounded_gradient: the same.
+        minimal_at_target: the same.
+        coupled: the same.
         module: what the Module is called, where it is not the function's name in capitals.
         options: options without which it cannot be called, with examples.
         also: other words by which people look for it.
@@ -181,7 +184,7 @@ def _with_common_behaviour(function: Callable[P, Tensor]) -> Callable[P, Tensor]
     @functools.wraps(function)
     def loss(*args: P.args, **options: P.kwargs) -> Tensor:
         if "size_average" in options or "reduce" in options:
-            options = legacy_reduction(options, stacklevel=3)  # type: ignore[assignment]
+            options = legacy_reduction(options, stacklevel=3)
         tensors = (*args, *(options[name] for name in named if name in options))
         dtype, autocast = result_dtype(tensors), autocast_of(tensors)
         if dtype is None and autocast is None:
@@ -189,9 +192,9 @@ def _with_common_behaviour(function: Callable[P, Tensor]) -> Callable[P, Tensor]
         wide = [widened(value) for value in args]
         wide_options = {name: widened(value) for name, value in options.items()}
         if autocast is None:
-            return function(*wide, **wide_options).to(dtype)  # type: ignore[arg-type]
+            return function(*wide, **wide_options).to(dtype)
         with torch.autocast(autocast, enabled=False):
-            return function(*wide, **wide_options)  # type: ignore[arg-type]
+            return function(*wide, **wide_options)
 
     return loss
 
@@ -221,7 +224,7 @@ def search(words: str) -> tuple[CatalogueEntry, ...]:
     wanted = words.lower().replace("_", " ").replace("-", " ").split()
     found = [entry for entry in catalogue() if all(word in _text(entry) for word in wanted)]
     by_name = [e for e in found if all(w in e.name.lower() + e.module_name.lower() for w in wanted)]
-    return tuple([*by_name, *(entry for entry in found if entry not in by_name)])
+    return (*by_name, *(entry for entry in found if entry not in by_name))
 
 
 def _text(entry: CatalogueEntry) -> str:

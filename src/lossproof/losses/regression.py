@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from lossproof.losses.catalogue import loss
-from lossproof.write.arguments import number, pair
+from lossproof.write.arguments import pair
 from lossproof.write.module import as_module
 from lossproof.write.sweeping import reduce_swept
 

@@ -112,7 +112,7 @@ def pair(
     return input, target
 
 
-def fits(name: str, value: Any, values: Tensor, *, kind: Kind = "number") -> Tensor:
+def fits(name: str, weight: Any, values: Tensor, *, kind: Kind = "number") -> Tensor:
     """A weight or a mask for the items of ``values``.
 
     It has their shape, or one with as many axes and a 1 where it is the same for all. What has
@@ -122,17 +122,19 @@ def fits(name: str, value: Any, values: Tensor, *, kind: Kind = "number") -> Ten
         TypeError: it is no tensor of this kind.
         ValueError: it does not fit.
     """
-    value = tensor(name, value, kind)
-    same_device(value, values, (name, "values"))
-    if value.shape != values.shape and (
-        value.ndim != values.ndim
-        or any(size not in {1, wanted} for size, wanted in zip(value.shape, values.shape))
+    given = tensor(name, weight, kind)
+    same_device(given, values, (name, "values"))
+    if given.shape != values.shape and (
+        given.ndim != values.ndim
+        or any(
+            size not in {1, wanted} for size, wanted in zip(given.shape, values.shape, strict=True)
+        )
     ):
         raise ValueError(
             f"`{name}` must have the shape of the values, {list(values.shape)}, "
-            f"or 1 on an axis where it is the same for all, got {list(value.shape)}"
+            f"or 1 on an axis where it is the same for all, got {list(given.shape)}"
         )
-    return value
+    return given
 
 
 def axes(name: str, value: Tensor, *counts: int, layout: str) -> Tensor:
@@ -179,8 +181,10 @@ def number(
     Args:
         name: what the option is called.
         value: what was given.
-        minimum, maximum: the range, ends included.
-        above, below: the range, ends excluded.
+        minimum: the lower end, included.
+        maximum: the upper end, included.
+        above: the lower end, excluded.
+        below: the upper end, excluded.
 
     Raises:
         TypeError: it is no number.
@@ -262,8 +266,9 @@ def within(
     Args:
         name: what the argument is called.
         value: the tensor.
-        minimum, maximum: the range, ends included.
-        above: a lower end that is excluded.
+        minimum: the lower end, included.
+        maximum: the upper end, included.
+        above: the lower end, excluded.
         where: the items that count, bool, shaped so that it broadcasts to ``value``.
 
     Raises:
@@ -297,14 +302,14 @@ def class_indices(
         TypeError: it is no tensor of integers.
         ValueError: a label is no class.
     """
-    value = tensor(name, value, "integer")
-    wrong = (value < 0) | (value >= classes)
+    labels = tensor(name, value, "integer")
+    wrong = (labels < 0) | (labels >= classes)
     wanted = f"`{name}` must hold classes from 0 to {classes - 1}"
     if ignore_index is not None:
-        wrong = wrong & (value != ignore_index)
+        wrong = wrong & (labels != ignore_index)
         wanted += f" or ignore_index={ignore_index}"
-    _refuse(wrong, value, wanted)
-    return value
+    _refuse(wrong, labels, wanted)
+    return labels
 
 
 def _refuse(wrong: Tensor, value: Tensor, wanted: str) -> None:

@@ -88,7 +88,7 @@ class LossModule(nn.Module, Generic[P]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # By the function, so that a class under any name, or none, can be pickled.
-        return _rebuilt, (type(self).function, type(self).__name__), self.__getstate__()
+        return _rebuilt, (type(self).function, type(self).__name__), self.__dict__
 
 
 def _brief(value: Tensor) -> str:
@@ -135,15 +135,16 @@ def as_module(function: Callable[P, Tensor], *, name: str | None = None) -> type
         >>> loss(torch.tensor([2.0, 4.0]), torch.zeros(2))
         tensor(17.)
     """
-    if not callable(function) or isinstance(function, type):
+    if isinstance(function, type) or not hasattr(function, "__name__"):
         raise TypeError(f"`function` must be a function, got {function!r}")
     return _module_class(function, name or class_name(function))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _module_class(function: Callable[..., Tensor], name: str) -> type[LossModule[Any]]:
     signature = inspect.signature(function)
-    tensors, options = [], []
+    tensors: list[inspect.Parameter] = []
+    options: list[inspect.Parameter] = []
     for parameter in signature.parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise TypeError(

@@ -44,13 +44,13 @@ def reduce_swept(
     gradient: Gradient | None = None,
     class_axis: bool = False,
 ) -> Tensor:
-    """``reduce(values(*tensors), weight, reduction, ...)``, with less memory and in less time.
+    r"""``reduce(values(*tensors), weight, reduction, ...)``, with less memory and in less time.
 
     Args:
         values: the formula, for any number of items: it sees the tensors as they are, or blocks of
             them. No item may depend on another.
         tensors: what it takes. All have the shape of the values; with ``class_axis`` the first is
-            (N, C, \\*), the others are (N, \\*) or (N, C, \\*), and the values (N, \\*).
+            (N, C, \*), the others are (N, \*) or (N, C, \*), and the values (N, \*).
         weight: how much each item counts, as for :func:`lossproof.reduce`.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         mask: which items count.
@@ -77,7 +77,9 @@ def reduce_swept(
         return reduce(values(*tensors), weight, reduction, mask=mask, normalizer=normalizer)
     formula = _Formula(values, gradient, factor is not None)
     rows = [_rows(tensor, items.ndim) for tensor in swept]
-    total: Tensor = _SweptSum.apply(formula, torch.is_grad_enabled(), *rows)
+    total: Tensor = _SweptSum.apply(  # type: ignore[no-untyped-call]
+        formula, torch.is_grad_enabled(), *rows
+    )
     if reduction == "sum":
         return total
     return divide(total, counted(items, weight, mask) if normalizer is None else normalizer)
@@ -134,18 +136,18 @@ class _SweptSum(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():  # the gradient itself is to be differentiated
             rows = ctx.saved_tensors
             wanted = [rows[i] for i in ctx.wanted]
-            gradients = torch.autograd.grad(
+            gradients: Sequence[Tensor] = torch.autograd.grad(
                 ctx.formula.sum(*rows), wanted, grad, create_graph=True, materialize_grads=True
             )
         else:
-            gradients, ctx.gradients = ctx.gradients, None
-            if gradients is None:  # a second backward: the first gave its buffers away
-                _, gradients = _sweep(ctx.formula, ctx.saved_tensors, ctx.wanted)
-            gradients = [gradient.mul_(grad) for gradient in gradients]
+            kept, ctx.gradients = ctx.gradients, None
+            if kept is None:  # a second backward: the first gave its buffers away
+                _, kept = _sweep(ctx.formula, ctx.saved_tensors, ctx.wanted)
+            gradients = [gradient.mul_(grad) for gradient in kept]
         found = dict(zip(ctx.wanted, gradients, strict=True))
         return (None, None, *(found.get(i) for i in range(len(ctx.needs_input_grad) - 2)))
 
@@ -172,7 +174,7 @@ def _sweep(
 
 
 def blocks(first: Tensor) -> Iterator[tuple[Any, ...]]:
-    """Indices that cut tensors of shape (N, \\*, S) into blocks of items that fit into a cache."""
+    r"""Indices that cut tensors of shape (N, \*, S) into blocks of items that fit into a cache."""
     rows, inner = first.shape[0], first.shape[-1]
     classes = first.shape[1] if first.ndim == 3 else 1
     size = max(1, BLOCK * torch.get_num_threads() // classes)
@@ -203,13 +205,18 @@ def _filled(
 
 def _worth_a_sweep(tensors: Sequence[Tensor]) -> bool:
     """Whether these are many numbers, on a CPU, and nothing looks for the operations themselves."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
         return False
     if any(type(t) not in {Tensor, torch.nn.Parameter} for t in tensors):
         return False
     if tensors[0].device.type != "cpu" or tensors[0].numel() < 4 * BLOCK:
         return False
-    return not transformed() and all(forward_ad.unpack_dual(t).tangent is None for t in tensors)
+    return not (transformed() or any(map(_has_tangent, tensors)))
+
+
+def _has_tangent(tensor: Tensor) -> bool:
+    """Whether forward-mode differentiation goes through it."""
+    return forward_ad.unpack_dual(tensor).tangent is not None  # type: ignore[no-untyped-call]
 
 
 Statistics = Callable[..., tuple[Tensor, ...]]
@@ -241,7 +248,9 @@ def sum_swept(
     tensors = tuple(tensors)
     if not _worth_a_sweep(tensors):
         return statistics(*tensors)
-    sums: tuple[Tensor, ...] = _SweptStatistics.apply(statistics, gradient, *tensors)
+    sums: tuple[Tensor, ...] = _SweptStatistics.apply(  # type: ignore[no-untyped-call]
+        statistics, gradient, *tensors
+    )
     return sums
 
 
