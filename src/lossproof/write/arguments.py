@@ -200,7 +200,7 @@ def number(
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"`{name}` must be {_range(minimum, maximum, above, below)}, got {value!r}")
     right = (
-        math.isfinite(value)
+        -math.inf < value < math.inf  # false for NaN, too
         and (minimum is None or value >= minimum)
         and (maximum is None or value <= maximum)
         and (above is None or value > above)

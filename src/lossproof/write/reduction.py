@@ -80,12 +80,26 @@ def reduce(
         return values.to(dtype)
     total = values.sum()
     if reduction == "mean":
-        total = divide(total, counted(values, weight, mask) if normalizer is None else normalizer)
+        total = divide(total, denominator(values, weight, mask, normalizer))
     return total.to(dtype)
 
 
-def counted(values: Tensor, weight: Tensor | None, mask: Tensor | None) -> float | Tensor:
-    """What a mean divides by: the sum of the weights that count, or the number of items."""
+def denominator(
+    values: Tensor,
+    weight: Tensor | None,
+    mask: Tensor | None,
+    normalizer: float | Tensor | None,
+) -> float | Tensor:
+    """What a mean divides by: the normalizer, or the weights that count, or the number of items."""
+    if isinstance(normalizer, Tensor):
+        if normalizer.numel() != 1 or normalizer.is_complex():
+            raise ValueError(
+                "`normalizer` must hold one number, "
+                f"got {normalizer.dtype} of shape {list(normalizer.shape)}"
+            )
+        return normalizer.to(values.device).reshape(())
+    if normalizer is not None:
+        return number("normalizer", normalizer, minimum=0)
     if weight is not None:
         return weight.expand_as(values).sum()
     if mask is not None:
@@ -93,18 +107,12 @@ def counted(values: Tensor, weight: Tensor | None, mask: Tensor | None) -> float
     return values.numel()
 
 
-def divide(total: Tensor, denominator: float | Tensor) -> Tensor:
+def divide(total: Tensor, by: float | Tensor) -> Tensor:
     """The quotient, and 0 with zero gradients where the denominator is 0."""
-    if isinstance(denominator, Tensor):
-        if denominator.numel() != 1:
-            raise ValueError(
-                f"`normalizer` must hold one number, got shape {list(denominator.shape)}"
-            )
-        denominator = denominator.to(total.device).reshape(())
-        nothing = denominator == 0
-        return torch.where(nothing, 0.0 * total, total) / torch.where(nothing, 1, denominator)
-    number("normalizer", denominator, minimum=0)
-    return total / denominator if denominator else 0.0 * total
+    if isinstance(by, Tensor):
+        nothing = by == 0
+        return torch.where(nothing, 0.0 * total, total) / torch.where(nothing, 1, by)
+    return total / by if by else 0.0 * total
 
 
 def legacy_reduction(options: dict[str, Any], *, stacklevel: int = 3) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import torch
 from torch.autograd import forward_ad
 
 from lossproof.write.arguments import REDUCTIONS, choice, fits, transformed
-from lossproof.write.reduction import counted, divide, reduce
+from lossproof.write.reduction import denominator, divide, reduce
 
 Tensor = torch.Tensor
 Values = Callable[..., Tensor]
@@ -82,7 +82,7 @@ def reduce_swept(
     )
     if reduction == "sum":
         return total
-    return divide(total, counted(items, weight, mask) if normalizer is None else normalizer)
+    return divide(total, denominator(items, weight, mask, normalizer))
 
 
 @dataclass(frozen=True)

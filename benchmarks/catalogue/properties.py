@@ -1,0 +1,107 @@
+"""What the page of a loss says about its value as a function of the prediction, tried out.
+
+A claim that something holds is tried at many points; that it does not hold, until one point shows
+it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from benchmarks.catalogue.battery import Check, NotApplicable, kind
+from benchmarks.catalogue.subject import Call, Subject, value_and_gradients
+
+Tensor = torch.Tensor
+FLOAT64 = torch.float64
+TRIALS = 40
+
+
+def _item_values(subject: Subject, given: Call) -> Tensor:
+    """The values of the items, or the loss itself where it has no items."""
+    if "reduction" in subject.options:
+        return subject.call(*given.tensors, reduction="none").detach()
+    return subject.call(*given.tensors).detach().reshape(1)
+
+
+def _predictions(subject: Subject) -> Iterator[tuple[Call, Tensor]]:
+    """Calls, and another prediction for each: near and far."""
+    for seed in range(TRIALS):
+        given = subject.draw(seed, dtype=FLOAT64)
+        other = subject.draw(seed + 1000, dtype=FLOAT64).tensors[0]
+        scale = (0.3, 1.0, 4.0, 20.0)[seed % 4] if kind(subject) == "float" else 1.0
+        yield given.replaced(0, given.tensors[0] * scale), other * scale
+
+
+def convex(subject: Subject) -> str | None:
+    """Between two predictions the value stays below the straight line."""
+    claimed = subject.entry.properties.convex
+    for given, other in _predictions(subject):
+        for share in (0.5, 0.1, 0.9):
+            between = given.tensors[0] * (1 - share) + other * share
+            ends = [_item_values(subject, given.replaced(0, p)) for p in (given.tensors[0], other)]
+            line = (1 - share) * ends[0] + share * ends[1]
+            excess = _item_values(subject, given.replaced(0, between)) - line
+            limit = 1e-9 * (1 + line.abs())
+            if (excess > limit).any():
+                return "not convex, as its page claims" if claimed else None
+    return None if claimed else "its page says it is not convex, and no point shows it"
+
+
+def bounded_gradient(subject: Subject) -> str | None:
+    """The derivative does not grow without end."""
+    slopes = []
+    for factor in (1.0, 1e2, 1e4, 1e6):
+        steepest = 0.0
+        for seed in range(6):
+            given = subject.draw(seed, dtype=FLOAT64)
+            first = given.tensors[0]
+            changed = first * factor if kind(subject) in {"float", "positive", "boxes"} else first
+            for point in (changed, first / factor, _towards_targets(subject, given, factor)):
+                options = {"reduction": "sum"} if "reduction" in subject.options else {}
+                _, gradients = value_and_gradients(
+                    subject.call, given.replaced(0, point), **options
+                )
+                steepest = max(steepest, float(gradients[0].abs().max()))
+        slopes.append(steepest)
+    grows = slopes[-1] > 30 * slopes[0] + 1e-9 and slopes[-1] > 3 * slopes[1]
+    if grows == subject.entry.properties.bounded_gradient:
+        told = "bounded" if subject.entry.properties.bounded_gradient else "not bounded"
+        return f"its page says the gradient is {told}; the steepest: {slopes}"
+    return None
+
+
+def _towards_targets(subject: Subject, given: Call, factor: float) -> Tensor:
+    """A prediction near the target, where there is one of its shape."""
+    first = given.tensors[0]
+    for other in given.tensors[1:]:
+        if isinstance(other, Tensor) and other.shape == first.shape and other.is_floating_point():
+            return other + (first - other) / factor
+    return first
+
+
+def coupled(subject: Subject) -> str | None:
+    """The value of an item depends on the others, or does not."""
+    if "reduction" not in subject.options:
+        raise NotApplicable
+    claimed = subject.entry.properties.coupled
+    for given, other in _predictions(subject):
+        if not given.batched(0) or given.samples < 2:
+            raise NotApplicable
+        mixed = torch.cat([given.tensors[0][:1], other[1:]])
+        before, after = (
+            _item_values(subject, given.replaced(0, p)) for p in (given.tensors[0], mixed)
+        )
+        if before.shape[:1] != (given.samples,):
+            raise NotApplicable  # its values are not those of the samples
+        if not torch.allclose(before[0], after[0], rtol=1e-9, atol=1e-12):
+            return None if claimed else "an item depends on the others, and its page denies it"
+    return "its page says items depend on one another, and none does" if claimed else None
+
+
+PROPERTIES: dict[str, Check] = {
+    "convex": convex,
+    "bounded gradient": bounded_gradient,
+    "coupled": coupled,
+}
