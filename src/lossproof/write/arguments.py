@@ -293,6 +293,48 @@ def _numbers(minimum: float | None, maximum: float | None, above: float | None) 
     return _range(minimum, maximum, above, None).replace("a number", "numbers")
 
 
+def among(name: str, value: Any, allowed: Sequence[int], *, where: Tensor | None = None) -> Tensor:
+    """A tensor, bool or of real numbers, that holds nothing but some numbers.
+
+    Args:
+        name: what the argument is called.
+        value: what was given.
+        allowed: the numbers; ``True`` and ``False`` are 1 and 0.
+        where: the items that count, bool, shaped so that it broadcasts to ``value``.
+
+    Raises:
+        TypeError: it is no such tensor.
+        ValueError: it holds another number.
+
+    Example:
+        >>> import torch
+        >>> from lossproof.write.arguments import among
+        >>> among("event", torch.tensor([0, 2, 1]), (0, 1))
+        Traceback (most recent call last):
+        ...
+        ValueError: `event` must hold 0 or 1, got 2
+    """
+    is_bool = isinstance(value, Tensor) and value.dtype == torch.bool
+    value = tensor(name, value, "bool" if is_bool else "number")
+    wrong = torch.ones_like(value, dtype=torch.bool)
+    for number in allowed:
+        wrong = wrong & (value != number)
+    if where is not None:
+        wrong = wrong & where
+    _refuse(wrong, value, f"`{name}` must hold {' or '.join(map(str, allowed))}")
+    return value
+
+
+def finite(name: str, value: Tensor, *, where: Tensor | None = None) -> None:
+    """No value is NaN or infinite; for what decides an order, where NaN would not show.
+
+    Raises:
+        ValueError: one is.
+    """
+    wrong = ~torch.isfinite(value)
+    _refuse(wrong if where is None else wrong & where, value, f"`{name}` must hold finite numbers")
+
+
 def class_indices(
     name: str, value: Any, classes: int, *, ignore_index: int | None = None
 ) -> Tensor:
