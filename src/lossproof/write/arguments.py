@@ -315,14 +315,14 @@ def among(name: str, value: Any, allowed: Sequence[int], *, where: Tensor | None
         ValueError: `event` must hold 0 or 1, got 2
     """
     is_bool = isinstance(value, Tensor) and value.dtype == torch.bool
-    value = tensor(name, value, "bool" if is_bool else "number")
-    wrong = torch.ones_like(value, dtype=torch.bool)
-    for number in allowed:
-        wrong = wrong & (value != number)
+    checked = tensor(name, value, "bool" if is_bool else "number")
+    wrong = torch.ones_like(checked, dtype=torch.bool)
+    for one in allowed:
+        wrong = wrong & (checked != one)
     if where is not None:
         wrong = wrong & where
-    _refuse(wrong, value, f"`{name}` must hold {' or '.join(map(str, allowed))}")
-    return value
+    _refuse(wrong, checked, f"`{name}` must hold {' or '.join(map(str, allowed))}")
+    return checked
 
 
 def finite(name: str, value: Tensor, *, where: Tensor | None = None) -> None:
