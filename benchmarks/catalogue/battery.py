@@ -204,7 +204,7 @@ def no_items(subject: Subject) -> str | None:
 def degenerate(subject: Subject) -> str | None:
     """Equal and all-zero inputs are finite."""
     given = subject.draw()
-    same = [given.replaced(i, given.tensors[0].clone()) for i in _alike(given)]
+    same = [given.replaced(0, given.tensors[i].clone()) for i in _alike(given)]
     first = given.tensors[0]
     variants = {"a prediction equal to the target": same}
     if kind(subject) == "float":

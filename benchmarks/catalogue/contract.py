@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
+import re
 from typing import Any
 
 import pytest
@@ -55,7 +56,8 @@ def reductions(subject: Subject) -> str | None:
 
 def _counts_some(subject: Subject) -> bool:
     """Whether the mean is one over some of the items: events, anchors that have positives."""
-    return subject.entry.properties.coupled or "ignore_index" in subject.options
+    pairs = subject.name == "pairwise_logistic_loss"  # of items that differ in relevance
+    return pairs or subject.entry.properties.coupled or "ignore_index" in subject.options
 
 
 def normalizer(subject: Subject) -> str | None:
@@ -94,7 +96,7 @@ def _item_weight(subject: Subject, given: Call) -> Tensor:
     _needs(subject, "reduction", "weight")
     generator = torch.Generator().manual_seed(3)
     if "ignore_index" in subject.options:
-        classes = given.tensors[0].shape[1]
+        (classes,) = map(int, re.findall(r"int\[.*?\]\s*<(\d+)", subject.specification))
         return torch.rand(classes, generator=generator, dtype=FLOAT64) + 0.5
     shape = _values(subject, given).shape
     return torch.rand(shape, generator=generator, dtype=FLOAT64) + 0.5
@@ -116,11 +118,16 @@ def weights(subject: Subject) -> str | None:
 
 def _mask(subject: Subject, given: Call) -> Tensor:
     _needs(subject, "reduction", "mask")
-    values = _values(subject, given)
-    mask = torch.rand(values.shape, generator=torch.Generator().manual_seed(5)) < 0.6
+    # What a ranking leaves out is an item of a list; its values are those of lists.
+    counted = given.tensors[0] if _of_lists(subject) else _values(subject, given)
+    mask = torch.rand(counted.shape, generator=torch.Generator().manual_seed(5)) < 0.6
     mask.view(-1)[0] = True
     mask.view(-1)[-1] = False
     return mask
+
+
+def _of_lists(subject: Subject) -> bool:
+    return subject.entry.family in {"ranking", "ndcg"}
 
 
 def masked_nan(subject: Subject) -> str | None:
@@ -155,7 +162,7 @@ def _outside(mask: Tensor, tensor: Tensor) -> Tensor | None:
 
 def mask_is_zero_weight(subject: Subject) -> str | None:
     """To leave an item out is to give it the weight 0."""
-    if subject.entry.properties.coupled:
+    if subject.entry.properties.coupled or _of_lists(subject):
         raise NotApplicable
     given = subject.draw(dtype=FLOAT64)
     mask = _mask(subject, given)
