@@ -176,11 +176,12 @@ def approx_ndcg_loss(
     ideal = _ranks(input, counts, target)
     # How far each item is from its ideal rank. Of who should stand before it, only what is missing
     # is summed: near a perfect ranking, 1 less an NDCG of nearly 1 would be rounding error.
-    before = ideal.unsqueeze(-2) < ideal.unsqueeze(-1)
     ahead = alpha * -differences(input)  # of item i, each item j
+    is_ahead, should = ahead > 0, ideal.unsqueeze(-2) < ideal.unsqueeze(-1)
+    small = torch.sigmoid(torch.where(is_ahead, -ahead, ahead))
+    small = torch.where(is_ahead, -small, small) + (is_ahead.int() - should.int())
     others = counts.unsqueeze(-2) & (ideal.unsqueeze(-2) != ideal.unsqueeze(-1))
-    shares = torch.where(before, -torch.sigmoid(-ahead), torch.sigmoid(ahead))
-    excess = torch.where(others, shares, 0.0).sum(-1)
+    excess = torch.where(others, small, 0.0).sum(-1)
     behind = torch.log1p(excess / (ideal + 2)) / math.log(2)  # log2(1 + r) above the ideal one
     best = torch.log2(ideal + 2.0)
     values = (gains * behind / (best * (best + behind))).sum(-1)
