@@ -22,6 +22,7 @@ from lossproof.checks.rules.lp001_unused_suppression import VERDICTS
 from lossproof.checks.sources import is_library
 from lossproof.checks.subject import Subject, subject_of
 from lossproof.checks.suppressions import sorted_out
+from lossproof.checks.surrogates import declared, verdicts_on_declared
 from lossproof.checks.threads import threads_for
 from lossproof.checks.time_limit import time_limit
 from lossproof.errors import TimeLimitError
@@ -161,7 +162,8 @@ def _run_rule(rule: Rule, case: Examination) -> list[Verdict]:
         if rule.code not in AFTER_A_FAILED_BACKWARD:
             return [rule.unproved("the loss is a complex number")]
     try:
-        return rule.examine(case)
+        on_declared = verdicts_on_declared(rule, case)
+        return rule.examine(case) if on_declared is None else on_declared
     except Exception as error:
         return [_internal_error(rule, error)]
 
@@ -230,7 +232,7 @@ def _report(case: Examination, verdicts: Iterable[Verdict], seed: int, seconds: 
         outcomes=tuple(verdict for verdict in listed if isinstance(verdict, Outcome)),
         seed=seed,
         seconds=seconds,
-        assumptions=case.inputs.assumptions,
+        assumptions=(*case.inputs.assumptions, *declared(case)),
         reproduce=_reproduction(case.subject, case.inputs, seed),
         suppressed=silenced,
         inferred=case.inputs.inferred,

@@ -1,6 +1,8 @@
 """Write a loss once: every reduction, weights, masks and a Module come with it."""
 
+from lossproof.write.external import from_numpy
 from lossproof.write.module import LossModule, as_module
 from lossproof.write.reduction import reduce
+from lossproof.write.surrogate import perturbed, straight_through
 
-__all__ = ["LossModule", "as_module", "reduce"]
+__all__ = ["LossModule", "as_module", "from_numpy", "perturbed", "reduce", "straight_through"]

@@ -50,7 +50,8 @@ def reduce_swept(
         values: the formula, for any number of items: it sees the tensors as they are, or blocks of
             them. No item may depend on another.
         tensors: what it takes. All have the shape of the values; with ``class_axis`` the first is
-            (N, C, \*), the others are (N, \*) or (N, C, \*), and the values (N, \*).
+            (N, C, \*), the others are (N, \*) or (N, C, \*), and the values (N, \*); a single
+            sample has no N.
         weight: how much each item counts, as for :func:`lossproof.reduce`.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
         mask: which items count.
@@ -63,7 +64,8 @@ def reduce_swept(
     """
     tensors = tuple(tensors)
     items = tensors[0].detach()
-    items = items.select(1, 0) if class_axis else items  # as many as there are values
+    if class_axis:  # as many numbers as there are values; a single sample has the classes first
+        items = items.select(min(1, items.ndim - 1), 0)
     choice("reduction", reduction, REDUCTIONS)
     if weight is not None:
         weight = fits("weight", weight, items)
@@ -196,7 +198,9 @@ def _filled(
 ) -> tuple[Tensor, ...]:
     fills = [fill] * len(tensors) if isinstance(fill, int | float) else fill
     return tuple(
-        torch.where(mask.unsqueeze(1) if tensor.ndim > item_axes else mask, tensor, number)
+        torch.where(
+            mask.unsqueeze(min(1, item_axes)) if tensor.ndim > item_axes else mask, tensor, number
+        )
         if tensor.is_floating_point()
         else tensor
         for tensor, number in zip(tensors, fills, strict=True)
@@ -209,7 +213,7 @@ def _worth_a_sweep(tensors: Sequence[Tensor]) -> bool:
         return False
     if any(type(t) not in {Tensor, torch.nn.Parameter} for t in tensors):
         return False
-    if tensors[0].device.type != "cpu" or tensors[0].numel() < 4 * BLOCK:
+    if tensors[0].device.type != "cpu" or tensors[0].numel() < 4 * BLOCK or not tensors[-1].ndim:
         return False
     return not (transformed() or any(map(_has_tangent, tensors)))
 
