@@ -20,6 +20,8 @@ Tensor = torch.Tensor
 Check = Callable[[Subject], str | None]
 
 HALVES = (torch.float16, torch.bfloat16)
+# Their value is e to the prediction, which beyond 88 is no float32.
+EXPONENTIAL = {"poisson_nll_loss", "tweedie_loss"}
 
 
 class NotApplicable(Exception):
@@ -149,7 +151,9 @@ def _scaled(subject: Subject, given: Call, factor: float) -> Call:
     first_kind = kind(subject)
     first = given.tensors[0]
     if first_kind in {"float", "positive", "boxes"}:
-        return given.replaced(0, first * factor)
+        scaled = first * factor
+        limited = scaled.clamp(-80, 80) if subject.name in EXPONENTIAL else scaled
+        return given.replaced(0, limited)
     if first_kind in {"unit", "binary"}:
         return given if factor == 1 else given.replaced(0, (first > 0.5).to(first.dtype))
     return given

@@ -16,6 +16,7 @@ from benchmarks.catalogue.subject import Call, Subject, value_and_gradients
 Tensor = torch.Tensor
 FLOAT64 = torch.float64
 TRIALS = 40
+SCALABLE = {"float", "positive"}
 
 
 def _item_values(subject: Subject, given: Call) -> Tensor:
@@ -30,7 +31,7 @@ def _predictions(subject: Subject) -> Iterator[tuple[Call, Tensor]]:
     for seed in range(TRIALS):
         given = subject.draw(seed, dtype=FLOAT64)
         other = subject.draw(seed + 1000, dtype=FLOAT64).tensors[0]
-        scale = (0.3, 1.0, 4.0, 20.0)[seed % 4] if kind(subject) == "float" else 1.0
+        scale = (0.3, 1.0, 4.0, 20.0)[seed % 4] if kind(subject) in SCALABLE else 1.0
         yield given.replaced(0, given.tensors[0] * scale), other * scale
 
 
