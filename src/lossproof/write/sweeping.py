@@ -75,7 +75,7 @@ def reduce_swept(
         weight = None if weight is None else torch.where(mask, weight, 0.0)
     factor = mask if weight is None else weight
     swept = tensors if factor is None else (*tensors, factor.expand_as(items))
-    if reduction == "none" or not _worth_a_sweep(swept):
+    if reduction == "none" or not worth_a_sweep(swept):
         return reduce(values(*tensors), weight, reduction, mask=mask, normalizer=normalizer)
     formula = _Formula(values, gradient, factor is not None)
     rows = [_rows(tensor, items.ndim) for tensor in swept]
@@ -207,7 +207,7 @@ def _filled(
     )
 
 
-def _worth_a_sweep(tensors: Sequence[Tensor]) -> bool:
+def worth_a_sweep(tensors: Sequence[Tensor]) -> bool:
     """Whether these are many numbers, on a CPU, and nothing looks for the operations themselves."""
     if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
         return False
@@ -250,7 +250,7 @@ def sum_swept(
         The sums, each (N, C).
     """
     tensors = tuple(tensors)
-    if not _worth_a_sweep(tensors):
+    if not worth_a_sweep(tensors):
         return statistics(*tensors)
     sums: tuple[Tensor, ...] = _SweptStatistics.apply(  # type: ignore[no-untyped-call]
         statistics, gradient, *tensors
