@@ -20,8 +20,8 @@ Tensor = torch.Tensor
 Check = Callable[[Subject], str | None]
 
 HALVES = (torch.float16, torch.bfloat16)
-# Their value is e to the prediction, which beyond 88 is no float32.
-EXPONENTIAL = {"poisson_nll_loss", "tweedie_loss"}
+# Their value is e to the prediction, or to a few times that, which beyond 88 is no float32.
+EXPONENTIAL = {"poisson_nll_loss": 80.0, "tweedie_loss": 80.0, "weibull_nll_loss": 30.0}
 
 
 class NotApplicable(Exception):
@@ -152,8 +152,8 @@ def _scaled(subject: Subject, given: Call, factor: float) -> Call:
     first = given.tensors[0]
     if first_kind in {"float", "positive", "boxes"}:
         scaled = first * factor
-        limited = scaled.clamp(-80, 80) if subject.name in EXPONENTIAL else scaled
-        return given.replaced(0, limited)
+        limit = EXPONENTIAL.get(subject.name)
+        return given.replaced(0, scaled if limit is None else scaled.clamp(-limit, limit))
     if first_kind in {"unit", "binary"}:
         return given if factor == 1 else given.replaced(0, (first > 0.5).to(first.dtype))
     return given
