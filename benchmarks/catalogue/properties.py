@@ -66,7 +66,8 @@ def bounded_gradient(subject: Subject) -> str | None:
                 )
                 steepest = max(steepest, float(gradients[0].abs().max()))
         slopes.append(steepest)
-    grows = slopes[-1] > 30 * slopes[0] + 1e-9 and slopes[-1] > 3 * slopes[1]
+    without_end = slopes[-1] > 3 * slopes[1] or slopes[1] == float("inf")
+    grows = slopes[-1] > 30 * slopes[0] + 1e-9 and without_end
     if grows == subject.entry.properties.bounded_gradient:
         told = "bounded" if subject.entry.properties.bounded_gradient else "not bounded"
         return f"its page says the gradient is {told}; the steepest: {slopes}"
