@@ -1,8 +1,16 @@
-"""Sums of exponentials over all that follows, as a likelihood of an order needs them."""
+"""Sums of exponentials over all that follows, as the likelihood of an order needs them.
+
+``torch.logcumsumexp`` takes the logarithm of the gradient that it is given, and has no second
+derivative where this is 0; its forward mode overflows. Here every derivative is a sum of the same
+stable kind.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from torch.autograd import Function
 
 Tensor = torch.Tensor
 
@@ -20,4 +28,75 @@ def log_sum_following(scores: Tensor) -> Tensor:
         tensor([10000.6931, 10000.6931, 10000.0000], dtype=torch.float64)
     """
     wide = scores if scores.device.type == "mps" else scores.double()
-    return wide.flip(-1).logcumsumexp(-1).flip(-1)
+    if torch.compiler.is_compiling():  # a compiled graph is differentiated once
+        return wide.flip(-1).logcumsumexp(-1).flip(-1)
+    result: Tensor = _LogSumFollowing.apply(wide)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _LogSumFollowing(Function):
+    """y_i = log of the sum of exp x_j over all j from i on."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x.flip(-1).logcumsumexp(-1).flip(-1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs, output)
+        ctx.save_for_forward(*inputs, output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        x, y = ctx.saved_tensors
+        return torch.exp(x - y) * _carried(grad, y)
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
+        x, y = ctx.saved_tensors
+        return _carried_back(tangent * torch.exp(x - y), y)
+
+
+def _carried(values: Tensor, level: Tensor) -> Tensor:
+    """The sums of v_i exp(y_k - y_i) over all i up to k, for a level y that never rises."""
+    result: Tensor = _Carried.apply(values, level)  # type: ignore[no-untyped-call]
+    return result
+
+
+def _carried_back(values: Tensor, level: Tensor) -> Tensor:
+    """The transpose: the sums of v_k exp(y_k - y_i) over all k from i on."""
+    return _carried(values.flip(-1), -level.flip(-1)).flip(-1)
+
+
+class _Carried(Function):
+    """Linear in the values, so that its derivatives are sums of its own kind."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(values: Tensor, level: Tensor) -> Tensor:
+        parts = [
+            (torch.logcumsumexp(part.relu().log() - level, -1) + level).exp()
+            for part in (values, -values)
+        ]
+        return parts[0] - parts[1]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs, output)
+        ctx.save_for_forward(*inputs, output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        values, level, output = ctx.saved_tensors
+        back = _carried_back(grad, level)
+        return back, grad * output - values * back
+
+    @staticmethod
+    def jvp(ctx: Any, values_tangent: Tensor, level_tangent: Tensor) -> Tensor:
+        values, level, output = ctx.saved_tensors
+        moved = _carried(values_tangent - values * level_tangent, level)
+        tangent: Tensor = moved + output * level_tangent
+        return tangent
