@@ -92,15 +92,30 @@ def not_diagonal(logits: Tensor) -> Tensor:
     return rows.unsqueeze(1) != columns
 
 
-def log_sum_exp(logits: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+def log_sum_exp(
+    logits: Tensor, kept: Tensor | None = None, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """The log of the sum of exponentials over what is kept of each row.
+
+    Args:
+        logits: along the last axis.
+        kept: which of them are kept, of their shape; without it all.
+        mask: which columns count.
 
     Returns:
         The logs, which are 0 with zero gradients in rows of which nothing is kept, and which rows
         have something.
     """
-    some = kept.any(-1)
-    # In an empty row zeros are summed: minus infinity everywhere has no gradient but NaN.
-    left_out = torch.where(some, -torch.inf, 0.0).to(logits.dtype).unsqueeze(-1)
-    logs = torch.logsumexp(torch.where(kept, logits, left_out), -1)
-    return torch.where(some, logs, 0.0), some
+    if logits.shape[-1] == 0:
+        nothing = logits.sum(-1)
+        return nothing, torch.zeros_like(nothing, dtype=torch.bool)
+    if kept is not None:
+        logits = torch.where(kept, logits, -torch.inf)
+    if mask is not None:
+        logits = logits + torch.where(mask, 0.0, -torch.inf).to(logits.dtype)
+    # Not `torch.logsumexp`: its gradient is NaN in a row that is minus infinity everywhere.
+    largest = logits.detach().amax(-1)
+    some = largest != -torch.inf
+    largest = torch.where(some, largest, 0.0)
+    total = (logits - largest.unsqueeze(-1)).exp().sum(-1)
+    return torch.where(some, total, 1.0).log() + largest, some

@@ -34,10 +34,8 @@ def cross_entropy_of_positive(positive: Tensor, others: Tensor, some: Tensor) ->
 
 def among_pairs(logits: Tensor, mask: Tensor | None) -> Tensor:
     """The cross entropy of each entry of the diagonal of (N, N) in its row."""
-    negative = not_diagonal(logits)
-    if mask is not None:
-        negative = negative & mask
-    return cross_entropy_of_positive(logits.diagonal(), *log_sum_exp(logits, negative))
+    others, some = log_sum_exp(logits, not_diagonal(logits), mask)
+    return cross_entropy_of_positive(logits.diagonal(), others, some)
 
 
 @loss(
@@ -147,7 +145,7 @@ def _among_negatives(
     else:
         own = kept_rows(negatives, None if mask is None else mask.unsqueeze(1))
         logits = (unit_vectors(own) @ query.unsqueeze(-1)).squeeze(-1)
-    others, some = log_sum_exp(logits, torch.ones_like(logits, dtype=torch.bool))
+    others, some = log_sum_exp(logits)
     return cross_entropy_of_positive((query * key).sum(-1), others, some)
 
 
@@ -169,10 +167,8 @@ def _two_views(
     pairs = len(input1)
     positive = (views[:pairs] * views[pairs:]).sum(-1) / temperature
     sample = torch.arange(pairs, device=logits.device).repeat(2)
-    negative = sample.unsqueeze(1) != sample
-    if counts is not None:
-        negative = negative & counts
-    return positive.repeat(2), *log_sum_exp(logits, negative)
+    others, some = log_sum_exp(logits, sample.unsqueeze(1) != sample, counts)
+    return positive.repeat(2), others, some
 
 
 @loss(
@@ -334,16 +330,16 @@ def decoupled_contrastive_loss(
 
 def _harder_positives(similarity: Tensor, mask: Tensor | None) -> Tensor:
     """The weights of DCLW, whose mean over the samples that count is 1."""
-    everything = torch.ones_like(similarity, dtype=torch.bool) if mask is None else mask
-    log_sum, _ = log_sum_exp(similarity, everything)
-    return 2 - everything.sum() * (similarity - log_sum).exp()
+    log_sum, _ = log_sum_exp(similarity, mask=mask)
+    samples = len(similarity) if mask is None else mask.sum()
+    return 2 - samples * (similarity - log_sum).exp()
 
 
 DecoupledContrastiveLoss = as_module(decoupled_contrastive_loss)
 
 
 @loss(
-    inputs="input float[6,6]; target int[6]<3",
+    inputs="input float[8,6]; target int[8]<8",
     convex=False,
     bounded_gradient=False,
     minimal_at_target=False,
@@ -420,12 +416,12 @@ def sup_con_loss(
     counts = label != integer("ignore_index", ignore_index)
     views = unit_vectors(kept_rows(input.flatten(0, -2), counts))
     logits = (views / temperature) @ views.T
-    other = not_diagonal(logits) & counts
+    other = not_diagonal(logits)
     positive = (label.unsqueeze(1) == label) & other
     positives = positive.sum(-1)
     mean = torch.where(positive, logits, 0.0).sum(-1) / positives.clamp(min=1)
     # The mean of the positives goes first: the values are then as exact as they are small.
-    values, _ = log_sum_exp(logits - mean.unsqueeze(-1), other)
+    values, _ = log_sum_exp(logits - mean.unsqueeze(-1), other, counts)
     counted = (positives > 0) & counts
     return reduce(
         values.view(anchors),

@@ -119,11 +119,7 @@ BarlowTwinsLoss = as_module(barlow_twins_loss)
     coupled=True,
     module="VICRegLoss",
     also=("variance-invariance-covariance",),
-    peers={
-        "lightly": "the same function",
-        "pytorch-metric-learning": "the same terms; its reducer averages the invariance over the "
-        "samples whose term is not 0, the variance over the features whose term is not 0",
-    },
+    peers={"lightly, pytorch-metric-learning": "the same function"},
 )
 def vicreg_loss(
     input1: Tensor,
