@@ -1,4 +1,4 @@
-"""The command line: ``lossproof check``, ``compare``, ``explain`` and ``init``.
+"""The command line: ``lossproof check``, ``compare``, ``explain``, ``losses`` and ``init``.
 
 Results go to standard output, progress and everything that the user's code prints to standard
 error. The exit code is 0 if nothing was found or two losses are the same, 1 if there are findings
@@ -12,6 +12,7 @@ from __future__ import annotations
 import enum
 import io
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,6 +33,7 @@ from lossproof.show.formats import Format
 
 if TYPE_CHECKING:
     from lossproof.checks.configuration import Configuration
+    from lossproof.losses.catalogue import CatalogueEntry
 
 app = typer.Typer(
     help="Find out whether a PyTorch loss is right, and if not, what is wrong with it.",
@@ -263,14 +265,70 @@ def explain(
         return
     with failures_explained(verbose=False):
         rule = find_rule(code)
-    page = f"# {rule.code} {rule.name}\n\n{rule.page}"
+    _show_markdown(f"# {rule.code} {rule.name}\n\n{rule.page}")
+
+
+@app.command()
+def losses(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="WORDS",
+            help="The name of a loss, or words to look for, such as focal.",
+            show_default=False,
+        ),
+    ] = None,
+    form: Annotated[
+        ComparisonFormat, typer.Option("--format", help="How the answer is written.")
+    ] = ComparisonFormat.FULL,
+) -> None:
+    """List the losses of the catalogue, look for some, or show one."""
+    from lossproof.errors import UsageError
+    from lossproof.losses.catalogue import catalogue, named, nearest, search
+
+    wanted = " ".join(words or ())
+    with failures_explained(verbose=False):
+        found = search(wanted)
+        one = named(wanted) or (found[0] if len(found) == 1 else None)
+        if not found and one is None:
+            near = ", ".join(f"`{name}`" for name in nearest(wanted))
+            hint = f"; near it are {near}" if near else ""
+            raise UsageError(
+                f"no loss of the catalogue is called `{wanted}`, or speaks of it{hint}"
+            )
+    if form is ComparisonFormat.JSON:
+        _losses_as_json([one] if one else found)
+    elif one is None:
+        from lossproof.show.loss_page import listing
+
+        typer.echo(listing(found))
+        typer.echo(f"\n{len(found)} of {len(catalogue())} losses; lossproof losses NAME shows one")
+    else:
+        from lossproof.show.loss_page import page
+
+        _show_markdown(page(one))
+        others = [entry.name for entry in found if entry is not one]
+        if others:
+            typer.echo(f"See also: {', '.join(others)}")
+
+
+def _losses_as_json(entries: Sequence[CatalogueEntry]) -> None:
+    import json
+
+    from lossproof.show.loss_page import as_data
+
+    typer.echo(json.dumps([as_data(entry) for entry in entries], indent=2, ensure_ascii=False))
+
+
+def _show_markdown(text: str) -> None:
+    """Print Markdown, drawn where a terminal is there to draw it on."""
     if not sys.stdout.isatty():
-        typer.echo(page)
+        typer.echo(text)
         return
     from rich.console import Console
     from rich.markdown import Markdown
 
-    Console(width=min(width(), 100)).print(Markdown(page))
+    Console(width=min(width(), 100)).print(Markdown(text))
 
 
 @app.command()

@@ -7,10 +7,12 @@ precision is computed in float32, and the ``size_average`` and ``reduce`` of old
 
 from __future__ import annotations
 
+import difflib
 import functools
 import importlib
 import inspect
 import pkgutil
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -158,7 +160,7 @@ def loss_module(
     """Enter a Module that has parameters of its own; the arguments are those of :func:`loss`."""
 
     def enter(cls: Class) -> Class:
-        cls.forward = _with_common_behaviour(cls.forward)  # type: ignore[method-assign]
+        cls.forward = _with_common_behaviour(cls.forward)
         _ENTRIES[cls.__name__] = CatalogueEntry(
             cls.__name__,
             None,
@@ -184,7 +186,7 @@ def _with_common_behaviour(function: Callable[P, Tensor]) -> Callable[P, Tensor]
     @functools.wraps(function)
     def loss(*args: P.args, **options: P.kwargs) -> Tensor:
         if "size_average" in options or "reduce" in options:
-            options = legacy_reduction(options, stacklevel=3)
+            return loss(*args, **legacy_reduction(options, stacklevel=3))
         tensors = (*args, *(options[name] for name in named if name in options))
         dtype, autocast = result_dtype(tensors), autocast_of(tensors)
         if dtype is None and autocast is None:
@@ -225,6 +227,33 @@ def search(words: str) -> tuple[CatalogueEntry, ...]:
     found = [entry for entry in catalogue() if all(word in _text(entry) for word in wanted)]
     by_name = [e for e in found if all(w in e.name.lower() + e.module_name.lower() for w in wanted)]
     return (*by_name, *(entry for entry in found if entry not in by_name))
+
+
+def named(name: str) -> CatalogueEntry | None:
+    """The loss with this name: a function's or a Module's, ``_loss`` left out or not.
+
+    Example:
+        >>> from lossproof.losses.catalogue import named
+        >>> named("LogCosh").name, named("log cosh").name
+        ('log_cosh_loss', 'log_cosh_loss')
+    """
+    wanted = _bare(name)
+    return next((e for e in catalogue() if wanted in {_bare(e.name), _bare(e.module_name)}), None)
+
+
+def nearest(name: str) -> list[str]:
+    """The names that have a word most like this one."""
+    by_word: dict[str, list[str]] = {}
+    for entry in catalogue():
+        for word in {*entry.name.lower().split("_"), _bare(entry.name)}:
+            by_word.setdefault(word, []).append(entry.name)
+    near = difflib.get_close_matches(_bare(name), by_word, 3, 0.6)
+    return list(dict.fromkeys(found for word in near for found in by_word[word]))[:5]
+
+
+def _bare(name: str) -> str:
+    """The letters of a name that tell it from others."""
+    return re.sub(r"[\s_-]", "", name.lower()).removesuffix("loss")
 
 
 def _text(entry: CatalogueEntry) -> str:

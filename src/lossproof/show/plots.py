@@ -89,6 +89,28 @@ def svg(chart: LineChart | HeatMap, name: str) -> str:
     return _embeddable(text.getvalue(), name, f"{chart.title}. {chart.caption}")
 
 
+LIGHT = ("#1f55c0", "#c2410c", "#0f766e", "#a21a5b", "#6a45a8", "#66600a")
+DARK = ("#8fb6ff", "#ff9e66", "#5fdccb", "#f79ac4", "#c7adff", "#d8d27a")
+"""The colours of a chart that stands alone; a page brings its own."""
+
+
+def svg_file(chart: LineChart | HeatMap) -> str:
+    """The chart as a file of its own, which follows the reader's choice of light or dark."""
+    style = (
+        f"svg{{color:#1f2328;{_variables(LIGHT)}font-family:sans-serif}}"
+        f"@media(prefers-color-scheme:dark){{svg{{color:#e6e6e6;{_variables(DARK)}}}}}"
+    )
+    element = svg(chart, "chart").replace(
+        "<svg ", '<svg xmlns="http://www.w3.org/2000/svg" width="560" ', 1
+    )
+    opening, bracket, rest = element.partition(">")
+    return f"{opening}{bracket}<style>{style}</style>{rest}\n"
+
+
+def _variables(colours: Sequence[str]) -> str:
+    return "".join(f"--chart-{i}:{colour};" for i, colour in enumerate(colours, 1))
+
+
 # ---------------------------------------------------------------------------- drawing
 def _draw_lines(figure: Figure, chart: LineChart) -> None:
     from matplotlib.ticker import FuncFormatter, NullFormatter

@@ -1,0 +1,81 @@
+"""Write the pages of the catalogue: ``python docs/build.py``.
+
+Each page is made from the loss's own definition, and its picture from its code: the value and the
+derivative along a line through the example inputs, with finite differences beside them.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+
+from lossproof.checks.chart import LineChart
+from lossproof.checks.curves import curves
+from lossproof.checks.examination import Examination
+from lossproof.checks.inputs import inputs_for
+from lossproof.checks.subject import subject_of
+from lossproof.losses.catalogue import CatalogueEntry, catalogue
+from lossproof.show.loss_page import index, page
+from lossproof.show.plots import svg_file
+
+FOLDER = Path(__file__).parent / "losses"
+PICTURES = "pictures"
+INTRODUCTION = """\
+# The catalogue
+
+{count} losses with one convention. Each is a function and a Module, passes every check of
+lossproof, and stands a battery of its own (`tests/losses/test_battery.py`). This page and the pages
+behind it are made from the code by `python docs/build.py`; `lossproof losses WORDS` finds one from
+the command line.
+
+"""
+
+
+def charts_of(entry: CatalogueEntry) -> list[LineChart]:
+    """The value and the derivative along a line; none where no number of the input can move."""
+    torch.manual_seed(0)
+    subject = subject_of(entry.module(**entry.options))
+    case = Examination(subject, inputs_for(subject, [entry.inputs[0]], 0))
+    return [chart for chart in curves(case, hold_stops=True) if isinstance(chart, LineChart)]
+
+
+def pages() -> dict[Path, str]:
+    """The text of each page, by its file."""
+    entries = catalogue()
+    written = {FOLDER / "README.md": INTRODUCTION.format(count=len(entries)) + index(entries)}
+    for entry in entries:
+        drawn = sorted((FOLDER / PICTURES).glob(f"{entry.name}-[0-9].svg"))
+        links = [f"{PICTURES}/{file.name}" for file in drawn]
+        written[FOLDER / f"{entry.name}.md"] = page(entry, links)
+    return written
+
+
+def draw() -> None:
+    """Draw the pictures of each loss."""
+    folder = FOLDER / PICTURES
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for entry in catalogue():
+        charts = charts_of(entry)
+        for number, chart in enumerate(charts):
+            (folder / f"{entry.name}-{number}.svg").write_text(svg_file(chart), encoding="utf-8")
+        if not charts:
+            sys.stderr.write(f"no picture of {entry.name}\n")
+
+
+def main() -> None:
+    """Draw all pictures and write all pages; a page whose loss is gone goes, too."""
+    draw()
+    wanted = pages()
+    for old in FOLDER.glob("*.md"):
+        if old not in wanted:
+            old.unlink()
+    for file, text in wanted.items():
+        file.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""The page of a loss of the catalogue, made from its definition: nothing on it is written twice."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lossproof.losses.catalogue import CatalogueEntry
+
+SECTIONS = ("Args", "Shape", "Returns", "Raises", "Example", "Source", "Attributes")
+_MATH = re.compile(r"^\.\. math::[ ]*(.*(?:\n(?:[ ]+.*)?)*)", re.MULTILINE)
+_INLINE_MATH = re.compile(r":math:`([^`]+)`")
+_ROLE = re.compile(r":(?:func|class|meth|mod):`~?([^`]+)`")
+_ARGUMENT = re.compile(r"^(\w+(?:, \w+)*): ")
+
+
+def listing(entries: Sequence[CatalogueEntry]) -> str:
+    """Some losses as lines of text, family by family."""
+    longest = max(len(entry.name) for entry in entries)
+    lines: list[str] = []
+    for family in dict.fromkeys(entry.family for entry in entries):
+        lines += ["", family.replace("_", " ")]
+        lines += [
+            f"  {entry.name:<{longest}}  {entry.summary}"
+            for entry in entries
+            if entry.family == family
+        ]
+    return "\n".join(lines[1:])
+
+
+def page(entry: CatalogueEntry, pictures: Sequence[str] = ()) -> str:
+    """The page of a loss in Markdown.
+
+    Args:
+        entry: the loss.
+        pictures: the files of its pictures, as links from the page.
+    """
+    parts = [f"# {entry.name}", _signature(entry), *_body(entry, pictures)]
+    return "\n\n".join(part.strip("\n") for part in parts if part) + "\n"
+
+
+def as_data(entry: CatalogueEntry) -> dict[str, Any]:
+    """The facts about a loss, for a machine to read."""
+    return {
+        "name": entry.name,
+        "module": entry.module_name,
+        "family": entry.family,
+        "summary": entry.summary,
+        "also": list(entry.also),
+        "inputs": list(entry.inputs),
+        "properties": asdict(entry.properties),
+        "stops_gradient": entry.stops_gradient,
+        "peers": dict(entry.peers),
+        "doc": entry.doc,
+    }
+
+
+def _signature(entry: CatalogueEntry) -> str:
+    lines = [f"from lossproof.losses import {_names(entry)}", ""]
+    if entry.function is not None:
+        lines.append(_call(entry.name, inspect.signature(entry.function)))
+    lines.append(_call(entry.module_name, inspect.signature(entry.module)))
+    return "```python\n" + "\n".join(lines) + "\n```"
+
+
+def _names(entry: CatalogueEntry) -> str:
+    return ", ".join(dict.fromkeys((entry.name, entry.module_name)))
+
+
+def _call(name: str, signature: inspect.Signature) -> str:
+    arguments = [
+        str(parameter.replace(annotation=inspect.Parameter.empty))
+        for parameter in signature.parameters.values()
+    ]
+    keyword_only = [p.kind is p.KEYWORD_ONLY for p in signature.parameters.values()]
+    if True in keyword_only and not all(keyword_only):
+        arguments.insert(keyword_only.index(True), "*")
+    whole = f"{name}({', '.join(arguments)})"
+    return textwrap.fill(whole, 92, subsequent_indent="    ", break_long_words=False)
+
+
+def _body(entry: CatalogueEntry, pictures: Sequence[str]) -> Iterator[str]:
+    text, sections = _sections(entry.doc)
+    yield _prose(text)
+    if pictures:
+        words = "Value and derivative along a line through the prediction"
+        yield "\n".join(f'<img src="{p}" alt="{words}" width="48%">' for p in pictures)
+    yield _properties(entry)
+    for title, content in sections:
+        yield f"## {title}"
+        yield _section(title, content)
+    if entry.peers:
+        yield "## In other libraries"
+        yield "\n".join(f"- **{library}**: {words}" for library, words in entry.peers.items())
+
+
+def _sections(doc: str) -> tuple[str, list[tuple[str, str]]]:
+    """What stands before the first section, and the sections."""
+    titles = "|".join(SECTIONS)
+    pieces = re.split(rf"^({titles}):\s*\n", doc, flags=re.MULTILINE)
+    contents = [textwrap.dedent(piece) for piece in pieces[2::2]]
+    return pieces[0], list(zip(pieces[1::2], contents, strict=True))
+
+
+def _section(title: str, content: str) -> str:
+    if title == "Example":
+        return f"```python\n{content.strip()}\n```"
+    if title in {"Args", "Raises", "Attributes"}:
+        return _prose("\n".join(_items(content)))
+    return _prose(content)
+
+
+def _items(content: str) -> Iterator[str]:
+    """The arguments of a section as a list."""
+    for line in content.strip("\n").splitlines():
+        if line and not line.startswith(" "):
+            yield _ARGUMENT.sub(r"- **`\1`**: ", line)
+        else:
+            yield "  " + line.strip()
+
+
+def _prose(text: str) -> str:
+    text = _MATH.sub(lambda m: f"```math\n{textwrap.dedent(m[1]).strip()}\n```\n\n", text)
+    text = _INLINE_MATH.sub(r"$`\1`$", text)
+    text = _ROLE.sub(r"`\1`", text)
+    return re.sub(r"(?<!`)``([^`]+)``(?!`)", r"`\1`", text).strip("\n")
+
+
+def _properties(entry: CatalogueEntry) -> str:
+    true = entry.properties
+    rows = [
+        ("convex in the prediction", true.convex),
+        ("bounded gradient", true.bounded_gradient),
+        ("smallest at the target", true.minimal_at_target),
+        ("items depend on one another", true.coupled),
+    ]
+    lines = ["| property | |", "|---|---|", *(f"| {k} | {'yes' if v else 'no'} |" for k, v in rows)]
+    if entry.stops_gradient:
+        lines.append(f"| held constant in the gradient | {entry.stops_gradient} |")
+    return "\n".join(lines)
+
+
+def index(entries: Iterable[CatalogueEntry]) -> str:
+    """The list of all losses, with links to their pages, in Markdown."""
+    listed = list(entries)
+    parts = []
+    for family in dict.fromkeys(entry.family for entry in listed):
+        rows = [
+            f"| [`{entry.name}`]({entry.name}.md) | `{entry.module_name}` | {entry.summary} |"
+            for entry in listed
+            if entry.family == family
+        ]
+        title = family.replace("_", " ").capitalize()
+        parts.append("\n".join([f"## {title}", "", "| loss | Module | |", "|---|---|---|", *rows]))
+    return "\n\n".join(parts) + "\n"
