@@ -220,7 +220,9 @@ def degenerate(subject: Subject) -> str | None:
             for i in _alike(given)
             if _kinds(subject)[i] == "float"
         ]
-    variants["one class"] = [given.each(lambda t: t if t.is_floating_point() else t * 0)]
+    variants["one class"] = [
+        given.each(lambda t: t if t.is_floating_point() else torch.zeros_like(t))
+    ]
     for what, calls in variants.items():
         for call in calls:
             value, gradients = value_and_gradients(subject.call, call)
