@@ -96,7 +96,8 @@ def _item_weight(subject: Subject, given: Call) -> Tensor:
     _needs(subject, "reduction", "weight")
     generator = torch.Generator().manual_seed(3)
     if "ignore_index" in subject.options:
-        (classes,) = map(int, re.findall(r"int\[.*?\]\s*<(\d+)", subject.specification))
+        bound = re.search(r"int\[.*?\]\s*<(\d+)", subject.specification)
+        classes = int(bound[1]) if bound else given.tensors[0].shape[1]
         return torch.rand(classes, generator=generator, dtype=FLOAT64) + 0.5
     shape = _values(subject, given).shape
     return torch.rand(shape, generator=generator, dtype=FLOAT64) + 0.5
