@@ -48,7 +48,9 @@ def scalar(name: str, value: Any, like: Tensor, *, above: float | None = None) -
     if not isinstance(value, Tensor):
         return number(name, value, above=above)
     if tensor(name, value).ndim:
-        raise ValueError(f"`{name}` must be a number or a tensor of shape [], got {value.shape}")
+        raise ValueError(
+            f"`{name}` must be a number or a tensor of shape [], got {list(value.shape)}"
+        )
     if value.device.type != "cpu":  # a number on the CPU goes with tensors anywhere
         same_device(value, like, (name, "input"))
     if above is not None:

@@ -16,7 +16,7 @@ from lossproof.losses._embeddings import (
     unit_vectors,
 )
 from lossproof.losses.catalogue import loss
-from lossproof.write.arguments import axes, flag, integer, same_device, tensor
+from lossproof.write.arguments import axes, flag, integer, number, same_device, tensor
 from lossproof.write.module import as_module
 from lossproof.write.reduction import reduce
 
@@ -320,7 +320,7 @@ def decoupled_contrastive_loss(
     counts = counting(mask, input1)
     positive, others, some = _two_views(input1, input2, temperature, counts)
     if sigma is not None:
-        scalar("sigma", sigma, input1, above=0)
+        number("sigma", sigma, above=0)
         cosine = (positive * temperature)[: len(input1)]
         positive = positive * _harder_positives(cosine / sigma, counts).repeat(2)
     values = (others - positive).view(2, -1).mean(0)
