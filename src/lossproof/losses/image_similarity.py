@@ -156,7 +156,7 @@ def ssim_loss(
         >>> ssim_loss(target + 0.1, target)
         tensor(0.0184)
         >>> ssim_loss(1 - target, target)
-        tensor(1.3846)
+        tensor(1.8262)
 
     Source:
         Wang, Bovik, Sheikh and Simoncelli (2004), Image quality assessment: from error visibility
@@ -201,7 +201,7 @@ def ms_ssim_loss(
     window_size: int = 11,
     sigma: float = 1.5,
     betas: Sequence[float] = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333),
-    eps: float = 0.05,
+    eps: float = 0.01,
     k1: float = 0.01,
     k2: float = 0.03,
     weight: Tensor | None = None,
@@ -217,9 +217,9 @@ def ms_ssim_loss(
 
     :math:`\operatorname{cs}_{cj}` is the mean over channel c of the second factor of SSIM (contrast
     and structure) after j - 1 halvings; the coarsest scale has the whole SSIM. The paper has no
-    value where a similarity is negative, and its slope is infinite at 0: below ``eps`` the
-    logarithm of a similarity is continued along its tangent, so that the gradient is bounded and
-    never dies.
+    value where a similarity s is negative, and its slope is infinite at 0: below
+    :math:`\varepsilon` it becomes :math:`\varepsilon^2 / (2 \varepsilon - s)`, of the same value
+    and slope there, so that the gradient is bounded and never dies.
 
     Args:
         input: predictions, (N, C, H, W) or (N, C, D, H, W), floating point.
@@ -230,7 +230,8 @@ def ms_ssim_loss(
         sigma: standard deviation of the window, in pixels.
         betas: the exponents :math:`\beta_j` from the finest to the coarsest scale, which also say
             how many scales there are.
-        eps: the similarity down to which the published formula holds, above 0 and below 1.
+        eps: the similarity :math:`\varepsilon` down to which the published formula holds, above 0
+            and below 1.
         k1: stabiliser of the luminance.
         k2: stabiliser of the contrast.
         weight: how much each image counts, (N,).
@@ -291,10 +292,10 @@ def _exponents(betas: Sequence[float]) -> list[float]:
 
 
 def _log_similarity(dissimilarity: Tensor, eps: float) -> Tensor:
-    """``log(1 - d)``, continued along its tangent where the similarity is below eps."""
+    """``log(1 - d)``; a similarity s below eps becomes ``eps**2 / (2 * eps - s)``."""
     low = dissimilarity > 1 - eps
-    tangent = math.log(eps) + (1 - dissimilarity) / eps - 1
-    return torch.where(low, tangent, torch.log1p(-torch.where(low, 0.0, dissimilarity)))
+    raised = 2 * math.log(eps) - torch.log(torch.where(low, dissimilarity - 1, 0.0) + 2 * eps)
+    return torch.where(low, raised, torch.log1p(-torch.where(low, 0.0, dissimilarity)))
 
 
 MSSSIMLoss = as_module(ms_ssim_loss, name="MSSSIMLoss")
