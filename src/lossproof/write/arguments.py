@@ -274,6 +274,8 @@ def within(
     Raises:
         ValueError: a value lies outside.
     """
+    if where is None and _seen_within(value, minimum, maximum, above):
+        return
     wrong = torch.zeros_like(value, dtype=torch.bool)
     if minimum is not None:
         wrong = wrong | (value < minimum)
@@ -282,9 +284,41 @@ def within(
     if maximum is not None:
         wrong = wrong | (value > maximum)
     if where is not None:
-        wrong = wrong & where
+        wrong = wrong & _mask_of(value, where)
     wanted = f"`{name}` must hold {_numbers(minimum, maximum, above)}"
     _refuse(wrong, value, wanted)
+
+
+def _mask_of(value: Tensor, where: Any) -> Tensor:
+    """The mask of the items of a tensor, which fits them."""
+    mask = tensor("mask", where, "bool")
+    try:
+        fits = torch.broadcast_shapes(mask.shape, value.shape) == value.shape
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"`mask` must have the shape of the values, got {list(mask.shape)} "
+            f"for {list(value.shape)}"
+        )
+    same_device(mask, value, ("mask", "values"))
+    return mask
+
+
+def _seen_within(
+    value: Tensor, minimum: float | None, maximum: float | None, above: float | None
+) -> bool:
+    """Whether one look at the ends of the values is enough, as it nearly always is on a CPU."""
+    if torch.compiler.is_compiling() or transformed() or value.device.type != "cpu":
+        return False
+    if not value.numel():
+        return True
+    low, high = torch.aminmax(value.detach())
+    return bool(
+        (minimum is None or low >= minimum)  # false for NaN, which is then looked at one by one
+        and (above is None or low > above)
+        and (maximum is None or high <= maximum)
+    )
 
 
 def _numbers(minimum: float | None, maximum: float | None, above: float | None) -> str:
@@ -320,7 +354,7 @@ def among(name: str, value: Any, allowed: Sequence[int], *, where: Tensor | None
     for one in allowed:
         wrong = wrong & (checked != one)
     if where is not None:
-        wrong = wrong & where
+        wrong = wrong & _mask_of(value, where)
     _refuse(wrong, checked, f"`{name}` must hold {' or '.join(map(str, allowed))}")
     return checked
 
