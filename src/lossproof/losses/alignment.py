@@ -28,8 +28,8 @@ from lossproof.write.sweeping import reduce_swept
 
 Tensor = torch.Tensor
 
-PAIR = "policy_chosen logprob[8]; policy_rejected logprob[8]"
-PAIR_WITH_REFERENCE = f"{PAIR}; reference_chosen logprob[8]; reference_rejected logprob[8]"
+PAIR = "policy_chosen float[8]; policy_rejected float[8]"
+PAIR_WITH_REFERENCE = f"{PAIR}; reference_chosen float[8]; reference_rejected float[8]"
 
 
 def sequence_log_probs(
@@ -378,7 +378,7 @@ RSOHingeLoss = as_module(rso_hinge_loss, name="RSOHingeLoss")
 
 
 @loss(
-    inputs="policy logprob[8]; reference logprob[8]; desirable bool[8]; kl positive[]",
+    inputs="policy float[8]; reference float[8]; desirable bool[8]; kl positive[]",
     convex=False,
     bounded_gradient=True,
     minimal_at_target=False,
@@ -388,6 +388,7 @@ RSOHingeLoss = as_module(rso_hinge_loss, name="RSOHingeLoss")
         "Kahneman-Tversky optimization",
         "prospect theory",
     ),
+    stops_gradient="the reference point `kl`",
     peers={
         "trl": "the same, with `kl` computed in the trainer",
         "liger-kernel": "the same for a `kl` that is not negative; it does not bound it",

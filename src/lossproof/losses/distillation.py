@@ -5,7 +5,12 @@ from __future__ import annotations
 import torch
 
 from lossproof.losses.catalogue import loss
-from lossproof.losses.divergences import categorical_jsd, categorical_kl, reduce_distributions
+from lossproof.losses.divergences import (
+    categorical_jsd,
+    categorical_kl,
+    log_softmax,
+    reduce_distributions,
+)
 from lossproof.write.arguments import axes, number, pair, tensor
 from lossproof.write.module import as_module
 
@@ -162,8 +167,8 @@ def gkd_jsd_loss(
     number("temperature", temperature, above=0)
 
     def values(student: Tensor, teacher: Tensor) -> Tensor:
-        log_p = (teacher / temperature).log_softmax(1)
-        log_q = (student / temperature).log_softmax(1)
+        log_p = log_softmax(teacher / temperature)
+        log_q = log_softmax(student / temperature)
         if beta == 0:
             return categorical_kl(log_p, log_q)
         return categorical_kl(log_q, log_p) if beta == 1 else categorical_jsd(log_p, log_q, beta)

@@ -87,8 +87,16 @@ def log_mixture_ratio(ratio: Tensor, share: float) -> Tensor:
     """log(m / p) of the mixture m = (1 - share) p + share q; ``ratio`` is log(q / p)."""
     more = ratio > 0
     up, down = torch.where(more, ratio, 0.0), torch.where(more, 0.0, ratio)
-    rising = up + ((1 - share) * (-up).expm1()).log1p()
-    return torch.where(more, rising, (share * down.expm1()).log1p())
+    return torch.where(more, up + log_blend(-up, 1 - share), log_blend(down, share))
+
+
+def log_blend(exponent: Tensor, share: float) -> Tensor:
+    """log(1 - share + share exp(exponent)) for an exponent of at most 0."""
+    small = exponent > -0.25
+    near, far = torch.where(small, exponent, 0.0), torch.where(small, -1.0, exponent)
+    # Not expm1 throughout: autograd's derivative of it is its value plus 1, which is rounded.
+    large = (1 - share + share * far.exp()).log()
+    return torch.where(small, (share * near.expm1()).log1p(), large)
 
 
 def categorical_jsd(log_p: Tensor, log_q: Tensor, beta: float) -> Tensor:
@@ -98,6 +106,20 @@ def categorical_jsd(log_p: Tensor, log_q: Tensor, beta: float) -> Tensor:
     of_p = relative_entropy(p, mixture, log_mixture_ratio(ratio, 1 - beta))
     of_q = relative_entropy(q, mixture, log_mixture_ratio(-ratio, beta))
     return (beta * of_p + (1 - beta) * of_q).sum(1)
+
+
+def log_softmax(logits: Tensor) -> Tensor:
+    """The log-softmax, to full relative accuracy also where one class has nearly all probability.
+
+    The logarithm of such a probability is not rounded to 0, and the gradient in its logit is what
+    the others add up to, not the small difference of two large numbers.
+    """
+    classes = torch.arange(logits.shape[1], device=logits.device)
+    classes = classes.view(-1, *(1,) * (logits.ndim - 2))
+    top = logits.argmax(1, keepdim=True)
+    below = torch.where(classes == top, 0.0, logits - logits.gather(1, top))
+    others = torch.where(classes == top, 0.0, below.exp()).sum(1, keepdim=True)
+    return below - others.log1p()
 
 
 def target_log_probs(target: Tensor, log_target: bool) -> Tensor:
@@ -328,7 +350,7 @@ def js_divergence_loss(
         within("target", target, 0, 1, where=of_items(mask, input))
 
     def values(input: Tensor, target: Tensor) -> Tensor:
-        log_p, log_q = target_log_probs(target, log_target), input.log_softmax(1)
+        log_p, log_q = target_log_probs(target, log_target), log_softmax(input)
         return categorical_jsd(log_p, log_q, 0.5)
 
     return reduce_distributions(

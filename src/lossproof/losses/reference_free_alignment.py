@@ -345,9 +345,9 @@ def log_odds(log_prob: Tensor) -> Tensor:
 
 
 @loss(
-    inputs=PAIR,
+    inputs="policy_chosen logprob[8]; policy_rejected logprob[8]",
     convex=False,
-    bounded_gradient=False,
+    bounded_gradient=True,
     minimal_at_target=False,
     coupled=False,
     module="ORPOLoss",
