@@ -14,11 +14,13 @@ from typing import Any
 
 import torch
 
-from benchmarks.catalogue.subject import Call, Subject, value_and_gradients
+from benchmarks.catalogue.subject import Call, Subject, kinds, value_and_gradients
 
 Tensor = torch.Tensor
 Check = Callable[[Subject], str | None]
 
+UNBOUNDED = {"float", "positive", "boxes", "logprob"}
+"""Types of inputs that remain what they are when they are multiplied."""
 HALVES = (torch.float16, torch.bfloat16)
 # Their value is e to the prediction, or to a few times that, which beyond 88 is no float32.
 EXPONENTIAL = {"poisson_nll_loss": 80.0, "tweedie_loss": 80.0, "weibull_nll_loss": 30.0}
@@ -150,7 +152,7 @@ def _scaled(subject: Subject, given: Call, factor: float) -> Call:
     """Larger predictions, where these may be any number; what is bounded goes to its ends."""
     first_kind = kind(subject)
     first = given.tensors[0]
-    if first_kind in {"float", "positive", "boxes"}:
+    if first_kind in UNBOUNDED:
         scaled = first * factor
         limit = EXPONENTIAL.get(subject.name)
         return given.replaced(0, scaled if limit is None else scaled.clamp(-limit, limit))
@@ -161,7 +163,7 @@ def _scaled(subject: Subject, given: Call, factor: float) -> Call:
 
 def kind(subject: Subject) -> str:
     """The type of the first input in the specification."""
-    return subject.specification.split("[")[0].split()[-1]
+    return kinds(subject)[0]
 
 
 def half(subject: Subject) -> str | None:
@@ -182,8 +184,13 @@ def autocast(subject: Subject) -> str | None:
     """The same under autocast."""
     for dtype in HALVES:
         given = subject.draw(times=8)
+        leaves = given.leaves()
         with torch.autocast("cpu", dtype):
-            found = value_and_gradients(subject.call, given)
+            value = subject.call(*leaves.tensors)
+        gradients = torch.autograd.grad(
+            value.sum(), _predicted(leaves), materialize_grads=True
+        )  # outside, as torch says it should be
+        found = (value.detach(), list(gradients))
         if not _finite([found[0], *found[1]]):
             return f"not finite under autocast to {dtype}"
         exact = value_and_gradients(subject.call, given)
@@ -218,7 +225,7 @@ def degenerate(subject: Subject) -> str | None:
         variants["zeros everywhere"] = [
             given.replaced(0, torch.zeros_like(first)).replaced(i, torch.zeros_like(first))
             for i in _alike(given)
-            if _kinds(subject)[i] == "float"
+            if kinds(subject)[i] == "float"
         ]
     variants["one class"] = [
         given.each(lambda t: t if t.is_floating_point() else torch.zeros_like(t))
@@ -239,11 +246,6 @@ def _alike(given: Call) -> list[int]:
         for i, t in enumerate(given.tensors)
         if i and isinstance(t, Tensor) and t.shape == first.shape and t.dtype == first.dtype
     ]
-
-
-def _kinds(subject: Subject) -> list[str]:
-    items = subject.specification.replace(";", ",").split("],")
-    return [item.split("[")[0].split()[-1] for item in items]
 
 
 def wrong_shapes(subject: Subject) -> str | None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import torch
 
-from benchmarks.catalogue.battery import Check, NotApplicable, kind
+from benchmarks.catalogue.battery import UNBOUNDED, Check, NotApplicable, kind
 from benchmarks.catalogue.subject import Call, Subject, value_and_gradients
 
 Tensor = torch.Tensor
@@ -58,7 +58,7 @@ def bounded_gradient(subject: Subject) -> str | None:
         for seed in range(6):
             given = subject.draw(seed, dtype=FLOAT64)
             first = given.tensors[0]
-            changed = first * factor if kind(subject) in {"float", "positive", "boxes"} else first
+            changed = first * factor if kind(subject) in UNBOUNDED else first
             for point in (changed, first / factor, _towards_targets(subject, given, factor)):
                 options = {"reduction": "sum"} if "reduction" in subject.options else {}
                 _, gradients = value_and_gradients(
@@ -88,13 +88,18 @@ def coupled(subject: Subject) -> str | None:
     if "reduction" not in subject.options:
         raise NotApplicable
     claimed = subject.entry.properties.coupled
-    for given, other in _predictions(subject):
+    for seed in range(TRIALS):
+        given, other = (subject.draw(s, dtype=FLOAT64) for s in (seed, seed + 1000))
         if not given.batched(0) or given.samples < 2:
             raise NotApplicable
-        mixed = torch.cat([given.tensors[0][:1], other[1:]])
-        before, after = (
-            _item_values(subject, given.replaced(0, p)) for p in (given.tensors[0], mixed)
+        mixed = Call(
+            given.names,
+            tuple(
+                torch.cat([mine[:1], theirs[1:]]) if given.batched(i) else mine
+                for i, (mine, theirs) in enumerate(zip(given.tensors, other.tensors, strict=True))
+            ),
         )
+        before, after = (_item_values(subject, call) for call in (given, mixed))
         if before.shape[:1] != (given.samples,):
             raise NotApplicable  # its values are not those of the samples
         if not torch.allclose(before[0], after[0], rtol=1e-9, atol=1e-12):

@@ -110,6 +110,11 @@ class Call:
         )
 
 
+def kinds(subject: Subject) -> list[str]:
+    """The types of the inputs in the specification: ``float``, ``int``, ``boxes``..."""
+    return re.findall(r"(\w+)\s*\[", subject.specification)
+
+
 def value_and_gradients(
     call: Callable[..., Tensor], given: Call, **options: Any
 ) -> tuple[Tensor, list[Tensor]]:
