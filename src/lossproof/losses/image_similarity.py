@@ -95,6 +95,7 @@ def _odd(name: str, size: int, minimum: int = 1) -> None:
         "piq": "the same function with `downsample=False`; its default shrinks images from 384 "
         "pixels on",
         "kornia": "(1 - SSIM) / 2 at each pixel, with the border reflected",
+        "torchmetrics": "the SSIM itself, with the border reflected",
     },
 )
 def ssim_loss(
@@ -189,7 +190,7 @@ SSIMLoss = as_module(ssim_loss, name="SSIMLoss")
         "pytorch-msssim, piq": "the same function for similarities above `eps`; a negative one "
         "counts as 0, with a gradient of NaN; an odd image is padded before it is halved",
         "torchmetrics": "the same for one channel and similarities above `eps`; channels are "
-        "averaged at each scale",
+        "averaged at each scale, and the border is reflected at the coarsest",
         "kornia": "another loss: it stacks the scales with windows of several sigmas and adds L1",
     },
 )
