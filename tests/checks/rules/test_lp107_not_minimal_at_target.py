@@ -49,12 +49,21 @@ def ordinal(logits, target):
     return F.binary_cross_entropy_with_logits(logits, reached)
 
 
+def conditional_ordinal(logits, target):
+    step = torch.arange(5)[None]
+    costs = F.binary_cross_entropy_with_logits(
+        logits, (step < target[:, None]).float(), reduction="none"
+    )
+    return torch.where(step <= target[:, None], costs, 0.0).mean()
+
+
 def by_distance(output, target):
     return F.cross_entropy(-output, target)
 
 
 def test_ranks_and_distances_are_no_scores(silent):
     silent("LP107", ordinal, LOGITS, CLASSES)
+    silent("LP107", conditional_ordinal, LOGITS, CLASSES)
     silent("LP107", by_distance, "positive[12,5]", CLASSES)
 
 

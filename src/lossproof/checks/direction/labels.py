@@ -84,7 +84,9 @@ def _classes(comparison: Comparison, axis: int) -> Iterator[Fault]:
     wrong = (1 - right) * counted
     # The others together go the other way; else the target may be a rank (ordinal losses).
     if comparison.starts and all(
-        _all_upward(point, wanted) and bool(((point.gradient * wrong).sum(axis) <= 0).all())
+        _all_upward(point, wanted)
+        and bool(((point.gradient * wrong).sum(axis) <= 0).all())
+        and not _ends_at_the_label(point, right, axis)
         for point in comparison.starts
     ):
         values = _path(comparison, comparison.starts[0].prediction, right, wanted)
@@ -95,6 +97,17 @@ def _classes(comparison: Comparison, axis: int) -> Iterator[Fault]:
                 "right-class-punished",
                 values,
             )
+
+
+def _ends_at_the_label(point: Point, right: Tensor, axis: int) -> bool:
+    """Whether no entry behind the label's own counts.
+
+    The label is then a step in an order, and the entries say whether one goes on from there: past
+    the label's own step nothing is asked (CORN, hazards of discrete times).
+    """
+    behind = (right.cumsum(axis) - right).bool()
+    gradient = point.gradient.abs()
+    return bool(behind.any()) and float(gradient[behind].max()) <= 1e-9 * float(gradient.max())
 
 
 def _is_read_in_place(comparison: Comparison, axis: int) -> bool:
