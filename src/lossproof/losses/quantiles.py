@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -84,25 +85,25 @@ def pinball_loss(
         Koenker, Bassett (1978), Regression quantiles.
     """
     levels = _levels(quantiles)
-    if isinstance(levels, tuple):
-        of_items(input, target, f"{len(levels)} quantiles")
-        if input.shape[-1] != len(levels):
-            raise ValueError(
-                f"`input` must hold {len(levels)} quantiles on its last axis, "
-                f"got {list(input.shape)}"
-            )
-        target = target.unsqueeze(-1).expand_as(input)
-    else:
+    if not isinstance(levels, tuple):
         pair(input, target)
-    level = torch.tensor(levels, dtype=input.dtype, device=input.device).expand_as(input)
+        values = partial(_pinball, level=levels)
+        return reduce_swept(
+            values, (input, target), weight, reduction, mask=mask, normalizer=normalizer
+        )
+    of_items(input, target, f"{len(levels)} quantiles")
+    if input.shape[-1] != len(levels):
+        raise ValueError(
+            f"`input` must hold {len(levels)} quantiles on its last axis, got {list(input.shape)}"
+        )
+    level = torch.tensor(levels, dtype=input.dtype, device=input.device)
+    spread = (input, target.unsqueeze(-1).expand_as(input), level.expand_as(input))
+    return reduce_swept(_pinball, spread, weight, reduction, mask=mask, normalizer=normalizer)
 
-    def values(input: Tensor, target: Tensor, level: Tensor) -> Tensor:
-        error = target - input
-        return level * error.relu() + (1 - level) * (-error).relu()
 
-    return reduce_swept(
-        values, (input, target, level), weight, reduction, mask=mask, normalizer=normalizer
-    )
+def _pinball(input: Tensor, target: Tensor, level: Tensor | float) -> Tensor:
+    error = target - input
+    return level * error.relu() + (1 - level) * (-error).relu()
 
 
 def _levels(quantiles: float | Sequence[float]) -> float | tuple[float, ...]:

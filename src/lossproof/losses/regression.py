@@ -73,7 +73,7 @@ def mse_loss(
     pair(input, target)
 
     def values(input: Tensor, target: Tensor) -> Tensor:
-        return (input - target).square()
+        return F.mse_loss(input, target, reduction="none")
 
     return reduce_swept(
         values, (input, target), weight, reduction, mask=mask, normalizer=normalizer
@@ -138,7 +138,7 @@ def l1_loss(
     pair(input, target)
 
     def values(input: Tensor, target: Tensor) -> Tensor:
-        return (input - target).abs()
+        return F.l1_loss(input, target, reduction="none")
 
     return reduce_swept(
         values, (input, target), weight, reduction, mask=mask, normalizer=normalizer
@@ -212,9 +212,7 @@ def huber_loss(
     number("delta", delta, above=0)
 
     def values(input: Tensor, target: Tensor) -> Tensor:
-        error = input - target
-        clipped = error.clamp(-delta, delta)
-        return clipped * (error - 0.5 * clipped)
+        return delta * F.smooth_l1_loss(input, target, reduction="none", beta=delta)
 
     return reduce_swept(
         values, (input, target), weight, reduction, mask=mask, normalizer=normalizer
@@ -288,11 +286,7 @@ def smooth_l1_loss(
     number("beta", beta, minimum=0)
 
     def values(input: Tensor, target: Tensor) -> Tensor:
-        error = input - target
-        if beta == 0:
-            return error.abs()
-        clipped = error.clamp(-beta, beta)
-        return clipped / beta * (error - 0.5 * clipped)
+        return F.smooth_l1_loss(input, target, reduction="none", beta=beta)
 
     return reduce_swept(
         values, (input, target), weight, reduction, mask=mask, normalizer=normalizer
