@@ -183,7 +183,7 @@ def approx_ndcg_loss(
     others = counts.unsqueeze(-2) & (ideal.unsqueeze(-2) != ideal.unsqueeze(-1))
     excess = torch.where(others, small, 0.0).sum(-1)
     behind = torch.log1p(excess / (ideal + 2)) / math.log(2)  # log2(1 + r) above the ideal one
-    best = torch.log2(ideal + 2.0)
+    best = torch.log2(ideal + 2)
     values = (gains * behind / (best * (best + behind))).sum(-1)
     return reduce(values, weight, reduction, mask=relevant, normalizer=normalizer)
 
@@ -209,18 +209,18 @@ def _gains(
 
 def _discounts(ranks: Tensor, k: int | None) -> Tensor:
     """What an item counts at a rank from 1 on."""
-    discounts = 1 / torch.log2(ranks + 1.0)
+    discounts = 1 / torch.log2(ranks + 1)
     return discounts if k is None else torch.where(ranks <= k, discounts, 0)
 
 
 def _ranks(scores: Tensor, counts: Tensor, first: Tensor | None = None) -> Tensor:
-    """Places from 0 on, by another key first where there is one; padding comes last."""
+    """Places from 0 on as numbers, by another key first where there is one; padding comes last."""
     order = scores.detach().argsort(dim=-1, descending=True, stable=True)
     for key in (first, counts):
         if key is not None:
             again = key.gather(-1, order).argsort(dim=-1, descending=True, stable=True)
             order = order.gather(-1, again)
-    return order.argsort(-1)
+    return order.argsort(-1).to(scores.dtype)
 
 
 LambdaRankLoss = as_module(lambda_rank_loss)
