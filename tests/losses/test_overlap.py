@@ -293,11 +293,15 @@ def test_the_derived_gradient_is_that_of_autograd_for_any_derivatives_in_the_sum
     assert torch.autograd.gradcheck(lambda x: formula.of_labels(x, labels)[:2], leaf)
 
 
-def test_labels_take_the_same_way_as_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("ignored", [-100, 1])
+def test_labels_take_the_same_way_as_masks(ignored: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The formulas for eager and for compiled graphs, and the general one."""
-    logits, labels = labelled(2, 9, ignored=True)
-    formula = _Confusion("softmax", -100)
-    general = formula.sums(logits, masks(labels, 3))
+    logits, labels = labelled(2, 9)
+    labels[0, :3] = ignored
+    formula = _Confusion("softmax", ignored)
+    target = masks(labels, 3)
+    target[(labels == ignored).unsqueeze(1).expand_as(target)] = -100.0
+    general = _Confusion("softmax", -100).sums(logits, target)
     eager = formula.of_labels(logits, labels)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     compiled = formula.of_labels(logits, labels)
@@ -322,6 +326,15 @@ def test_nothing_to_compare_is_zero(loss: Any) -> None:
     value.backward()
     assert value == 0
     assert torch.isfinite(logits.grad).all()
+
+
+@every_loss
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_a_class_may_be_ignored(loss: Any, activation: str) -> None:
+    logits, labels = labelled(2, 20)
+    target = masks(labels, 3).masked_fill((labels == 0).unsqueeze(1), -100.0)
+    wanted = loss(logits, target, activation=activation)
+    torch.testing.assert_close(loss(logits, labels, ignore_index=0, activation=activation), wanted)
 
 
 def test_one_item_without_a_batch() -> None:

@@ -27,6 +27,7 @@ from lossproof.write.arguments import (
     same_device,
     same_shape,
     tensor,
+    transformed,
     within,
 )
 from lossproof.write.reduction import reduce
@@ -219,7 +220,7 @@ class _Confusion:
             truth = torch.where(keep, target, 0.0).to(input.dtype)
         else:
             keep = keep.unsqueeze(1)
-            truth = (target.unsqueeze(1) == class_numbers(input)).to(input.dtype)
+            truth = (keep & (target.unsqueeze(1) == class_numbers(input))).to(input.dtype)
         # A pixel where any class counts takes part in the softmax.
         given = keep.any(1, keepdim=True) if self.activation == "softmax" else keep
         p, q = probabilities(torch.where(given, input, 0.0), self.activation)
@@ -230,20 +231,32 @@ class _Confusion:
 
     def of_labels(self, input: Tensor, target: Tensor) -> Sums:
         """Over, under and truth for labels and a softmax, where 1 - p is what the others have."""
+        if torch.compiler.is_compiling():
+            return self._of_labels_fused(input, target)
         keep = target != self.ignore_index
-        p = torch.softmax(torch.where(keep.unsqueeze(1), input, 0.0), 1)
-        label = torch.where(keep, target, 0)
-        if torch.compiler.is_compiling():  # a comparison is fused with its neighbours, no scatter
-            is_label = label.unsqueeze(1) == class_numbers(p)
-            others = torch.where(keep.unsqueeze(1) & ~is_label, p, 0.0)
-            missing = torch.where(is_label, others.sum(1, keepdim=True), 0.0)
-            truth = (is_label & keep.unsqueeze(1)).to(p.dtype)
-            return others.sum(2), missing.sum(2), truth.sum(2)
-        others = p.scatter(1, label.unsqueeze(1), 0.0)
-        others = torch.where(keep.unsqueeze(1), others, 0.0)
-        nothing = p.new_zeros(p.shape[:2])
+        label, every = target, _certainly_all(keep)
+        if not every:
+            input = torch.where(keep.unsqueeze(1), input, 0.0)
+            label = torch.where(keep, target, 0)
+        others = torch.softmax(input, 1).scatter(1, label.unsqueeze(1), 0.0)
+        if not every:
+            others = torch.where(keep.unsqueeze(1), others, 0.0)
+        nothing = others.new_zeros(others.shape[:2])
         under = nothing.scatter_add(1, label, others.sum(1))
-        return others.sum(2), under, nothing.scatter_add(1, label, keep.to(p.dtype))
+        return others.sum(2), under, nothing.scatter_add(1, label, keep.to(others.dtype))
+
+    def _of_labels_fused(self, input: Tensor, target: Tensor) -> Sums:
+        """The same by comparisons, which a compiler fuses with their neighbours."""
+        if abs(self.ignore_index) < 2**31:
+            target = target.int()  # compared in half the time
+        keep = (target != self.ignore_index).unsqueeze(1)
+        is_label = target.unsqueeze(1) == class_numbers(input).int()
+        safe = torch.where(keep, input, 0.0)
+        share = torch.exp(safe - safe.detach().amax(1, keepdim=True))
+        scale = keep.to(input.dtype) / share.sum(1, keepdim=True)
+        others = torch.where(is_label, 0.0, share) * scale
+        missing = torch.where(is_label, others.sum(1, keepdim=True), 0.0)
+        return others.sum(2), missing.sum(2), (is_label & keep).to(input.dtype).sum(2)
 
     def of_labels_gradient(
         self, input: Tensor, target: Tensor, over: Tensor, under: Tensor, _: Tensor
@@ -254,12 +267,18 @@ class _Confusion:
         the label's.
         """
         keep = target != self.ignore_index
-        label = torch.where(keep, target, 0)
+        every = _certainly_all(keep)
+        label = target if every else torch.where(keep, target, 0)
         p = torch.softmax(input, 1)
         slope = over.unsqueeze(2) + under.gather(1, label).unsqueeze(1)
         slope.scatter_(1, label.unsqueeze(1), 0.0)
         gradient: Tensor = torch._softmax_backward_data(slope, p, 1, p.dtype)
-        return gradient if keep.all() else torch.where(keep.unsqueeze(1), gradient, 0.0)
+        return gradient if every else torch.where(keep.unsqueeze(1), gradient, 0.0)
+
+
+def _certainly_all(keep: Tensor) -> bool:
+    """Whether every pixel counts, where that can be told without waiting for a device."""
+    return not transformed() and keep.device.type == "cpu" and bool(keep.all())
 
 
 def probabilities(input: Tensor, activation: str) -> tuple[Tensor, Tensor]:
