@@ -384,8 +384,26 @@ def policy_gradient(log_prob, advantage):
     return -(log_prob * advantage.softmax(1)).mean()
 
 
+def same_shape(y_pred, y_true):
+    if y_pred.shape != y_true.shape:
+        raise ValueError("the shapes differ")
+
+
+def checked_in_any_order(real, fake):
+    same_shape(real, fake)
+    return (1 - real).relu().mean() + (1 + fake).relu().mean()
+
+
 @pytest.mark.parametrize(
-    "loss", [in_order, exchanged_without_harm, symmetrised, distilled_by_hand, policy_gradient]
+    "loss",
+    [
+        in_order,
+        exchanged_without_harm,
+        symmetrised,
+        distilled_by_hand,
+        policy_gradient,
+        checked_in_any_order,
+    ],
 )
 def test_arguments_in_their_place(loss, silent):
     silent("LP109", loss, "float[8,4]", "float[8,4]")

@@ -183,8 +183,10 @@ def _calls(
     except (OSError, TypeError, SyntaxError, IndentationError):
         return
     known = _names_known_to(function)
+    # What a statement throws away is no part of the loss: a check of the arguments.
+    discarded = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
-        if not isinstance(node, ast.Call) or len(node.args) < 2:
+        if not isinstance(node, ast.Call) or len(node.args) < 2 or node in discarded:
             continue
         helper = _resolved(node.func, known, instance)
         parameters = _parameters(helper)
