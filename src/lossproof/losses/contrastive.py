@@ -181,8 +181,8 @@ def _two_views(
     also=("simclr", "ntxent", "normalized temperature-scaled cross entropy"),
     peers={
         "lightly": "the same function",
-        "pytorch-metric-learning": "`log(softmax + tiny)`: exact to a temperature of about 0.05, "
-        "dead gradients at 0.01; memory grows with the cube of the batch",
+        "pytorch-metric-learning": "`log(softmax + tiny)`: no term above 87 in float32, and dead "
+        "gradients beyond, as at a temperature of 0.01; memory grows with the cube of the batch",
         "monai": "`ContrastiveLoss` sums bare exponentials: NaN from a temperature of 0.02 down; "
         "memory grows with the dimension times the square of the batch",
     },
@@ -348,7 +348,7 @@ DecoupledContrastiveLoss = as_module(decoupled_contrastive_loss)
     peers={
         "pytorch-metric-learning": "the same function for one view; 0 for the whole batch where "
         "no two labels differ; its mean leaves out anchors whose loss is 0",
-        "SupContrast (the authors)": "NaN for anchors without positives in early versions",
+        "SupContrast (the authors' code)": "anchors without positives gave NaN (its issue 100)",
     },
 )
 def sup_con_loss(
