@@ -145,7 +145,7 @@ def _log_risks(scores: Tensor, group: Tensor, block: Tensor | None, ties: str) -
     peak = peak.gather(0, group)
     share = _sum_of_group(torch.exp(scores - peak), group).log()
     if ties == "efron":
-        share = share + torch.log1p((start - position) / size)
+        share = share + torch.log1p((start - position).to(scores.dtype) / size)
     # All who come after them.
     after = start + size
     follows = after < position.shape[0]
