@@ -121,3 +121,14 @@ def log_sum_exp(
     largest = torch.where(some, largest, 0.0)
     total = (logits - largest.unsqueeze(-1)).exp().sum(-1)
     return torch.where(some, total, 1.0).log() + largest, some
+
+
+def log_one_plus_sum_exp(logits: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+    """log(1 + sum of exponentials) over what is kept of each row.
+
+    Returns:
+        The logs, which are 0 with zero gradients in rows of which nothing is kept, and which rows
+        have something.
+    """
+    logs, some = log_sum_exp(logits, kept)
+    return torch.where(some, -torch.nn.functional.logsigmoid(-logs), 0.0), some
