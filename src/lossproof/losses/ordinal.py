@@ -161,8 +161,9 @@ def corn_loss(
     """
     input, label, counts = _above_thresholds(input, target, ignore_index)
     threshold, place = torch.arange(input.shape[-1], device=input.device), label.unsqueeze(-1)
-    values = -F.logsigmoid(torch.where(place > threshold, input, -input))
     asked = counts.unsqueeze(-1) & (place >= threshold)
+    input = torch.where(asked, input, 0.0)
+    values = -F.logsigmoid(torch.where(place > threshold, input, -input))
     factor = _class_factor(weight, label, input.shape[-1] + 1, input)
     if factor is not None:
         factor = factor.unsqueeze(-1)
