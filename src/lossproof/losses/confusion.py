@@ -88,7 +88,10 @@ def reduce_overlap(
         ignore_index=ignore_index,
     )
     if weight is not None:
-        weight = _class_weight(weight, input, classes, include_background)
+        if classes == "micro":
+            raise ValueError('`weight` is of each class: it needs classes="macro", got "micro"')
+        weight = class_weight(weight, input)
+        weight = weight if include_background else weight[1:]
     if average == "batch":
         sums, counts = tuple(part.sum(0) for part in sums), counts.any(0)
     elif weight is not None:
@@ -178,20 +181,18 @@ def checked(input: Any, target: Any, activation: str, ignore_index: int) -> tupl
     return input, target
 
 
-def _class_weight(weight: Any, input: Tensor, classes: str, include_background: bool) -> Tensor:
-    if classes == "micro":
-        raise ValueError('`weight` is of each class: it needs classes="macro", got "micro"')
-    factor = tensor("weight", weight, "number")
-    number_of_classes = input.shape[min(input.ndim - 1, 1)]
-    if factor.shape != (number_of_classes,):
+def class_weight(weight: Any, input: Tensor) -> Tensor:
+    """A weight for each class, (C), in the dtype of ``input``."""
+    weight, classes = tensor("weight", weight, "number"), input.shape[min(input.ndim - 1, 1)]
+    if weight.shape != (classes,):
         raise ValueError(
-            f"`weight` must hold one number for each of the {number_of_classes} classes, "
-            f"got shape {list(factor.shape)}"
+            f"`weight` must hold one number for each of the {classes} classes, "
+            f"got shape {list(weight.shape)}"
         )
-    same_device(input, factor, ("input", "weight"))
-    within("weight", factor, 0)
-    factor = factor.to(input.dtype)
-    return factor if include_background else factor[1:]
+    same_device(input, weight, ("input", "weight"))
+    within("weight", weight, 0)
+    factor: Tensor = weight.to(input.dtype)
+    return factor
 
 
 class _Confusion:
