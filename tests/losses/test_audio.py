@@ -104,6 +104,14 @@ def test_loud_signals_are_finite_and_right_in_float32(loss) -> None:
     torch.testing.assert_close(loss(1e4 * x.float(), 1e4 * y.float()), exact.float())
 
 
+@pytest.mark.parametrize("volume", [1e-15, 1e-6])
+def test_a_hardly_audible_perfect_prediction_is_finite(volume: float) -> None:
+    x = (volume * signals(1, 40).float()).requires_grad_()
+    value = si_sdr_loss(x, x.detach())
+    (gradient,) = torch.autograd.grad(value, x)
+    assert value.item() == pytest.approx(-80, abs=1e-3) and gradient.isfinite().all()
+
+
 # -- SNR ------------------------------------------------------------------------------------------
 
 
@@ -242,7 +250,7 @@ def test_signals_that_do_not_fit_are_refused(loss, options) -> None:
         loss(x[:, :0], x[:, :0], **options)
     with pytest.raises(ValueError, match=r"must have the shape \(\*, T\)"):
         loss(x[0, 0], x[0, 0], **options)
-    with pytest.raises(ValueError, match="`eps` must be a number above 0"):
+    with pytest.raises(ValueError, match="`eps` must be a number of at least 1e-30"):
         loss(x, x, **options, eps=0.0)
     with pytest.raises(ValueError, match="`mask` must have the shape of the values"):
         loss(x, x, **options, mask=torch.ones(2, 70).bool())

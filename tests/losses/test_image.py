@@ -129,7 +129,9 @@ def test_the_gradient_of_psnr_is_its_closed_form() -> None:
 
 def test_wrong_calls_of_psnr_are_named() -> None:
     x = images(2, 1, 4, 4)
-    with pytest.raises(ValueError, match="`eps` must be a number above 0, got 0"):
+    with pytest.raises(
+        ValueError, match="`eps` must be a number of at least 1e-30 and below 1, got 0"
+    ):
         psnr_loss(x, x, eps=0)
     with pytest.raises(ValueError, match="`data_range` must be a number above 0"):
         psnr_loss(x, x, data_range=-1.0)

@@ -142,6 +142,12 @@ def test_weights_count_images() -> None:
     torch.testing.assert_close(found, (3 * first + second) / 4)
 
 
+@pytest.mark.parametrize("loss", [ssim_loss, lncc_loss])
+def test_a_float64_target_makes_a_float64_loss(loss) -> None:
+    x, y = images(1, 1, 12, 12), images(1, 1, 12, 12, seed=1)
+    torch.testing.assert_close(loss(x.float(), y), loss(x.float().double(), y))
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10_000), st.floats(0.0, 1.0))
 def test_ssim_is_symmetric_and_between_0_and_2(seed: int, share: float) -> None:
@@ -276,8 +282,8 @@ def test_lncc_of_flat_squares_is_1_in_any_unit() -> None:
         ({"window_size": 3.0}, TypeError, "`window_size` must be an integer"),
         ({"window_size": 15}, ValueError, "at least one channel and 15 pixels along each axis"),
         ({"sigma": -1.0}, ValueError, "`sigma` must be a number above 0"),
-        ({"k1": 0}, ValueError, "`k1` must be a number above 0"),
-        ({"k2": float("nan")}, ValueError, "`k2` must be a number above 0"),
+        ({"k1": 0}, ValueError, "`k1` must be a number of at least 1e-06"),
+        ({"k2": float("nan")}, ValueError, "`k2` must be a number of at least 1e-06"),
         ({"weight": torch.ones(2, 1)}, ValueError, "`weight` must have the shape of the values"),
         ({"mask": torch.ones(2)}, TypeError, "`mask` must be a bool tensor"),
         ({"mask": torch.ones(3).bool()}, ValueError, "`mask` must have the shape of the values"),
@@ -295,7 +301,7 @@ def test_a_wrong_option_of_ssim_is_named(options, error, message: str) -> None:
         ({"betas": ()}, TypeError, "`betas` must be a tuple or list of numbers"),
         ({"betas": 0.5}, TypeError, "`betas` must be a tuple or list of numbers"),
         ({"betas": (0.5, -0.5)}, ValueError, "`betas` must be a number above 0, got -0.5"),
-        ({"eps": 0.0}, ValueError, "`eps` must be a number above 0 and below 1"),
+        ({"eps": 0.0}, ValueError, "`eps` must be a number of at least 1e-06 and below 1"),
         ({"betas": (1.0,), "window_size": 2}, ValueError, "`window_size` must be odd"),
     ],
 )
@@ -316,7 +322,7 @@ def test_images_that_do_not_fit_are_refused() -> None:
             loss(x[:, :0], x[:, :0])
         with pytest.raises(TypeError, match="floating-point"):
             loss(x, (255 * x).to(torch.uint8))
-    with pytest.raises(ValueError, match="`eps` must be a number above 0"):
+    with pytest.raises(ValueError, match="`eps` must be a number of at least 1e-30"):
         lncc_loss(x, x, eps=0)
     with pytest.raises(ValueError, match="`window_size` must be an integer of at least 3"):
         lncc_loss(x, x, window_size=1)

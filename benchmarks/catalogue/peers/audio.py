@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib
+import sys
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -30,9 +32,15 @@ def auraloss(module: str, name: str, **options: Any) -> Loss:
 
 
 def negative(name: str, **options: Any) -> Loss:
-    """The mean of a ratio of torchmetrics, as a loss."""
+    """The mean of a ratio of torchmetrics, as a loss.
+
+    It imports torchvision, which fails where its compiled operators are missing: it describes them
+    to torch in the module that is replaced here.
+    """
 
     def loss(*tensors: Tensor) -> Tensor:
+        described = "torchvision._meta_registrations"
+        sys.modules.setdefault(described, types.ModuleType(described))
         functional = importlib.import_module("torchmetrics.functional.audio")
         ratios: Tensor = getattr(functional, name)(*tensors, **options)
         return -ratios.mean()

@@ -24,11 +24,22 @@ VOLUMES = "input unit[2,1,12,13,14]; target unit[2,1,12,13,14]"
 BETAS = (0.3, 0.7)
 
 
+def imported(module: str) -> types.ModuleType:
+    """A module of another library, of which some need torchvision, though these losses do not.
+
+    A torchvision without its compiled operators cannot be imported, because it describes them to
+    torch in the module that is replaced here.
+    """
+    described = "torchvision._meta_registrations"
+    sys.modules.setdefault(described, types.ModuleType(described))
+    return importlib.import_module(module)
+
+
 def of(module: str, name: str, **options: Any) -> Loss:
     """A function of another library."""
 
     def loss(*tensors: Tensor) -> Tensor:
-        value: Tensor = getattr(importlib.import_module(module), name)(*tensors, **options)
+        value: Tensor = getattr(imported(module), name)(*tensors, **options)
         return value
 
     return loss
@@ -38,23 +49,8 @@ def layer(module: str, name: str, **options: Any) -> Loss:
     """A Module of another library."""
 
     def loss(*tensors: Tensor) -> Tensor:
-        value: Tensor = getattr(importlib.import_module(module), name)(**options)(*tensors)
+        value: Tensor = getattr(imported(module), name)(**options)(*tensors)
         return value
-
-    return loss
-
-
-def piq(module: str, name: str, **options: Any) -> Loss:
-    """A function of piq, whose package needs torchvision, though these functions do not.
-
-    A torchvision without its compiled operators cannot be imported, because it describes them to
-    torch in the module that is replaced here.
-    """
-
-    def loss(*tensors: Tensor) -> Tensor:
-        described = "torchvision._meta_registrations"
-        sys.modules.setdefault(described, types.ModuleType(described))
-        return of(f"piq.{module}", name, **options)(*tensors)
 
     return loss
 
@@ -71,7 +67,7 @@ def alike(loss: Loss) -> Loss:
 
 def _multi_scale_piq(input: Tensor, target: Tensor) -> Tensor:
     weights = torch.tensor(BETAS, dtype=input.dtype)
-    return 1 - piq("ms_ssim", "multi_scale_ssim", scale_weights=weights)(input, target)
+    return 1 - of("piq.ms_ssim", "multi_scale_ssim", scale_weights=weights)(input, target)
 
 
 def _multi_scale_msssim(input: Tensor, target: Tensor) -> Tensor:
@@ -107,7 +103,8 @@ def _torchmetrics_ssim(input: Tensor, target: Tensor) -> Tensor:
         data_range=1.0,
         return_full_image=True,
     )(input, target)
-    return 1 - pixels[..., 5:-5, 5:-5].mean()
+    score: Tensor = pixels[..., 5:-5, 5:-5].mean()
+    return 1 - score
 
 
 def _half(loss: Loss) -> Loss:
@@ -157,7 +154,7 @@ PEERS = (
         "piq",
         "SSIMLoss(downsample=False)",
         ssim_loss,
-        one_minus(piq("ssim", "ssim", downsample=False)),
+        one_minus(of("piq.ssim", "ssim", downsample=False)),
         IMAGES,
     ),
     Peer(
@@ -232,7 +229,7 @@ PEERS = (
         "piq",
         'TVLoss(norm_type="l1")',
         total_variation_loss,
-        piq("tv", "total_variation", norm_type="l1"),
+        of("piq.tv", "total_variation", norm_type="l1"),
         "input unit[3,2,6,5]",
     ),
     Peer(
@@ -248,7 +245,7 @@ PEERS = (
         "piq",
         "-psnr(input, target)",
         functools.partial(psnr_loss, eps=1e-8),
-        lambda *tensors: -piq("psnr", "psnr")(*tensors),
+        lambda *tensors: -of("piq.psnr", "psnr")(*tensors),
         IMAGES,
     ),
     Peer(

@@ -43,6 +43,10 @@ def _centred(signals: Tensor) -> Tensor:
     return signals - signals.mean(-1, keepdim=True)
 
 
+def _of_unit_power(signals: Tensor) -> Tensor:
+    return signals / _or_one(_power(signals)).sqrt().unsqueeze(-1)
+
+
 def _or_one(powers: Tensor) -> Tensor:
     """The powers, and 1 for silence, which cannot be divided by."""
     return torch.where(powers == 0, 1.0, powers)
@@ -90,7 +94,7 @@ def si_sdr_loss(
         target: targets :math:`s`, the shape of ``input``.
         zero_mean: whether the mean of each signal is taken off first, as the paper assumes it to
             be.
-        eps: the ratio of powers at which improvement stops to pay, positive.
+        eps: the ratio of powers at which improvement stops to pay, from 1e-30 to 1.
         weight: how much each signal counts, the shape of ``input`` without the last axis, or 1
             where it is the same for all.
         mask: which signals count, bool, shaped like ``weight``. What does not count may be NaN.
@@ -121,15 +125,14 @@ def si_sdr_loss(
     """
     _signals(input, target)
     flag("zero_mean", zero_mean)
-    number("eps", eps, above=0)
+    number("eps", eps, minimum=1e-30, below=1)
     input, target = _counting(mask, input, target)
     if zero_mean:
         input, target = _centred(input), _centred(target)
-    scale = (input * target).mean(-1) / _or_one(_power(target))
-    explained = scale.unsqueeze(-1) * target
-    floor = eps * _or_one(_power(input))
-    noise, signal = _power(input - explained) + floor, _power(explained) + floor
-    values = 10 * (noise.log10() - signal.log10())
+    input, target = _of_unit_power(input), _of_unit_power(target)  # the volume does not count
+    explained = (input * target).mean(-1, keepdim=True) * target
+    noise, signal = _power(input - explained), _power(explained)
+    values = 10 * ((noise + eps).log10() - (signal + eps).log10())
     return reduce(values, weight, reduction, mask=mask, normalizer=normalizer)
 
 
@@ -173,7 +176,7 @@ def snr_loss(
         input: predictions :math:`\hat s`, (\*, T), floating point.
         target: targets :math:`s`, the shape of ``input``.
         zero_mean: whether the mean of each signal is taken off first.
-        eps: the ratio of powers at which improvement stops to pay, positive.
+        eps: the ratio of powers at which improvement stops to pay, from 1e-30 to 1.
         weight: how much each signal counts, the shape of ``input`` without the last axis, or 1
             where it is the same for all.
         mask: which signals count, bool, shaped like ``weight``. What does not count may be NaN.
@@ -202,7 +205,7 @@ def snr_loss(
     """
     _signals(input, target)
     flag("zero_mean", zero_mean)
-    number("eps", eps, above=0)
+    number("eps", eps, minimum=1e-30, below=1)
     input, target = _counting(mask, input, target)
     if zero_mean:
         input, target = _centred(input), _centred(target)
@@ -257,7 +260,7 @@ def multi_resolution_stft_loss(
         fft_sizes: points of the Fourier transform, for each resolution.
         hop_sizes: samples from one frame to the next.
         win_lengths: samples of the Hann window, at most the points of the transform.
-        eps: the power below which a magnitude counts as silence, positive.
+        eps: the power below which a magnitude counts as silence, at least 1e-30.
         weight: how much each signal counts, the shape of ``input`` without the last axis, or 1
             where it is the same for all.
         mask: which signals count, bool, shaped like ``weight``. What does not count may be NaN.
@@ -287,7 +290,7 @@ def multi_resolution_stft_loss(
         generative adversarial networks with multi-resolution spectrogram.
     """
     resolutions = _resolutions(fft_sizes, hop_sizes, win_lengths)
-    number("eps", eps, above=0)
+    number("eps", eps, minimum=1e-30)
     _signals(input, target, shortest=max(fft for fft, _, _ in resolutions) // 2 + 1)
     input, target = _counting(mask, input, target)
     if not input.numel():  # there is no Fourier transform of a batch without signals

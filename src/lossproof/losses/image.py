@@ -187,7 +187,7 @@ def psnr_loss(
         target: targets :math:`y`, the shape of ``input``.
         data_range: the difference :math:`L` between the largest and the smallest value that a pixel
             can have: 1 for images in [0, 1], 2 for [-1, 1], 255 for bytes.
-        eps: the relative squared error at which improvement stops to pay, positive.
+        eps: the relative squared error at which improvement stops to pay, from 1e-30 to 1.
         weight: how much each image counts, (N,).
         mask: which images count, bool, (N,). What does not count may be NaN.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``. ``"mean"`` divides by the sum of the
@@ -214,7 +214,7 @@ def psnr_loss(
         Huynh-Thu and Ghanbari (2008), Scope of validity of PSNR in image/video quality assessment.
     """
     number("data_range", data_range, above=0)
-    number("eps", eps, above=0)
+    number("eps", eps, minimum=1e-30, below=1)
     image_pair(input, target)
     input, target = counting(mask, input, target)
     error = image_means(((input - target) / data_range).square())

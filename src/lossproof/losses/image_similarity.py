@@ -20,9 +20,9 @@ from lossproof.write.reduction import reduce
 Tensor = torch.Tensor
 
 
-def _gaussian(size: int, sigma: float, like: Tensor) -> Tensor:
+def _gaussian(size: int, sigma: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Samples of a bell curve that add up to 1."""
-    distance = torch.arange(size, dtype=like.dtype, device=like.device) - size // 2
+    distance = torch.arange(size, dtype=dtype, device=device) - size // 2
     bell = torch.exp(-(distance / sigma).square() / 2)
     return bell / bell.sum()
 
@@ -67,12 +67,17 @@ def _dissimilarities(
     return luminance, structure
 
 
+def _common_dtype(input: Tensor, target: Tensor) -> torch.dtype:
+    return torch.promote_types(input.dtype, target.dtype)
+
+
 def _constants(data_range: float, k1: float, k2: float) -> tuple[float, float]:
     """The stabilisers of SSIM."""
     number("data_range", data_range, above=0)
-    number("k1", k1, above=0)
-    number("k2", k2, above=0)
-    return (k1 * data_range) ** 2, (k2 * data_range) ** 2
+    number("k1", k1, minimum=1e-6)
+    number("k2", k2, minimum=1e-6)
+    c1, c2 = k1 * data_range, k2 * data_range
+    return c1 * c1, c2 * c2
 
 
 def _odd(name: str, size: int, minimum: int = 1) -> None:
@@ -131,8 +136,8 @@ def ssim_loss(
             can have: 1 for images in [0, 1], 2 for [-1, 1], 255 for bytes.
         window_size: pixels of the window along each axis, odd.
         sigma: standard deviation of the window, in pixels.
-        k1: stabiliser of the luminance.
-        k2: stabiliser of the contrast.
+        k1: stabiliser of the luminance, at least 1e-6.
+        k2: stabiliser of the contrast, at least 1e-6.
         weight: how much each image counts, (N,).
         mask: which images count, bool, (N,). What does not count may be NaN.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``. ``"mean"`` divides by the sum of the
@@ -168,7 +173,7 @@ def ssim_loss(
     number("sigma", sigma, above=0)
     image_pair(input, target, smallest=window_size)
     input, target = counting(mask, input, target)
-    window = _gaussian(window_size, sigma, input)
+    window = _gaussian(window_size, sigma, _common_dtype(input, target), input.device)
     luminance, structure = _dissimilarities(input, target, window, *constants)
     values = image_means(luminance + structure - luminance * structure)
     return reduce(values, weight, reduction, mask=mask, normalizer=normalizer)
@@ -231,10 +236,10 @@ def ms_ssim_loss(
         sigma: standard deviation of the window, in pixels.
         betas: the exponents :math:`\beta_j` from the finest to the coarsest scale, which also say
             how many scales there are.
-        eps: the similarity :math:`\varepsilon` down to which the published formula holds, above 0
-            and below 1.
-        k1: stabiliser of the luminance.
-        k2: stabiliser of the contrast.
+        eps: the similarity :math:`\varepsilon` down to which the published formula holds, from
+            1e-6 to 1.
+        k1: stabiliser of the luminance, at least 1e-6.
+        k2: stabiliser of the contrast, at least 1e-6.
         weight: how much each image counts, (N,).
         mask: which images count, bool, (N,). What does not count may be NaN.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``. ``"mean"`` divides by the sum of the
@@ -266,11 +271,11 @@ def ms_ssim_loss(
     constants = _constants(data_range, k1, k2)
     _odd("window_size", window_size)
     number("sigma", sigma, above=0)
-    number("eps", eps, above=0, below=1)
+    number("eps", eps, minimum=1e-6, below=1)
     exponents = _exponents(betas)
     image_pair(input, target, smallest=window_size << (len(exponents) - 1))
     input, target = counting(mask, input, target)
-    window = _gaussian(window_size, sigma, input)
+    window = _gaussian(window_size, sigma, _common_dtype(input, target), input.device)
     half = F.avg_pool2d if input.ndim == 4 else F.avg_pool3d
     scales = []
     for scale in range(len(exponents)):
@@ -345,8 +350,8 @@ def lncc_loss(
         data_range: the difference :math:`L` between the largest and the smallest value that a pixel
             can have.
         window_size: pixels of the square along each axis, odd, at least 3.
-        eps: below which product of the variances, relative to the range, a square counts as flat;
-            positive.
+        eps: below which product of the variances, relative to the range, a square counts as flat,
+            from 1e-30 to 1.
         weight: how much each image counts, (N,).
         mask: which images count, bool, (N,). What does not count may be NaN.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``. ``"mean"`` divides by the sum of the
@@ -376,11 +381,13 @@ def lncc_loss(
         cross-correlation.
     """
     number("data_range", data_range, above=0)
-    number("eps", eps, above=0)
+    number("eps", eps, minimum=1e-30, below=1)
     _odd("window_size", window_size, 3)
     image_pair(input, target, smallest=window_size)
     input, target = counting(mask, input, target)
-    window = input.new_ones(window_size) / window_size
+    window = torch.full(
+        (window_size,), 1 / window_size, dtype=_common_dtype(input, target), device=input.device
+    )
     _, variances = _moments(torch.cat([input, target, input + target], 1) / data_range, window)
     of_input, of_target, of_sum = variances.chunk(3, 1)
     covariance = (of_sum - of_input - of_target) / 2
