@@ -10,27 +10,36 @@ Three questions that everyone has who writes a first loss, answered by running t
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import lossproof
+from lossproof.write import straight_through
 
 
-def mean_absolute_error(prediction: Tensor, target: Tensor) -> Tensor:
-    """The mean of |prediction - target|."""
-    return (prediction - target).abs().mean()
+def mean_absolute_error(
+    prediction: Tensor, target: Tensor, *, weight: Tensor | None = None, reduction: str = "mean"
+) -> Tensor:
+    """|prediction - target|, with every reduction and with weights."""
+    return lossproof.reduce((prediction - target).abs(), weight, reduction)
 
 
-class MeanAbsoluteError(nn.Module):
-    """The same as a layer, for those who keep their losses beside their models."""
-
-    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
-        return mean_absolute_error(prediction, target)
+# The same as a layer, for those who keep their losses beside their models.
+MeanAbsoluteError = lossproof.as_module(mean_absolute_error, name="MeanAbsoluteError")
 
 
 def error_rate(logits: Tensor, target: Tensor) -> Tensor:
     """The share of samples put into the wrong class: a fine metric, and no loss."""
     chosen = logits.argmax(dim=1)
     return (chosen != target).float().mean()
+
+
+def soft_error_rate(logits: Tensor, target: Tensor) -> Tensor:
+    """One minus the mean probability of the right class: differentiable, and near it."""
+    return 1 - logits.softmax(1).gather(1, target.unsqueeze(1)).mean()
+
+
+# The value of the metric with the gradient of its soft neighbour, and declared to be that.
+trainable_error_rate = straight_through(error_rate, soft_error_rate)
 
 
 def mean_absolute_error_inputs() -> tuple[Tensor, Tensor]:
@@ -55,7 +64,7 @@ def function_or_layer() -> None:
         value = loss(prediction, target)
         (grad,) = torch.autograd.grad(value, prediction)
         print(f"{type(loss).__name__:>17}: value {value:.6f}, gradient {grad[:3].tolist()} ...")
-    print("\nEither. A layer without options adds nothing but its name. The check agrees:\n")
+    print("\nEither: write the function, and `as_module` makes the layer. The check agrees:\n")
     print(lossproof.compare(mean_absolute_error, MeanAbsoluteError(), prediction, target), "\n")
 
 
@@ -74,6 +83,13 @@ def not_differentiable() -> None:
     print("== What if it is not differentiable?\n")
     print("Then no gradient reaches the model. The check names the operation and its line:\n")
     print(lossproof.check(error_rate, *error_rate_inputs()), "\n")
+    print("A surrogate keeps the metric as the value and takes its gradient from a soft neighbour:")
+    logits, target = error_rate_inputs()
+    value = trainable_error_rate(logits, target)
+    (grad,) = torch.autograd.grad(value, logits)
+    print(f"    value {value:.3f}, the metric's; gradient {grad[0, :3].tolist()} ...")
+    print("It is declared, so the check tells it from a mistake, and checks all around it:\n")
+    print(lossproof.check(trainable_error_rate, logits, target), "\n")
 
 
 def requires_grad() -> None:

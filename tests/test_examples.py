@@ -1,6 +1,7 @@
 """The examples run, and tell what their pages promise."""
 
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -80,6 +81,37 @@ def test_function_or_layer_tells_its_story(tmp_path):
     line = number_of_line(path, ".abs()")
     assert f"`abs` at line {line}: gradient 0 when `prediction` equals `target`" in words
     assert "no input requires a gradient: `prediction` was taken as the prediction" in words
+
+    assert "declared surrogate: straight-through `error_rate`" in words
+
+
+def test_catalogue_tells_its_story(tmp_path):
+    path = EXAMPLES / "catalogue.py"
+    result = run(path, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    words = " ".join(result.stdout.split())
+    assert "FocalLoss(gamma=1.5, weight=[1.0, 1.0, 2.0, 5.0])" in words
+    assert "state ['loss.weight']" in words
+    assert "HuberLoss(reduction='sum'): DeprecationWarning" in words
+    assert "`gradient` must be the derivative of `value`" in words
+    assert words.count("0 errors, 0 warnings") == 2
+    layer = re.search(r"layer +([\d.]+)", result.stdout)
+    function = re.search(r"function +([\d.]+)", result.stdout)
+    whole = re.search(r"QuarticLoss\(scale=2.0\): ([\d.]+)", result.stdout)
+    halves = re.search(r"in two halves of the batch: ([\d.]+)", result.stdout)
+    assert layer[1] == function[1]
+    assert whole[1] == halves[1]
+
+
+def test_the_losses_of_the_catalogue_example_are_their_formulas():
+    example = runpy.run_path(str(EXAMPLES / "catalogue.py"))
+    prediction, target = example["inputs"]()
+    error = (prediction - target).detach()
+    torch.testing.assert_close(
+        example["quartic_loss"](prediction, target).detach(), (error**4).mean()
+    )
+    fair = error.abs() - torch.log1p(error.abs())
+    torch.testing.assert_close(example["fair_loss"](prediction, target).detach(), fair.mean())
 
 
 def test_cross_entropy_tells_its_story(tmp_path):
