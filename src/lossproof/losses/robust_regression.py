@@ -176,12 +176,19 @@ def _barron(z: Tensor, alpha: float) -> Tensor:
     """Barron's loss of a squared error; near each limit it keeps the digits that differ from it."""
     if alpha == 2:
         return 0.5 * z
-    if alpha == 0:
+    if abs(alpha) < 1e-15:
         return torch.log1p(0.5 * z)
     if alpha == -math.inf:
-        return -torch.expm1(-0.5 * z)
+        return -_expm1(-0.5 * z)
     distance = abs(alpha - 2)
-    return distance / alpha * torch.expm1(0.5 * alpha * torch.log1p(z / distance))
+    return distance / alpha * _expm1(0.5 * alpha * torch.log1p(z / distance))
+
+
+def _expm1(h: Tensor) -> Tensor:
+    """``exp(h) - 1``. The derivative of ``torch.expm1`` is its value + 1, rounded far below 0."""
+    near = h > -1
+    above, below = torch.where(near, h, 0.0), torch.where(near, 0.0, h)
+    return torch.where(near, torch.expm1(above), torch.exp(below) - 1)
 
 
 GeneralRobustLoss = as_module(general_robust_loss)
