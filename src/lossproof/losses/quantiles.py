@@ -25,10 +25,8 @@ Tensor = torch.Tensor
     coupled=False,
     also=("quantile loss", "quantile regression", "mqloss", "check loss", "newsvendor"),
     peers={
-        "neuralforecast": "`QuantileLoss`, `MQLoss`: the same, averaged over the quantiles; takes "
-        "the target first",
-        "pytorch-forecasting": "the same; sums over nothing, averages over all",
-        "gluonts": "twice this, summed over the quantiles",
+        "neuralforecast": "`QuantileLoss`, `MQLoss`: the same, with the target first",
+        "pytorch-forecasting, gluonts": "twice this",
     },
 )
 def pinball_loss(
