@@ -97,8 +97,12 @@ def _item_weight(subject: Subject, given: Call) -> Tensor:
     generator = torch.Generator().manual_seed(3)
     if "ignore_index" in subject.options:
         bound = re.search(r"int\[.*?\]\s*<(\d+)", subject.specification)
-        classes = int(bound[1]) if bound else given.tensors[0].shape[1]
-        return torch.rand(classes, generator=generator, dtype=FLOAT64) + 0.5
+        columns = given.tensors[0].shape[1]
+        classes = int(bound[1]) if bound else columns
+        # Where an anchor is compared with others, and its input holds no classes, it has a weight.
+        anchors = subject.entry.properties.coupled and classes != columns
+        count = given.samples if anchors else classes
+        return torch.rand(count, generator=generator, dtype=FLOAT64) + 0.5
     shape = _values(subject, given).shape
     return torch.rand(shape, generator=generator, dtype=FLOAT64) + 0.5
 
@@ -180,8 +184,10 @@ def nothing_counts(subject: Subject) -> str | None:
         options: dict[str, Any] = {}
     else:
         options = {"mask": torch.zeros_like(_mask(subject, given))}
-    for reduction in ("mean", "sum"):
-        value, gradients = value_and_gradients(subject.call, given, reduction=reduction, **options)
+    for reduction in ("mean", "sum") if "reduction" in subject.options else (None,):
+        if reduction is not None:
+            options["reduction"] = reduction
+        value, gradients = value_and_gradients(subject.call, given, **options)
         if value.any() or any(g.any() for g in gradients):
             return f"{reduction}: {value.item()}"
     return None

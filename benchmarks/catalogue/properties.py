@@ -59,7 +59,10 @@ def bounded_gradient(subject: Subject) -> str | None:
             given = subject.draw(seed, dtype=FLOAT64)
             first = given.tensors[0]
             changed = first * factor if kind(subject) in UNBOUNDED else first
-            for point in (changed, first / factor, _towards_targets(subject, given, factor)):
+            points = [changed, first / factor, _towards_targets(subject, given, factor)]
+            if kind(subject) == "unit":
+                points.append(1 - first / factor)
+            for point in points:
                 options = {"reduction": "sum"} if "reduction" in subject.options else {}
                 _, gradients = value_and_gradients(
                     subject.call, given.replaced(0, point), **options

@@ -139,18 +139,24 @@ def of_catalogue(entry: CatalogueEntry) -> list[Subject]:
 def _callable(entry: CatalogueEntry) -> Callable[..., Tensor]:
     if entry.function is not None:
         return functools.partial(entry.function, **entry.options)
-    return functools.partial(_call_module, entry)
+    # Made here, for no parameter can be made inside a compiled graph or a transform.
+    narrow, wide = _made(entry), _made(entry).double()
+
+    def call(*tensors: Tensor, **options: Any) -> Tensor:
+        module = wide if tensors[0].dtype == torch.float64 else narrow
+        if options:
+            module = _made(entry, **options).to(next(module.parameters()).dtype)
+        result: Tensor = module(*tensors)
+        return result
+
+    return call
 
 
-def _call_module(entry: CatalogueEntry, *tensors: Tensor, **options: Any) -> Tensor:
-    """A Module that learns, made anew with the same parameters, in the dtype of its input."""
+def _made(entry: CatalogueEntry, **options: Any) -> torch.nn.Module:
+    """A Module that learns, always with the same parameters."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        module = entry.module(**{**entry.options, **options})
-    if tensors[0].dtype == torch.float64:
-        module = module.double()
-    result: Tensor = module(*tensors)
-    return result
+        return entry.module(**{**entry.options, **options})
 
 
 def _options(entry: CatalogueEntry) -> Sequence[str]:
