@@ -53,6 +53,16 @@ def test_barlow_twins_by_its_definition(shape: tuple[int, int], eps: float) -> N
         )
 
 
+def test_barlow_twins_of_few_samples_keeps_no_matrix_of_features() -> None:
+    one, other = torch.randn(8, 64, requires_grad=True), torch.randn(8, 64)
+    sizes: list[int] = []
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda t: sizes.append(t.numel()) or t, lambda t: t
+    ):
+        barlow_twins_loss(one, other)
+    assert sizes and max(sizes) <= 8 * 64
+
+
 def test_identical_views_of_independent_features_are_not_penalised() -> None:
     features = torch.tensor([[1.0, 1.0], [-1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]])
     assert barlow_twins_loss(features, features, eps=0.0) == 0
