@@ -9,11 +9,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
 
 from lossproof.losses import (
     MultiResolutionSTFTLoss,
+    PITLoss,
     SISDRLoss,
     multi_resolution_stft_loss,
+    permutation_invariant_loss,
     si_sdr_loss,
     snr_loss,
 )
@@ -210,6 +213,57 @@ def test_the_gradient_of_the_spectral_loss_passes_gradcheck() -> None:
     assert torch.autograd.gradcheck(lambda x: multi_resolution_stft_loss(x, y, **SMALL), x)
 
 
+# -- sources in any order -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss_func", [si_sdr_loss, snr_loss])
+@pytest.mark.parametrize("sources", [1, 2, 4])
+def test_the_best_order_is_that_of_the_assignment_problem(loss_func, sources: int) -> None:
+    x, y = signals(5, sources, 30), signals(5, sources, 30, seed=1)
+    expected = []
+    for estimates, references in zip(x, y, strict=True):
+        costs = np.array([[loss_func(s, t).item() for t in references] for s in estimates])
+        expected.append(costs[linear_sum_assignment(costs)].mean())
+    found = permutation_invariant_loss(x, y, loss_func=loss_func, reduction="none")
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+
+
+def test_only_the_pairs_of_the_best_order_have_a_gradient() -> None:
+    y = signals(3, 30)
+    order = [2, 0, 1]
+    x = (y[order] + 0.1 * signals(3, 30, seed=1)).requires_grad_()
+    (found,) = torch.autograd.grad(permutation_invariant_loss(x, y), x)
+    (expected,) = torch.autograd.grad(si_sdr_loss(x, y[order]), x)
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_mixture_that_does_not_count_may_be_nan() -> None:
+    x, y = signals(3, 2, 20), signals(3, 2, 20, seed=1)
+    kept = permutation_invariant_loss(x[1:], y[1:])
+    x[0] = torch.nan
+    x.requires_grad_()
+    found = permutation_invariant_loss(x, y, mask=torch.tensor([False, True, True]))
+    torch.testing.assert_close(found, kept)
+    (gradient,) = torch.autograd.grad(found, x)
+    assert not gradient[0].any() and gradient[1:].isfinite().all()
+
+
+def test_wrong_sources_are_named() -> None:
+    x = signals(2, 9, 5)
+    with pytest.raises(ValueError, match="from 1 to 8 sources"):
+        permutation_invariant_loss(x, x)
+    with pytest.raises(ValueError, match=r"must have the shape \(\*, S, T\)"):
+        permutation_invariant_loss(x[0, 0], x[0, 0])
+    with pytest.raises(TypeError, match="`loss_func` must be a function, got 'snr'"):
+        permutation_invariant_loss(x[:, :2], x[:, :2], loss_func="snr")
+
+    def per_sample(input: Tensor, target: Tensor, *, reduction: str) -> Tensor:
+        return (input - target).square()
+
+    with pytest.raises(ValueError, match=r"values of shape \[2, 2, 2\], got \[2, 2, 2, 5\]"):
+        permutation_invariant_loss(x[:, :2], x[:, :2], loss_func=per_sample)
+
+
 # -- what they share ------------------------------------------------------------------------------
 
 LOSSES = [
@@ -288,3 +342,5 @@ def test_the_modules_show_their_options() -> None:
     made = MultiResolutionSTFTLoss(**SMALL)
     x = signals(2, 70)
     assert made(x, x) == 0 and "fft_sizes=(32, 16)" in repr(made)
+    x, y = signals(2, 2, 30), signals(2, 2, 30, seed=1)
+    assert PITLoss(loss_func=snr_loss)(x, y) == permutation_invariant_loss(x, y, loss_func=snr_loss)

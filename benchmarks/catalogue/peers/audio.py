@@ -12,7 +12,12 @@ from typing import Any
 import torch
 
 from benchmarks.catalogue.peer import Peer
-from lossproof.losses.audio import multi_resolution_stft_loss, si_sdr_loss, snr_loss
+from lossproof.losses.audio import (
+    multi_resolution_stft_loss,
+    permutation_invariant_loss,
+    si_sdr_loss,
+    snr_loss,
+)
 
 Tensor = torch.Tensor
 Loss = Callable[..., Tensor]
@@ -31,21 +36,37 @@ def auraloss(module: str, name: str, **options: Any) -> Loss:
     return loss
 
 
-def negative(name: str, **options: Any) -> Loss:
-    """The mean of a ratio of torchmetrics, as a loss.
+def _torchmetrics() -> Any:
+    """Its losses of signals; they import torchvision.
 
-    It imports torchvision, which fails where its compiled operators are missing: it describes them
-    to torch in the module that is replaced here.
+    That fails where its compiled operators are missing, because it describes them to torch in the
+    module that is replaced here.
     """
+    described = "torchvision._meta_registrations"
+    sys.modules.setdefault(described, types.ModuleType(described))
+    return importlib.import_module("torchmetrics.functional.audio")
+
+
+def negative(name: str, **options: Any) -> Loss:
+    """The mean of a ratio of torchmetrics, as a loss."""
 
     def loss(*tensors: Tensor) -> Tensor:
-        described = "torchvision._meta_registrations"
-        sys.modules.setdefault(described, types.ModuleType(described))
-        functional = importlib.import_module("torchmetrics.functional.audio")
-        ratios: Tensor = getattr(functional, name)(*tensors, **options)
+        ratios: Tensor = getattr(_torchmetrics(), name)(*tensors, **options)
         return -ratios.mean()
 
     return loss
+
+
+def _permutation_invariant_training(input: Tensor, target: Tensor) -> Tensor:
+    best: Tensor = _torchmetrics().permutation_invariant_training(
+        input, target, negative_ratios, eval_func="min"
+    )[0]
+    return best.mean()
+
+
+def negative_ratios(input: Tensor, target: Tensor) -> Tensor:
+    """The signal-to-noise ratio of each source, negative."""
+    return snr_loss(input, target, reduction="none")
 
 
 PEERS = (
@@ -105,5 +126,13 @@ PEERS = (
         auraloss("freq", "MultiResolutionSTFTLoss"),
         "input float[3,1,4000]; target float[3,1,4000]",
         difference="auraloss divides the spectra's error by the norm of the whole batch",
+    ),
+    Peer(
+        "permutation_invariant_loss",
+        "torchmetrics",
+        'permutation_invariant_training(input, target, snr, eval_func="min")[0].mean()',
+        functools.partial(permutation_invariant_loss, loss_func=snr_loss),
+        _permutation_invariant_training,
+        "input float[4,3,50]; target float[4,3,50]",
     ),
 )

@@ -5,7 +5,8 @@ The last axis is time; all axes before it count signals, and each signal is one 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -15,6 +16,8 @@ from lossproof.write.module import as_module
 from lossproof.write.reduction import reduce
 
 Tensor = torch.Tensor
+ValuesOfSignals = Callable[..., Tensor]
+"""A loss with a value for each signal."""
 
 
 def _signals(input: Tensor, target: Tensor, *, shortest: int = 1) -> None:
@@ -341,3 +344,102 @@ def _norm(matrices: Tensor) -> Tensor:
 
 
 MultiResolutionSTFTLoss = as_module(multi_resolution_stft_loss, name="MultiResolutionSTFTLoss")
+
+
+@loss(
+    inputs="input float[4,2,6]; target float[4,2,6]",
+    module="PITLoss",
+    convex=False,
+    bounded_gradient=False,
+    minimal_at_target=True,
+    coupled=False,
+    also=("permutation invariant training", "upit", "source separation"),
+    peers={
+        "torchmetrics": "`permutation_invariant_training` returns the best value and its order",
+    },
+)
+def permutation_invariant_loss(
+    input: Tensor,
+    target: Tensor,
+    *,
+    loss_func: ValuesOfSignals = si_sdr_loss,
+    weight: Tensor | None = None,
+    mask: Tensor | None = None,
+    reduction: str = "mean",
+    normalizer: float | Tensor | None = None,
+) -> Tensor:
+    r"""Permutation-invariant loss: the sources of a mixture may come in any order.
+
+    .. math::
+        v = \min_{\pi} \frac1S \sum_{i=1}^{S} \ell(\hat s_i, s_{\pi(i)})
+
+    The best order is found for each mixture by itself; only its pairs have a gradient. All
+    :math:`S!` orders are compared, which is meant for few sources.
+
+    Args:
+        input: predicted sources :math:`\hat s_i` of each mixture, (\*, S, T), floating point.
+        target: the sources :math:`s_i`, the shape of ``input``.
+        loss_func: the loss :math:`\ell` of one source; called with two tensors (\*, T) and
+            ``reduction="none"``, it must give values (\*).
+        weight: how much each mixture counts, the shape of ``input`` without the last two axes, or 1
+            where it is the same for all.
+        mask: which mixtures count, bool, shaped like ``weight``. What does not count may be NaN.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``. ``"mean"`` divides by the sum of the
+            weights that count, without weights by the number of mixtures that count.
+        normalizer: what ``"mean"`` divides by instead.
+
+    Shape:
+        - Input: :math:`(*, S, T)`, S from 1 to 8, target: the same.
+        - Output: scalar; for ``"none"`` :math:`(*)`.
+
+    Raises:
+        TypeError: a tensor is not floating point, or ``loss_func`` cannot be called.
+        ValueError: the shapes differ, there are more than 8 sources, or ``loss_func`` gives values
+            of another shape.
+
+    Example:
+        >>> import torch
+        >>> from lossproof.losses import permutation_invariant_loss, snr_loss
+        >>> target = torch.tensor([[1.0, -1.0, 1.0], [2.0, 0.0, -2.0]])
+        >>> permutation_invariant_loss(1.1 * target.flip(0), target, loss_func=snr_loss)
+        tensor(-20.0000)
+
+    Source:
+        Kolbaek, Yu, Tan and Jensen (2017), Multitalker speech separation with utterance-level
+        permutation invariant training of deep recurrent neural networks.
+    """
+    _sources(input, target)
+    if not callable(loss_func):
+        raise TypeError(f"`loss_func` must be a function, got {loss_func!r}")
+    if mask is not None:
+        mask = fits("mask", mask, input.detach()[..., 0, 0], kind="bool")
+        counts = mask.unsqueeze(-1).unsqueeze(-1)
+        input, target = (torch.where(counts, sources, 0.0) for sources in (input, target))
+    sources, length = input.shape[-2:]
+    shape = (*input.shape[:-2], sources, sources)
+    costs = loss_func(
+        input.unsqueeze(-2).expand(*shape, length),
+        target.unsqueeze(-3).expand(*shape, length),
+        reduction="none",
+    )
+    if costs.shape != shape:
+        raise ValueError(
+            f"`loss_func` must give values of shape {list(shape)}, got {list(costs.shape)}"
+        )
+    orders = torch.tensor(list(itertools.permutations(range(sources))), device=input.device)
+    pairs = costs[..., torch.arange(sources, device=input.device), orders]
+    values = pairs.mean(-1).amin(-1)
+    return reduce(values, weight, reduction, mask=mask, normalizer=normalizer)
+
+
+def _sources(input: Tensor, target: Tensor) -> None:
+    """The sources of each mixture, few enough to try all orders."""
+    pair(input, target)
+    axes("input", input, -2, layout="(*, S, T)")
+    if not 1 <= input.shape[-2] <= 8 or input.shape[-1] < 1:
+        raise ValueError(
+            f"`input` must hold from 1 to 8 sources of at least 1 sample, got {list(input.shape)}"
+        )
+
+
+PITLoss = as_module(permutation_invariant_loss, name="PITLoss")
