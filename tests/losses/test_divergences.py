@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import jensenshannon
 
 from lossproof.losses.divergences import (
@@ -24,6 +25,7 @@ from lossproof.losses.divergences import (
 from lossproof.losses.sample_divergences import (
     energy_distance_loss,
     mmd_loss,
+    sinkhorn_loss,
     sliced_wasserstein_loss,
 )
 
@@ -261,6 +263,46 @@ class TestSamples:
         found = sliced_wasserstein_loss(points, points[torch.randperm(6)] + shift, directions)
         assert found.item() == pytest.approx(25 / 2)
 
+    def test_sinkhorn_goes_from_the_means_to_the_best_assignment(
+        self, points: tuple[Tensor, Tensor]
+    ) -> None:
+        first, second = points[0], points[1][:5]
+        means = (first.mean(0) - second.mean(0)).square().sum()
+        wide = sinkhorn_loss(first, second, epsilon=1e5)
+        assert wide.item() == pytest.approx(means.item(), rel=1e-3)
+        cost = torch.cdist(first, second).square()
+        best = cost[linear_sum_assignment(cost.numpy())].mean()
+        narrow = sinkhorn_loss(first, second, epsilon=1e-3, iterations=3000)
+        assert narrow.item() == pytest.approx(best.item(), rel=1e-3)
+
+    def test_sinkhorn_at_its_optimum_is_the_primal_objective(
+        self, points: tuple[Tensor, Tensor]
+    ) -> None:
+        """Transport plans by plain matrix scaling, and their cost and entropy."""
+
+        def transport(first: Tensor, second: Tensor) -> Tensor:
+            cost = torch.cdist(first, second).square()
+            product = 1 / cost.numel()
+            plan = (-cost / 2).exp()
+            for _ in range(2000):
+                plan = plan / plan.sum(1, keepdim=True) / len(first)
+                plan = plan / plan.sum(0, keepdim=True) / len(second)
+            return (plan * cost).sum() + 2 * (plan * (plan / product).log()).sum()
+
+        first, second = points
+        own = transport(first, first) + transport(second, second)
+        wanted = transport(first, second) - own / 2
+        found = sinkhorn_loss(first, second, epsilon=2.0, iterations=200)
+        torch.testing.assert_close(found, wanted)
+
+    @pytest.mark.parametrize("iterations", [1, 20])
+    def test_sinkhorn_of_equal_samples_is_0_with_gradient_0(self, iterations: int) -> None:
+        leaf = (torch.randn(6, 2) + 100).requires_grad_()
+        value = sinkhorn_loss(leaf, leaf.detach(), iterations=iterations)
+        (slope,) = torch.autograd.grad(value, leaf)
+        assert value.abs() < 1e-9
+        assert slope.abs().max() < 1e-6
+
     @pytest.mark.parametrize(
         ("call", "error", "words"),
         [
@@ -272,6 +314,8 @@ class TestSamples:
             (lambda x: energy_distance_loss(x, x, estimator="u"), ValueError, "`estimator` must"),
             (lambda x: energy_distance_loss(x[0], x), ValueError, r"shape \(N, D\)"),
             (lambda x: sliced_wasserstein_loss(x, x[:2], x), ValueError, "as many points"),
+            (lambda x: sinkhorn_loss(x, x, epsilon=0), ValueError, "`epsilon` must be a number"),
+            (lambda x: sinkhorn_loss(x, x, iterations=0), ValueError, "`iterations` must be"),
             (lambda x: sliced_wasserstein_loss(x, x, x, p=3), ValueError, "`p` must be 1 or 2"),
         ],
     )

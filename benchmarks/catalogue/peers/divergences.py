@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import sys
 import types
 from typing import Any
@@ -13,7 +14,7 @@ from torch.nn import functional
 from benchmarks.catalogue.peer import Peer
 from lossproof.losses.distillation import gkd_jsd_loss, kd_kl_loss
 from lossproof.losses.divergences import js_divergence_loss, kl_divergence_loss, kl_gaussian_loss
-from lossproof.losses.sample_divergences import energy_distance_loss, mmd_loss
+from lossproof.losses.sample_divergences import energy_distance_loss, mmd_loss, sinkhorn_loss
 
 Tensor = torch.Tensor
 
@@ -167,5 +168,13 @@ PEERS = (
         _twice_geomloss("energy"),
         POINTS,
         difference="its distances have a floor of 1e-4, also that of a point from itself",
+    ),
+    Peer(
+        "sinkhorn_loss",
+        "geomloss",
+        "2 * SamplesLoss('sinkhorn', blur=sqrt(epsilon / 2), scaling=0.999)(input, target)",
+        lambda input, target: sinkhorn_loss(input, target, epsilon=10.0, iterations=50),
+        _twice_geomloss("sinkhorn", blur=math.sqrt(5.0), scaling=0.999),
+        POINTS,
     ),
 )
