@@ -176,7 +176,7 @@ def _instance_subject(instance: Any, origin: Any) -> Subject:
         kind = "module"
         _refuse_missing_forward(instance)
         instance = _copied(instance)
-    named = getattr(instance, "__name__", cls.__name__)  # a callable object may stand for a function
+    named = getattr(instance, "__name__", cls.__name__)  # it may stand for a function
     name = getattr(instance, "original_name", named)  # of a scripted module
     scripted = isinstance(instance, (torch.jit.ScriptModule, torch.jit.ScriptFunction))
     return Subject(

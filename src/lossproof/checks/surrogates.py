@@ -1,9 +1,10 @@
 """Losses whose gradient is declared not to be the derivative of their value.
 
-A call that goes through :func:`lossproof.write.straight_through` is examined twice: as it is, by the
-rules on its value, and with the soft value in place of the hard one by the rules on its gradient,
-so that a mistake beside the surrogate is still seen. Through :func:`lossproof.write.perturbed` the
-gradient is an estimate from random numbers; there is no derivative to compare it with.
+A call that goes through :func:`lossproof.write.straight_through` is examined twice: as it is, by
+the rules on its value, and with the soft value in place of the hard one by the rules on its
+gradient, so that a mistake beside the surrogate is still seen. Through
+:func:`lossproof.write.perturbed` the gradient is an estimate from random numbers; there is no
+derivative to compare it with.
 """
 
 from __future__ import annotations

@@ -116,7 +116,6 @@ class NumpyLoss:
         options = [p.replace(kind=p.KEYWORD_ONLY) for p in own]
         return inspect.Signature([*tensors, *options], return_annotation=Tensor)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def __call__(
         self,
         *inputs: Any,
@@ -134,6 +133,9 @@ class NumpyLoss:
         else:
             values = _External.apply(self, *inputs)  # type: ignore[no-untyped-call]
         return reduce(values, weight, reduction, mask=mask, normalizer=normalizer)
+
+    # What `torch.compiler.disable` sets, without the seconds that importing TorchDynamo takes.
+    __call__._torchdynamo_disable = True  # type: ignore[attr-defined]
 
     def __repr__(self) -> str:
         return f"from_numpy({self.__name__})"

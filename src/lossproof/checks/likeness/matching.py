@@ -27,6 +27,7 @@ from lossproof.checks.likeness.fit import (
     right_columns,
     weighted_sum,
 )
+from lossproof.checks.likeness.from_catalogue import claimed_in_catalogue
 from lossproof.checks.likeness.known import (
     Binding,
     KnownLoss,
@@ -154,12 +155,20 @@ class Likeness:
     def matches(self) -> Iterator[Match]:
         """Everything that fits: what names claim, then what calls claim, then everyday losses."""
         for claim in Claim:
-            for known in known_losses():
+            for known in self._known:
                 for binding in known.roles(self.open):
                     if self._claim(known, binding) is claim:
                         found = self._match(known, binding, deep=claim is not Claim.NONE)
                         if found is not None:
                             yield replace(found, claim=claim)
+
+    @functools.cached_property
+    def _known(self) -> tuple[KnownLoss, ...]:
+        """The losses known by their terms, or else those of the catalogue that the name claims."""
+        known = known_losses()
+        if any(one.claimed_by(self.words) for one in known):
+            return known
+        return (*known, *claimed_in_catalogue(self.words))
 
     def _claim(self, known: KnownLoss, binding: Binding) -> Claim | None:
         if known.claimed_by(self.words) or known.claimed_by_arguments(binding):
@@ -172,7 +181,7 @@ class Likeness:
         """The known losses that the name claims and whose inputs fit."""
         return [
             known
-            for known in known_losses()
+            for known in self._known
             if known.claimed_by(self.words) and any(True for _ in known.roles(self.open))
         ]
 
