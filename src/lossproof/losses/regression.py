@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 
@@ -356,10 +354,9 @@ def log_cosh_loss(
 
     def values(input: Tensor, target: Tensor) -> Tensor:
         error = input - target
-        size = error.abs()
-        # cosh(e) = 1 + 2 sinh(e/2)^2 keeps the digits of a small error, which cancel on the right.
-        near = torch.log1p(2 * torch.sinh(0.5 * error.clamp(-1, 1)).square())
-        return torch.where(size < 1, near, size + F.softplus(-2 * size) - math.log(2))
+        near = error.clamp(-20, 20)  # beyond, the slope is 1 to the last digit
+        # cosh(e) = 1 + 2 sinh(e/2)^2 keeps the digits of a small error, which else cancel.
+        return torch.log1p(2 * torch.sinh(0.5 * near).square()) + (error - near).abs()
 
     return reduce_swept(
         values, (input, target), weight, reduction, mask=mask, normalizer=normalizer
