@@ -149,12 +149,35 @@ def outcomes(
     return target * (1 - label_smoothing) + label_smoothing / 2
 
 
+def class_logits(input: Any) -> Tensor:
+    """Logits of at least one class.
+
+    Raises:
+        TypeError: it is no floating-point tensor.
+        ValueError: it has no classes.
+    """
+    logits = axes("input", tensor("input", input), -1, layout="(C) or (N, C, *)")
+    if logits.shape[min(logits.ndim - 1, 1)] == 0:
+        raise ValueError(f"`input` must have at least one class, got shape {list(logits.shape)}")
+    return logits
+
+
+def class_counts_of(value: Any, input: Tensor) -> Tensor:
+    """How often each class occurs, (C), in the dtype of the logits.
+
+    Raises:
+        TypeError: it is no tensor of real numbers.
+        ValueError: it has another shape, or a count is not positive.
+    """
+    counts = _one_for_each_class("class_counts", tensor("class_counts", value, "number"), input)
+    within("class_counts", counts, above=0)
+    return counts.to(input.dtype)
+
+
 def _checked(input: Any, target: Any, ignore_index: int, soft: bool) -> tuple[Tensor, Tensor]:
-    input = axes("input", tensor("input", input), -1, layout="(C) or (N, C, *)")
+    input = class_logits(input)
     axis = min(input.ndim - 1, 1)
     classes = input.shape[axis]
-    if classes == 0:
-        raise ValueError(f"`input` must have at least one class, got shape {list(input.shape)}")
     if soft and tensor("target", target, "number").is_floating_point():
         same_shape(input, target)
         within("target", target, 0, 1)
@@ -174,15 +197,20 @@ def _of_each_class(name: str, value: Tensor | None, input: Tensor) -> Tensor | N
     """A factor for each class, in the dtype of the logits."""
     if value is None:
         return None
-    value, classes = tensor(name, value), input.shape[1]
+    value = _one_for_each_class(name, tensor(name, value), input)
+    within(name, value, 0)
+    return value.to(input.dtype)
+
+
+def _one_for_each_class(name: str, value: Tensor, input: Tensor) -> Tensor:
+    classes = input.shape[min(input.ndim - 1, 1)]
     if value.shape != (classes,):
         raise ValueError(
             f"`{name}` must hold one number for each of the {classes} classes, the shape "
             f"[{classes}], got {list(value.shape)}"
         )
     same_device(input, value, ("input", name))
-    within(name, value, 0)
-    return value.to(input.dtype)
+    return value
 
 
 def _counted(

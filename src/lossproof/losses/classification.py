@@ -11,6 +11,7 @@ from lossproof.losses.logits import (
     binary,
     binary_constant,
     cost_of_label,
+    cross_entropy_gradient,
     margin,
     margin_gradient,
 )
@@ -99,18 +100,13 @@ def cross_entropy_loss(
         input,
         target,
         of_classes=lambda logits: -F.log_softmax(logits, 1),
-        gradient=margin_gradient(_cross_entropy_gradient),
+        gradient=margin_gradient(cross_entropy_gradient),
         weight=weight,
         label_smoothing=label_smoothing,
         ignore_index=ignore_index,
         reduction=reduction,
         normalizer=normalizer,
     )
-
-
-def _cross_entropy_gradient(margin: Tensor) -> tuple[Tensor, Tensor]:
-    label = binary_constant(-margin)
-    return label.cost_1, label.q
 
 
 CrossEntropyLoss = as_module(cross_entropy_loss)

@@ -115,7 +115,8 @@ def _of_logits(gamma: float, alpha: float | None) -> tuple[Values, Gradient]:
         # In place where it can be: on a CPU, memory that is new costs more than the arithmetic.
         p, q, cost_1, cost_0 = binary_constant(input)
         positive = power(q, cost_0, gamma) * target
-        negative = power(p, cost_1, gamma) * (1 - target)
+        focus = power(p, cost_1, gamma)
+        negative = torch.addcmul(focus, focus, target, value=-1)  # focus * (1 - target)
         if alpha is not None:
             positive, negative = positive.mul_(of_positive), negative.mul_(of_negative)
         found = (positive * cost_1).addcmul_(negative, cost_0)

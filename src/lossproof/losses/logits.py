@@ -116,6 +116,12 @@ def cost_of_label(margin: Tensor) -> Tensor:
     return -torch.nn.functional.logsigmoid(-margin)
 
 
+def cross_entropy_gradient(margin: Tensor) -> tuple[Tensor, Tensor]:
+    """The same and its derivative in the margin, 1 - p."""
+    label = binary_constant(-margin)
+    return label.cost_1, label.q
+
+
 def margin_gradient(of_margin: OfMargin) -> Gradient:
     """From logits and labels to the values and their derivative in the logits.
 
