@@ -318,7 +318,7 @@ def transported(
     also=("optimal transport", "Wasserstein", "earth mover", "entropic"),
     peers={
         "geomloss": "`SamplesLoss('sinkhorn', p=2, blur=sqrt(epsilon / 2))`, which is half of it; "
-        "its gradient is that of fixed potentials, its default `scaling` some 1e-2 from convergence",
+        "its gradient is that of fixed potentials; its default `scaling` ends 1e-2 off",
     },
 )
 def sinkhorn_loss(
