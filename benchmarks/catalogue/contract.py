@@ -97,7 +97,7 @@ def _item_weight(subject: Subject, given: Call) -> Tensor:
     generator = torch.Generator().manual_seed(3)
     if "ignore_index" in subject.options:
         bound = re.search(r"int\[.*?\]\s*<(\d+)", subject.specification)
-        columns = given.tensors[0].shape[1]
+        columns = given.tensors[0].shape[1] if given.tensors[0].ndim > 1 else None
         classes = int(bound[1]) if bound else columns
         # Where an anchor is compared with others, and its input holds no classes, it has a weight.
         anchors = subject.entry.properties.coupled and classes != columns

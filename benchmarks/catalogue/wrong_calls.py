@@ -57,7 +57,7 @@ def wrong_calls(subject: Subject) -> Iterator[WrongCall]:
     given = subject.draw()
     for i in range(len(given.tensors)):
         yield from _wrong_shapes(subject, given, i)
-        yield from _wrong_types(given, i)
+        yield from _wrong_types(subject, given, i)
         yield from _wrong_values(subject, given, i)
     yield WrongCall("no arguments", (), {})
     yield WrongCall("an unknown option", given.tensors, {"no_such_option": 1})
@@ -115,7 +115,7 @@ def _free(subject: Subject, given: Call, i: int, changed: Tensor) -> bool:
     )
 
 
-def _wrong_types(given: Call, i: int) -> Iterator[WrongCall]:
+def _wrong_types(subject: Subject, given: Call, i: int) -> Iterator[WrongCall]:
     tensor = given.tensors[i]
     if not isinstance(tensor, Tensor):
         return
@@ -127,7 +127,8 @@ def _wrong_types(given: Call, i: int) -> Iterator[WrongCall]:
         ("a list", tensor.tolist()),
         ("an array", np.asarray(tensor)),
     ):
-        taken = what == "a number" and i > 0  # a scale for all items may be a number
+        # A scale for all items may be a number, and what has a default may be left out.
+        taken = what == "a number" and i > 0 or what == "None" and _may_be_none(subject, name)
         yield WrongCall(f"`{name}`, {what}", _replaced(given, i, value), {}, not taken)
     if tensor.numel():
         meta = torch.empty_like(tensor, device="meta")
@@ -142,6 +143,11 @@ def _wrong_types(given: Call, i: int) -> Iterator[WrongCall]:
     for dtype in dtypes:
         two = not tensor.is_floating_point() and int(tensor.max()) < 2  # 0 and 1 in any dtype
         yield WrongCall(f"`{name}`, {dtype}", _replaced(given, i, tensor.to(dtype)), {}, not two)
+
+
+def _may_be_none(subject: Subject, name: str) -> bool:
+    parameters = inspect.signature(subject.entry.function or subject.entry.module).parameters
+    return name in parameters and parameters[name].default is None
 
 
 def _replaced(given: Call, i: int, value: Any) -> tuple[Any, ...]:
