@@ -16,6 +16,7 @@ from lossproof.write.arguments import (
     finite,
     fits,
     pair,
+    same_device,
     same_shape,
     tensor,
     within,
@@ -110,7 +111,7 @@ def cox_ph_loss(
         survival data.
     """
     choice("ties", ties, TIES)
-    axes("input", input, 1, layout="(N,)")
+    axes("input", tensor("input", input), 1, layout="(N,)")
     pair(input, time, ("input", "time"), target_kind="number")
     if strata is not None:
         same_shape(input, tensor("strata", strata, "integer"), ("input", "strata"))
@@ -264,6 +265,7 @@ def discrete_hazard_nll_loss(
             "`time` must have the shape of `input` without its last axis, "
             f"{list(input.shape[:-1])}, got {list(time.shape)}"
         )
+    same_device(input, time, ("input", "time"))
     counts = _fitting(mask, time)
     event = _events(event, time, counts)
     interval = torch.arange(input.shape[-1], device=input.device)
