@@ -323,7 +323,8 @@ def _seen_within(
 
 def _numbers(minimum: float | None, maximum: float | None, above: float | None) -> str:
     if minimum is not None and maximum is not None:
-        return f"numbers from {minimum:g} to {maximum:g}"
+        low, high = (f"{b:g}" if isinstance(b, float) else f"{b}" for b in (minimum, maximum))
+        return f"numbers from {low} to {high}"  # the size of an axis may be symbolic
     return _range(minimum, maximum, above, None).replace("a number", "numbers")
 
 
