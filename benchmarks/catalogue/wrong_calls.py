@@ -128,7 +128,7 @@ def _wrong_types(subject: Subject, given: Call, i: int) -> Iterator[WrongCall]:
         ("an array", np.asarray(tensor)),
     ):
         # A scale for all items may be a number, and what has a default may be left out.
-        taken = what == "a number" and i > 0 or what == "None" and _may_be_none(subject, name)
+        taken = (what == "a number" and i > 0) or (what == "None" and _may_be_none(subject, name))
         yield WrongCall(f"`{name}`, {what}", _replaced(given, i, value), {}, not taken)
     if tensor.numel():
         meta = torch.empty_like(tensor, device="meta")
