@@ -39,10 +39,14 @@ def _filtered(images: Tensor, window: Tensor) -> Tensor:
     return images
 
 
+def _offset(images: Tensor) -> Tensor:
+    """The mean of each channel; taken off first, E[x^2] - E[x]^2 is the same and cancels less."""
+    return images.detach().mean(spatial_axes(images), keepdim=True)
+
+
 def _moments(images: Tensor, window: Tensor) -> tuple[Tensor, Tensor]:
     """The mean and the variance in the window around each pixel."""
-    # Less the mean of each image, which changes no variance: E[x^2] - E[x]^2 cancels less then.
-    offset = images.detach().mean(spatial_axes(images), keepdim=True)
+    offset = _offset(images)
     images = images - offset
     means, squares = _filtered(torch.cat([images, images.square()], 1), window).chunk(2, 1)
     return means + offset, (squares - means.square()).clamp(min=0)
@@ -57,13 +61,10 @@ def _dissimilarities(
     alike have then an exact loss, and not the difference of two numbers near 1.
     """
     means, variances = _moments(torch.cat([input - target, input + target], 1), window)
-    (error_mean, sum_mean), (error_variance, sum_variance) = (
-        means.chunk(2, 1),
-        variances.chunk(2, 1),
-    )
-    error_mean = error_mean.square()
-    luminance = error_mean / ((error_mean + sum_mean.square()) / 2 + c1)
-    structure = error_variance / ((error_variance + sum_variance) / 2 + c2)
+    of_error, of_sum = means.square().chunk(2, 1)
+    luminance = of_error / ((of_error + of_sum) / 2 + c1)
+    of_error, of_sum = variances.chunk(2, 1)
+    structure = of_error / ((of_error + of_sum) / 2 + c2)
     return luminance, structure
 
 
@@ -286,7 +287,7 @@ def ms_ssim_loss(
         pixels = luminance + structure - luminance * structure if coarsest else structure
         scales.append(pixels.mean(spatial_axes(pixels)))
     logarithms = _log_similarity(torch.stack(scales, -1), eps)
-    powers = torch.tensor(exponents, dtype=input.dtype, device=input.device)
+    powers = torch.tensor(exponents, dtype=logarithms.dtype, device=input.device)
     values = image_means(-torch.expm1((powers * logarithms).sum(-1)))
     return reduce(values, weight, reduction, mask=mask, normalizer=normalizer)
 
@@ -388,10 +389,13 @@ def lncc_loss(
     window = torch.full(
         (window_size,), 1 / window_size, dtype=_common_dtype(input, target), device=input.device
     )
-    _, variances = _moments(torch.cat([input, target, input + target], 1) / data_range, window)
-    of_input, of_target, of_sum = variances.chunk(3, 1)
-    covariance = (of_sum - of_input - of_target) / 2
-    values = 1 - image_means(covariance.square() / (of_input * of_target + eps))
+    x, y = ((images - _offset(images)) / data_range for images in (input, target))
+    stacked = torch.cat([x, y, x.square(), y.square(), x * y], 1)
+    mean_x, mean_y, xx, yy, xy = _filtered(stacked, window).chunk(5, 1)
+    variance_x = (xx - mean_x.square()).clamp(min=0)
+    variance_y = (yy - mean_y.square()).clamp(min=0)
+    squared = (xy - mean_x * mean_y).square()
+    values = 1 - image_means(squared / (variance_x * variance_y + eps))
     return reduce(values, weight, reduction, mask=mask, normalizer=normalizer)
 
 
