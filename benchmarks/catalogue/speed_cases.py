@@ -125,7 +125,6 @@ CASES = (
         "focal_loss", "8x21x256x256", losses.focal_loss, plain.softmax_focal,
         lambda: _segmentation(8, 256),
         {
-            "torch (cross entropy)": lambda: torch.nn.functional.cross_entropy,
             "kornia": _of("kornia.losses", "focal_loss", alpha=None, reduction="mean"),
             "monai": _with_channel(
                 _layer("monai.losses", "FocalLoss", to_onehot_y=True, use_softmax=True)

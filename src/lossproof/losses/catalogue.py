@@ -23,7 +23,7 @@ from torch import nn
 from typing_extensions import ParamSpec
 
 from lossproof.write.module import class_name
-from lossproof.write.precision import autocast_of, result_dtype, widened
+from lossproof.write.precision import any_half, autocast_of, result_dtype, widened
 from lossproof.write.reduction import legacy_reduction
 
 Tensor = torch.Tensor
@@ -188,13 +188,13 @@ def _with_common_behaviour(function: Callable[P, Tensor]) -> Callable[P, Tensor]
         if "size_average" in options or "reduce" in options:
             return loss(*args, **legacy_reduction(options, stacklevel=3))
         tensors = (*args, *(options[name] for name in named if name in options))
-        dtype, autocast = result_dtype(tensors), autocast_of(tensors)
-        if dtype is None and autocast is None:
+        autocast = autocast_of(tensors)
+        if autocast is None and not any_half(tensors):
             return function(*args, **options)
         wide = [widened(value) for value in args]
         wide_options = {name: widened(value) for name, value in options.items()}
         if autocast is None:
-            return function(*wide, **wide_options).to(dtype)
+            return function(*wide, **wide_options).to(result_dtype(tensors))
         with torch.autocast(autocast, enabled=False):
             return function(*wide, **wide_options)
 

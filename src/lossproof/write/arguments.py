@@ -292,10 +292,10 @@ def within(
 def _mask_of(value: Tensor, where: Any) -> Tensor:
     """The mask of the items of a tensor, which fits them."""
     mask = tensor("mask", where, "bool")
-    try:
-        fits = torch.broadcast_shapes(mask.shape, value.shape) == value.shape
-    except RuntimeError:
-        fits = False
+    short = value.ndim - mask.ndim
+    fits = short >= 0 and all(
+        m in {1, n} for m, n in zip(mask.shape, value.shape[short:], strict=True)
+    )
     if not fits:
         raise ValueError(
             f"`mask` must have the shape of the values, got {list(mask.shape)} "
@@ -323,8 +323,7 @@ def _seen_within(
 
 def _numbers(minimum: float | None, maximum: float | None, above: float | None) -> str:
     if minimum is not None and maximum is not None:
-        low, high = (f"{b:g}" if isinstance(b, float) else f"{b}" for b in (minimum, maximum))
-        return f"numbers from {low} to {high}"  # the size of an axis may be symbolic
+        return f"numbers from {minimum} to {maximum}"  # the size of an axis may be symbolic
     return _range(minimum, maximum, above, None).replace("a number", "numbers")
 
 

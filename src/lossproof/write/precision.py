@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -17,17 +18,20 @@ def widened(argument: Any) -> Any:
     return argument
 
 
-def result_dtype(arguments: tuple[Any, ...]) -> torch.dtype | None:
-    """The dtype to which a float32 result is rounded, where its arguments were of half precision.
+def any_half(arguments: tuple[Any, ...]) -> bool:
+    """Whether one is a tensor of half precision."""
+    return any(isinstance(a, Tensor) and a.dtype in _HALVES for a in arguments)
 
-    Arguments of one half type give that type, beside float32 the result is float32. (Under autocast
-    nothing is rounded: a loss in float16 overflows as soon as it is scaled.)
+
+def result_dtype(arguments: tuple[Any, ...]) -> torch.dtype:
+    """The dtype of a result whose arguments were of half precision, at least one of them.
+
+    It is what torch makes of these types: that of all where they are the same, beside float32
+    float32. (Under autocast nothing is rounded: a loss in float16 overflows as soon as it is
+    scaled.)
     """
-    dtypes = {a.dtype for a in arguments if isinstance(a, Tensor) and a.is_floating_point()}
-    if len(dtypes) != 1:
-        return None
-    (dtype,) = dtypes
-    return dtype if dtype in _HALVES else None
+    dtypes = [a.dtype for a in arguments if isinstance(a, Tensor) and a.is_floating_point()]
+    return functools.reduce(torch.promote_types, dtypes)
 
 
 def autocast_of(arguments: tuple[Any, ...]) -> str | None:
