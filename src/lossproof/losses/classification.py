@@ -33,7 +33,8 @@ Tensor = torch.Tensor
         "torch": "NaN where every label is ignored or the batch is empty; a mean over soft targets "
         "divides by the number of items, with class weights too; an ignored logit that is NaN "
         "makes the gradient NaN; below 1e-7 the value is 0",
-        "timm, smp": "soft targets and label smoothing in classes of their own",
+        "timm, smp": "soft targets and label smoothing in classes of their own; smp's cannot be "
+        "called without smooth_factor",
     },
 )
 def cross_entropy_loss(

@@ -25,8 +25,8 @@ Tensor = torch.Tensor
         "torchvision": "reduction='none' by default; alpha=-1 for none; its gradient is NaN for "
         "gamma below 1 where the probability rounds to 1; soft targets otherwise",
         "keras": "clamps probabilities: no gradient where it is confidently wrong",
-        "kornia": "alpha must be given and is a factor of the whole",
-        "monai": "no alpha by default",
+        "kornia": "reduction='none' by default; ignored items count in a mean",
+        "monai, smp": "no alpha by default",
     },
 )
 def sigmoid_focal_loss(
