@@ -1,5 +1,6 @@
 import copy
 import pickle
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -115,3 +116,20 @@ def test_it_is_a_module() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(1, 1))
     model.loss = PowerLoss(weight=torch.ones(3))
     assert "loss.weight" in model.state_dict()
+
+
+def test_what_an_annotation_means():
+    def annotated(
+        input: Tensor,
+        *,
+        a: Tensor | None = None,
+        b: "torch.Tensor | None" = None,
+        c: float | Tensor | None = None,
+        d: Callable[..., Tensor] = torch.sin,
+    ) -> Tensor:
+        return d(input).sum()
+
+    module = as_module(annotated)()
+    assert set(dict(module._buffers)) == {"a", "b"}
+    assert module.d is torch.sin
+    assert as_module(annotated, name="Again")(c=torch.ones(1)).c.item() == 1

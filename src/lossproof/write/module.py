@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
@@ -17,6 +18,10 @@ Tensor = torch.Tensor
 P = ParamSpec("P")
 R = TypeVar("R")
 
+# An annotation that means a tensor or nothing, as it is written or as the type itself is shown.
+_TENSOR = re.compile(
+    r"(<class ')?(typing\.)?(Optional\[)?(torch\.)?(_tensor\.)?Tensor('>)?\]?( \| None)?"
+)
 # What differs from batch to batch, so that a call may give it, too.
 PER_CALL = ("weight", "mask", "normalizer")
 
@@ -51,13 +56,10 @@ class LossModule(nn.Module, Generic[P]):
 
     @classmethod
     def _tensors(cls) -> frozenset[str]:
-        """The options that may be tensors, by their annotations."""
+        """The options that are tensors or nothing, by their annotations."""
         parameters = inspect.signature(cls.function).parameters
         return frozenset(
-            name
-            for name in cls.defaults
-            if "Tensor" in str(parameters[name].annotation)
-            and "float" not in str(parameters[name].annotation)
+            name for name in cls.defaults if _TENSOR.fullmatch(str(parameters[name].annotation))
         )
 
     def _refuse_unknown(self, options: Mapping[str, Any]) -> None:
