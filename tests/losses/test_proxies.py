@@ -35,7 +35,7 @@ def cosine(one: Tensor, other: Tensor) -> float:
 def test_center_loss_by_its_formula() -> None:
     module, (input, target) = made(CenterLoss, reduction="none"), batch()
     wanted = [
-        0.5 * float((x - module.centers[y]).square().sum())
+        0.5 * float((x - module.centers[y].detach()).square().sum())
         for x, y in zip(input, target, strict=True)
     ]
     torch.testing.assert_close(module(input, target), torch.tensor(wanted, dtype=FLOAT64))
