@@ -174,14 +174,14 @@ def approx_ndcg_loss(
     input, target, counts = lists(input, target, mask)
     gains, relevant = _gains(input, target, counts, gain)
     ideal = _ranks(input, counts, target)
-    # How far each item is from its ideal rank. Of who should stand before it, only what is missing
-    # is summed: near a perfect ranking, 1 less an NDCG of nearly 1 would be rounding error.
-    ahead = alpha * -differences(input)  # of item i, each item j
-    is_ahead, should = ahead > 0, ideal.unsqueeze(-2) < ideal.unsqueeze(-1)
+    # How far each item is from its ideal rank, as whole ranks and what the sigmoids add to them:
+    # near a perfect ranking, 1 less an NDCG of nearly 1 would be rounding error.
+    ahead = alpha * (input.unsqueeze(-2) - input.unsqueeze(-1))  # of item i, each item j
+    is_ahead, itself = ahead > 0, torch.eye(ideal.shape[-1], dtype=torch.bool, device=ideal.device)
     small = torch.sigmoid(torch.where(is_ahead, -ahead, ahead))
-    small = torch.where(is_ahead, -small, small) + (is_ahead.int() - should.int())
-    others = counts.unsqueeze(-2) & (ideal.unsqueeze(-2) != ideal.unsqueeze(-1))
-    excess = torch.where(others, small, 0.0).sum(-1)
+    others = counts.unsqueeze(-2) & ~itself
+    parts = torch.where(others, torch.where(is_ahead, -small, small), 0.0).sum(-1)
+    excess = (is_ahead & others).sum(-1) - ideal + parts
     behind = torch.log1p(excess / (ideal + 2)) / math.log(2)  # log2(1 + r) above the ideal one
     best = torch.log2(ideal + 2)
     values = (gains * behind / (best * (best + behind))).sum(-1)

@@ -107,8 +107,8 @@ def coral_loss(
     coupled=False,
     also=("conditional ordinal regression", "rank consistent"),
     peers={
-        "coral-pytorch": "`corn_loss`: the same function; takes a class out of range, and gives "
-        "float 0 in place of a tensor where nothing counts",
+        "coral-pytorch": "`corn_loss`: the same function; takes classes out of range, and divides "
+        "by zero where the batch is empty",
     },
 )
 def corn_loss(

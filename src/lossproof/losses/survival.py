@@ -199,8 +199,8 @@ def _events(event: Tensor, time: Tensor, counts: Tensor | None) -> Tensor:
     also=("discrete time survival", "logistic hazard", "nnet survival", "censoring"),
     peers={
         "pycox": "`NLLLogistiHazardLoss`: the same function",
-        "nnet-survival": "takes hazards as probabilities; a subject lost from sight in an interval "
-        "survived it only if it was seen for half of it",
+        "nnet-survival": "takes probabilities to survive each interval; a subject lost from sight "
+        "in one survived it only if it was seen for half of it",
     },
 )
 def discrete_hazard_nll_loss(
