@@ -19,7 +19,6 @@ Tensor = torch.Tensor
 LIBRARY = "pytorch-metric-learning"
 TRIPLETS = "anchor float[6,5]; positive float[6,5]; negative float[6,5]"
 LABELLED = "input float[12,5]; target int[12]<4"
-CLASSES = "input float[8,4]; target int[8]<5; learned float[5,4]"
 
 
 def _part(kind: str, name: str, **options: Any) -> Any:
@@ -74,14 +73,15 @@ def _triplets(anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
 
 
 def _with_vectors(
-    make: Callable[[], nn.Module], parameter: str, *, transposed: bool = False
+    make: Callable[[int], nn.Module], parameter: str, *, transposed: bool = False
 ) -> Callable[..., Tensor]:
     """A Module of which the vectors of the classes are given with the batch."""
-    made = functools.cache(make)
+    made = functools.cache(make)  # of the number of vectors
 
     def loss(input: Tensor, target: Tensor, learned: Tensor) -> Tensor:
         vectors = {parameter: learned.T if transposed else learned}
-        value: Tensor = torch.func.functional_call(made(), vectors, (input, target))
+        module = made(len(learned))
+        value: Tensor = torch.func.functional_call(module, vectors, (input, target))
         return value
 
     return loss
@@ -94,21 +94,23 @@ def _of_classes(
     options: dict[str, Any],
     their_options: dict[str, Any],
     *,
-    classes: int = 5,
-    inputs: str = CLASSES,
+    vectors_of_each: int = 1,
 ) -> Peer:
     """A Module of the library that learns vectors of classes beside ours."""
     written = ", ".join(f"{option}={value:.4g}" for option, value in their_options.items())
-    sizes = {"num_classes": classes, "embedding_size": 4}
-    theirs = "W" if parameter == "centers" else parameter
+    of_theirs = "W" if parameter == "centers" else parameter
+
+    def sizes(count: int) -> dict[str, int]:
+        return {"num_classes": count // vectors_of_each, "embedding_size": 4}
+
     return Peer(
         loss, LIBRARY, f"{name}({written})",
-        _with_vectors(lambda: getattr(losses, loss)(**sizes, **options), parameter),
+        _with_vectors(lambda count: getattr(losses, loss)(**sizes(count), **options), parameter),
         _with_vectors(
-            lambda: _part("losses", name, **sizes, **their_options), theirs,
-            transposed=theirs == "W",
+            lambda count: _part("losses", name, **sizes(count), **their_options), of_theirs,
+            transposed=of_theirs == "W",
         ),
-        inputs,
+        f"input float[8,4]; target int[8]<5; learned float[{5 * vectors_of_each},4]",
     )  # fmt: skip
 
 
@@ -206,7 +208,7 @@ PEERS = (
     _of_classes(
         "ArcFaceLoss", "centers", "SubCenterArcFaceLoss", {"sub_centers": 2},
         {"margin": math.degrees(0.5), "sub_centers": 2},
-        inputs="input float[8,4]; target int[8]<5; learned float[10,4]",
+        vectors_of_each=2,
     ),
     _of_classes("CosFaceLoss", "centers", "CosFaceLoss", {}, {}),
     _of_classes(
