@@ -47,7 +47,24 @@ def convex(subject: Subject) -> str | None:
             limit = 1e-9 * (1 + line.abs())
             if (excess > limit).any():
                 return "not convex, as its page claims" if claimed else None
-    return None if claimed else "its page says it is not convex, and no point shows it"
+    if claimed or _bends_down(subject):
+        return None
+    return "its page says it is not convex, and no point shows it"
+
+
+def _bends_down(subject: Subject) -> bool:
+    """Whether the Hessian has a negative eigenvalue anywhere: a direction that chords may miss."""
+    for given, _ in _predictions(subject):
+
+        def total(first: Tensor, given: Call = given) -> Tensor:
+            return subject.call(*given.replaced(0, first).tensors).sum()
+
+        first = given.tensors[0]
+        hessian = torch.autograd.functional.hessian(total, first)
+        curvature = torch.linalg.eigvalsh(hessian.reshape(first.numel(), first.numel()))
+        if curvature[0] < -1e-6 * curvature[-1]:
+            return True
+    return False
 
 
 def bounded_gradient(subject: Subject) -> str | None:
