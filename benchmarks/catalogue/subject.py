@@ -143,7 +143,8 @@ def _callable(entry: CatalogueEntry) -> Callable[..., Tensor]:
     narrow, wide = _made(entry), _made(entry).double()
 
     def call(*tensors: Tensor, **options: Any) -> Tensor:
-        module = wide if tensors[0].dtype == torch.float64 else narrow
+        doubles = any(getattr(given, "dtype", None) == torch.float64 for given in tensors[:1])
+        module = wide if doubles else narrow
         if options:
             module = _made(entry, **options).to(next(module.parameters()).dtype)
         result: Tensor = module(*tensors)
