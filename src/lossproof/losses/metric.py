@@ -59,7 +59,7 @@ def _too_near(gap: Tensor, margin: float | Literal["soft"]) -> Tensor:
     peers={
         "torch": "adds 1e-6 to each difference, so that two equal vectors are apart by "
         "1e-6 times the root of D; NaN for p below 1; no soft margin, weights or masks",
-        "optax": "sums signed differences for odd p, and is NaN at equal vectors",
+        "optax": "sums signed differences where p is odd, so that they cancel",
         "pytorch-metric-learning": "`TripletMarginLoss` takes labels, scales the embeddings to "
         "length 1, and averages over the triplets whose loss is not 0",
     },
@@ -159,7 +159,8 @@ TripletMarginLoss = as_module(triplet_margin_loss)
         "pytorch-metric-learning": "`TripletMarginLoss` with `BatchHardMiner`: scales the "
         "embeddings to length 1, averages over the triplets whose loss is not 0, and adds the "
         "margin inside the soft form; `torch.cdist` has no second derivative",
-        "tensorflow-addons": "`TripletHardLoss` is the same function",
+        "tensorflow-addons": "`TripletHardLoss` has the same values; its mean is over all anchors, "
+        "also those without a positive",
     },
 )
 def batch_hard_triplet_loss(

@@ -23,8 +23,8 @@ Tensor = torch.Tensor
     coupled=False,
     also=("center", "centre", "face recognition"),
     peers={
-        "pytorch-center-loss": "without the factor 1/2; clamps each distance from below, all zeros "
-        "of its mask among them",
+        "pytorch-center-loss": "without the factor 1/2; each other class adds 1e-12, because zeros "
+        "of its mask are clamped, too",
     },
 )
 class CenterLoss(ClassVectors):
