@@ -65,9 +65,6 @@ def sequence_log_probs(
         >>> logits = torch.zeros(2, 3, 4)  # each of 4 tokens is as likely
         >>> sequence_log_probs(logits, torch.tensor([[1, 2, 3], [0, -100, -100]]))
         tensor([-4.1589, -1.3863])
-
-    Source:
-        The chain rule of probability.
     """
     logits = axes("logits", widened(tensor("logits", logits)), 3, layout="(N, L, V)")
     integer("ignore_index", ignore_index)

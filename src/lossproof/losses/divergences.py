@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from lossproof.losses.catalogue import loss
-from lossproof.write.arguments import axes, flag, pair, within
+from lossproof.write.arguments import axes, fits, flag, pair, within
 from lossproof.write.module import as_module
 from lossproof.write.sweeping import reduce_swept
 
@@ -130,11 +130,17 @@ def target_log_probs(target: Tensor, log_target: bool) -> Tensor:
     return torch.where(present, torch.where(present, target, 1.0).log(), -math.inf)
 
 
-def of_items(mask: Tensor | None, input: Tensor) -> Tensor | None:
-    """The mask of the items, for the tensors that have classes as well."""
-    if not isinstance(mask, Tensor) or input.ndim < 1 or mask.ndim != input.ndim - 1:
+def of_classes(mask: Tensor | None, input: Tensor) -> Tensor | None:
+    """The mask of the items, for the tensors that have classes as well.
+
+    Raises:
+        TypeError: it is no bool tensor.
+        ValueError: it does not fit.
+    """
+    if mask is None:
         return None
-    return mask.unsqueeze(1 if input.ndim > 1 else 0)
+    axis = 1 if input.ndim > 1 else 0
+    return fits("mask", mask, input.detach().select(axis, 0), kind="bool").unsqueeze(axis)
 
 
 @loss(
@@ -273,8 +279,9 @@ def kl_divergence_loss(
         Kullback, Leibler (1951), On information and sufficiency.
     """
     pair(input, target)
+    axes("input", input, -1, layout="(N, C, *) or (C)")
     if not flag("log_target", log_target):
-        within("target", target, 0, 1, where=of_items(mask, input))
+        within("target", target, 0, 1, where=of_classes(mask, input))
 
     def values(input: Tensor, target: Tensor) -> Tensor:
         return categorical_kl(target_log_probs(target, log_target), input.log_softmax(1))
@@ -346,8 +353,9 @@ def js_divergence_loss(
         Lin (1991), Divergence measures based on the Shannon entropy.
     """
     pair(input, target)
+    axes("input", input, -1, layout="(N, C, *) or (C)")
     if not flag("log_target", log_target):
-        within("target", target, 0, 1, where=of_items(mask, input))
+        within("target", target, 0, 1, where=of_classes(mask, input))
 
     def values(input: Tensor, target: Tensor) -> Tensor:
         log_p, log_q = target_log_probs(target, log_target), log_softmax(input)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from lossproof.losses.alignment import PAIR, aligned, smoothed_logistic
 from lossproof.losses.catalogue import loss
-from lossproof.write.arguments import number, within
+from lossproof.write.arguments import fits, number, within
 from lossproof.write.module import as_module
 from lossproof.write.sweeping import reduce_swept
 
@@ -409,6 +409,8 @@ def orpo_loss(
         Hong, Lee, Thorne (2024), ORPO: monolithic preference optimization without reference model.
     """
     tensors = aligned(policy_chosen=policy_chosen, policy_rejected=policy_rejected)
+    if mask is not None:
+        fits("mask", mask, policy_chosen, kind="bool")
     within("policy_chosen", policy_chosen, maximum=0, where=mask)
     within("policy_rejected", policy_rejected, maximum=0, where=mask)
     number("beta", beta, minimum=0)
