@@ -190,7 +190,7 @@ JACCARD_AND_TVERSKY = (
         "tversky_loss",
         "kornia",
         "tversky_loss(alpha=0.3, beta=0.7)",
-        partial(tversky_loss, smooth=0.0),
+        partial(tversky_loss, smooth=0.0, absent="skip"),
         kornia("tversky_loss", alpha=0.3, beta=0.7),
         LABELS,
     ),

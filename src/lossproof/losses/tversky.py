@@ -20,7 +20,7 @@ Tensor = torch.Tensor
     coupled=False,
     also=("Tversky index", "F beta"),
     peers={
-        "kornia": "`smooth` is 0, no default for `alpha` and `beta`",
+        "kornia": "`smooth` is 0, absent classes are left out, no default weights",
         "monai, smp": "`alpha = beta = 0.5`, which is the Dice loss",
     },
 )
