@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 
 from lossproof.losses.catalogue import loss
 from lossproof.losses.class_targets import class_logits, outcomes
@@ -101,14 +102,17 @@ def _asymmetric(gamma_neg: float, gamma_pos: float, clip: float) -> tuple[Values
     """The values, and the values with their derivative in the logits."""
 
     def values(input: Tensor, target: Tensor) -> Tensor:
-        p, q, cost_1, cost_0 = binary(input)
-        positive = power(q, cost_0, gamma_pos) * cost_1
         if clip == 0:
+            p, q, cost_1, cost_0 = binary(input)
+            positive = power(q, cost_0, gamma_pos) * cost_1
             return target * positive + (1 - target) * power(p, cost_1, gamma_neg) * cost_0
-        counts = p > clip
-        excess = torch.where(counts, p - clip, 0.5)  # where none is left, no power of 0 is derived
-        negative = _power(excess, gamma_neg) * -torch.log1p(-excess)
-        return target * positive + (1 - target) * torch.where(counts, negative, 0.0)
+        q = torch.sigmoid(-input)
+        positive = power(q, -F.logsigmoid(-input), gamma_pos) * -F.logsigmoid(input)
+        # From q: where p is near 1, the derivative of p is lost in rounding and that of q is not.
+        excess = torch.relu((1 - clip) - q)
+        left_over = 0.0 if gamma_neg >= 1 else torch.finfo(q.dtype).tiny
+        negative = _power(excess + left_over, gamma_neg) * -torch.log1p(-excess)
+        return target * positive + (1 - target) * negative
 
     def gradient(input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         p, q, cost_1, cost_0 = binary_constant(input)
