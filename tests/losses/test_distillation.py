@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from lossproof.losses.distillation import gkd_jsd_loss, kd_kl_loss, z_loss
+from lossproof.losses.divergences import js_divergence_loss, kl_divergence_loss
 
 Tensor = torch.Tensor
 FLOAT64 = torch.float64
@@ -129,6 +130,31 @@ def test_all_gradients() -> None:
         call = lambda s, t, beta=beta: gkd_jsd_loss(s, t, beta=beta, temperature=2.0)  # noqa: E731
         assert torch.autograd.gradcheck(call, (student, teacher))
         assert torch.autograd.gradgradcheck(call, (student, teacher), atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1.0, 40.0])
+def test_the_gradient_of_large_batches_is_that_of_small_ones(scale: float) -> None:
+    """Large batches take a formula for the gradient, small ones autograd."""
+    student, teacher = torch.randn(2, 600, 500, generator=seeded()).unbind()
+    student, mask = (scale * student).requires_grad_(), torch.arange(600) % 3 > 0
+    calls = {
+        "kd": lambda s, t, m: kd_kl_loss(s, t, temperature=3.0, mask=m, reduction="sum"),
+        "gkd": lambda s, t, m: gkd_jsd_loss(
+            s, t, beta=0.2, temperature=3.0, mask=m, reduction="sum"
+        ),
+        "forward": lambda s, t, m: gkd_jsd_loss(s, t, beta=0.0, mask=m, reduction="sum"),
+        "kl": lambda s, t, m: kl_divergence_loss(s, t.softmax(1), mask=m, reduction="sum"),
+        "js": lambda s, t, m: js_divergence_loss(s, t, log_target=True, mask=m, reduction="sum"),
+    }
+    for name, call in calls.items():
+        value = call(student, teacher, mask)
+        (slope,) = torch.autograd.grad(value, student)
+        parts = list(zip(student.split(60), teacher.split(60), mask.split(60), strict=True))
+        small = sum(call(*part) for part in parts)
+        (wanted,) = torch.autograd.grad(small, student)  # type: ignore[arg-type]
+        torch.testing.assert_close(value, small, msg=name)
+        largest = float(wanted.abs().max())
+        torch.testing.assert_close(slope, wanted, rtol=1e-4, atol=1e-5 * largest, msg=name)
 
 
 def test_z_loss() -> None:

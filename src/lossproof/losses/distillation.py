@@ -8,6 +8,8 @@ from lossproof.losses.catalogue import loss
 from lossproof.losses.divergences import (
     categorical_jsd,
     categorical_kl,
+    jsd_and_gradient,
+    kl_and_gradient,
     log_softmax,
     reduce_distributions,
 )
@@ -87,8 +89,20 @@ def kd_kl_loss(
         log_q = (student / temperature).log_softmax(1)
         return temperature**2 * categorical_kl(log_p, log_q)
 
+    def gradient(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        log_p = (teacher / temperature).log_softmax(1)
+        log_q = (student / temperature).log_softmax(1)
+        value, slope = kl_and_gradient(log_p, log_q)
+        return temperature**2 * value, temperature * slope
+
     return reduce_distributions(
-        values, (input, target), weight, reduction, mask=mask, normalizer=normalizer
+        values,
+        (input, target),
+        weight,
+        reduction,
+        mask=mask,
+        normalizer=normalizer,
+        gradient=gradient,
     )
 
 
@@ -173,8 +187,19 @@ def gkd_jsd_loss(
             return categorical_kl(log_p, log_q)
         return categorical_kl(log_q, log_p) if beta == 1 else categorical_jsd(log_p, log_q, beta)
 
+    def gradient(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        log_p, log_q = log_softmax(teacher / temperature), log_softmax(student / temperature)
+        value, slope = jsd_and_gradient(log_p, log_q, beta)
+        return value, slope / temperature
+
     return reduce_distributions(
-        values, (input, target), weight, reduction, mask=mask, normalizer=normalizer
+        values,
+        (input, target),
+        weight,
+        reduction,
+        mask=mask,
+        normalizer=normalizer,
+        gradient=gradient if 0 < beta < 1 else None,
     )
 
 

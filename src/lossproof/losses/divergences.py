@@ -10,7 +10,7 @@ import torch
 from lossproof.losses.catalogue import loss
 from lossproof.write.arguments import axes, fits, flag, pair, within
 from lossproof.write.module import as_module
-from lossproof.write.sweeping import reduce_swept
+from lossproof.write.sweeping import Gradient, reduce_swept
 
 Tensor = torch.Tensor
 
@@ -23,6 +23,7 @@ def reduce_distributions(
     *,
     mask: Tensor | None,
     normalizer: float | Tensor | None,
+    gradient: Gradient | None = None,
 ) -> Tensor:
     """One value for each distribution, of which the second axis holds the classes.
 
@@ -38,6 +39,7 @@ def reduce_distributions(
             mask=mask,
             normalizer=normalizer,
             class_axis=True,
+            gradient=gradient,
         )
     found = reduce_distributions(
         values,
@@ -53,17 +55,22 @@ def reduce_distributions(
 def exponential_excess(x: Tensor) -> Tensor:
     """exp(x) - 1 - x, which is x^2 / 2 near 0, where the terms would cancel."""
     small = x.abs() < 0.25
-    near, far = torch.where(small, x, 0.0), torch.where(small, 1.0, x)
-    series = torch.ones_like(x)
-    for k in range(12, 2, -1):
-        series = 1 + series * near / k
-    return torch.where(small, 0.5 * near.square() * series, far.expm1() - far)
+    far = torch.where(small, 1.0, x)
+    return torch.where(small, small_excess(torch.where(small, x, 0.0)), far.expm1() - far)
+
+
+def small_excess(x: Tensor) -> Tensor:
+    """exp(x) - 1 - x by its series, for numbers below a quarter."""
+    terms = 12 if x.dtype == torch.float64 else 7  # what is left out is below the rounding
+    series = x * (1 / math.factorial(terms)) + 1 / math.factorial(terms - 1)
+    for k in range(terms - 2, 1, -1):
+        series = series * x + 1 / math.factorial(k)
+    return x.square() * series
 
 
 def log_ratio(log_p: Tensor, log_q: Tensor) -> Tensor:
     """log(q / p), and 0 where both are 0."""
-    neither = (log_p == -math.inf) & (log_q == -math.inf)
-    return torch.where(neither, 0.0, log_q - log_p)
+    return torch.where(torch.maximum(log_p, log_q) == -math.inf, 0.0, log_q - log_p)
 
 
 def relative_entropy(p: Tensor, q: Tensor, ratio: Tensor) -> Tensor:
@@ -72,10 +79,9 @@ def relative_entropy(p: Tensor, q: Tensor, ratio: Tensor) -> Tensor:
     That the probabilities sum to 1 makes p log(p / q) the same in the sum as q - p - p log(q / p),
     which near p = q is small itself, so that nothing cancels there.
     """
-    small = ratio.abs() < 0.25
-    near = p * exponential_excess(torch.where(small, ratio, 0.0))
-    far = q - p - p * torch.where(small | (p == 0), 0.0, ratio)
-    return torch.where(small, near, far)
+    near = p * small_excess(ratio.clamp(-0.25, 0.25))
+    far = q - p - p * torch.where(p == 0, 0.0, ratio)
+    return torch.where(ratio.abs() < 0.25, near, far)
 
 
 def categorical_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -83,29 +89,50 @@ def categorical_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
     return relative_entropy(log_p.exp(), log_q.exp(), log_ratio(log_p, log_q)).sum(1)
 
 
+def kl_and_gradient(log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:
+    """KL(p || q), and its derivative in the logits of q."""
+    p, q = log_p.exp(), log_q.exp()
+    value = relative_entropy(p, q, log_ratio(log_p, log_q)).sum(1)
+    return value, q * p.sum(1, keepdim=True) - p
+
+
 def log_mixture_ratio(ratio: Tensor, share: float) -> Tensor:
     """log(m / p) of the mixture m = (1 - share) p + share q; ``ratio`` is log(q / p)."""
-    more = ratio > 0
-    up, down = torch.where(more, ratio, 0.0), torch.where(more, 0.0, ratio)
-    return torch.where(more, up + log_blend(-up, 1 - share), log_blend(down, share))
+    up, down = ratio.relu(), ratio.clamp(max=0)  # one of them is 0, and so is what is made of it
+    return up + log_blend(-up, 1 - share) + log_blend(down, share)
 
 
 def log_blend(exponent: Tensor, share: float) -> Tensor:
     """log(1 - share + share exp(exponent)) for an exponent of at most 0."""
-    small = exponent > -0.25
-    near, far = torch.where(small, exponent, 0.0), torch.where(small, -1.0, exponent)
+    near = (share * exponent.clamp(min=-0.25).expm1()).log1p()
     # Not expm1 throughout: autograd's derivative of it is its value plus 1, which is rounded.
-    large = (1 - share + share * far.exp()).log()
-    return torch.where(small, (share * near.expm1()).log1p(), large)
+    far = (1 - share + share * exponent.exp()).log()
+    return torch.where(exponent > -0.25, near, far)
 
 
 def categorical_jsd(log_p: Tensor, log_q: Tensor, beta: float) -> Tensor:
     """Beta KL(p || m) + (1 - beta) KL(q || m) with m = beta p + (1 - beta) q."""
-    p, q, ratio = log_p.exp(), log_q.exp(), log_ratio(log_p, log_q)
+    ratio = log_ratio(log_p, log_q)
+    from_p, from_q = log_mixture_ratio(ratio, 1 - beta), log_mixture_ratio(-ratio, beta)
+    return mixed_entropies(log_p.exp(), log_q.exp(), from_p, from_q, beta)
+
+
+def mixed_entropies(p: Tensor, q: Tensor, from_p: Tensor, from_q: Tensor, beta: float) -> Tensor:
+    """The divergences of p and q from their mixture m, by log(m / p) and log(m / q)."""
     mixture = beta * p + (1 - beta) * q
-    of_p = relative_entropy(p, mixture, log_mixture_ratio(ratio, 1 - beta))
-    of_q = relative_entropy(q, mixture, log_mixture_ratio(-ratio, beta))
+    of_p, of_q = relative_entropy(p, mixture, from_p), relative_entropy(q, mixture, from_q)
     return (beta * of_p + (1 - beta) * of_q).sum(1)
+
+
+def jsd_and_gradient(log_p: Tensor, log_q: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+    """The same divergence, and its derivative in the logits of q."""
+    p, q, ratio = log_p.exp(), log_q.exp(), log_ratio(log_p, log_q)
+    from_p, from_q = log_mixture_ratio(ratio, 1 - beta), log_mixture_ratio(-ratio, beta)
+    # A constant changes nothing, as q sums to 1: that of the likeliest class, which would round.
+    apart = from_q.gather(1, q.argmax(1, keepdim=True)) - from_q
+    slope = (1 - beta) * q * torch.where(q == 0, 0.0, apart)
+    value = mixed_entropies(p, q, from_p, from_q, beta)
+    return value, slope - q * slope.sum(1, keepdim=True)
 
 
 def log_softmax(logits: Tensor) -> Tensor:
@@ -286,8 +313,17 @@ def kl_divergence_loss(
     def values(input: Tensor, target: Tensor) -> Tensor:
         return categorical_kl(target_log_probs(target, log_target), input.log_softmax(1))
 
+    def gradient(input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        return kl_and_gradient(target_log_probs(target, log_target), input.log_softmax(1))
+
     return reduce_distributions(
-        values, (input, target), weight, reduction, mask=mask, normalizer=normalizer
+        values,
+        (input, target),
+        weight,
+        reduction,
+        mask=mask,
+        normalizer=normalizer,
+        gradient=gradient,
     )
 
 
@@ -358,11 +394,19 @@ def js_divergence_loss(
         within("target", target, 0, 1, where=of_classes(mask, input))
 
     def values(input: Tensor, target: Tensor) -> Tensor:
-        log_p, log_q = target_log_probs(target, log_target), log_softmax(input)
-        return categorical_jsd(log_p, log_q, 0.5)
+        return categorical_jsd(target_log_probs(target, log_target), log_softmax(input), 0.5)
+
+    def gradient(input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        return jsd_and_gradient(target_log_probs(target, log_target), log_softmax(input), 0.5)
 
     return reduce_distributions(
-        values, (input, target), weight, reduction, mask=mask, normalizer=normalizer
+        values,
+        (input, target),
+        weight,
+        reduction,
+        mask=mask,
+        normalizer=normalizer,
+        gradient=gradient,
     )
 
 
