@@ -127,7 +127,7 @@ def fits(name: str, weight: Any, values: Tensor, *, kind: Kind = "number") -> Te
     if given.shape != values.shape and (
         given.ndim != values.ndim
         or any(
-            size not in {1, wanted} for size, wanted in zip(given.shape, values.shape, strict=True)
+            size not in (1, wanted) for size, wanted in zip(given.shape, values.shape, strict=True)
         )
     ):
         raise ValueError(
@@ -293,8 +293,11 @@ def _mask_of(value: Tensor, where: Any) -> Tensor:
     """The mask of the items of a tensor, which fits them."""
     mask = tensor("mask", where, "bool")
     short = value.ndim - mask.ndim
-    fits = short >= 0 and all(
-        m in {1, n} for m, n in zip(mask.shape, value.shape[short:], strict=True)
+    fits = (
+        short >= 0
+        and all(  # a set would fix symbolic sizes
+            m in (1, n) for m, n in zip(mask.shape, value.shape[short:], strict=True)
+        )
     )
     if not fits:
         raise ValueError(
