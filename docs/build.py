@@ -18,6 +18,7 @@ from lossproof.checks.examination import Examination
 from lossproof.checks.inputs import inputs_for
 from lossproof.checks.subject import subject_of
 from lossproof.losses.catalogue import CatalogueEntry, catalogue
+from lossproof.losses.torch_nn import TORCH_LOSSES
 from lossproof.show.loss_page import index, page
 from lossproof.show.plots import svg_file
 
@@ -45,7 +46,9 @@ def charts_of(entry: CatalogueEntry) -> list[LineChart]:
 def pages() -> dict[Path, str]:
     """The text of each page, by its file."""
     entries = catalogue()
-    written = {FOLDER / "README.md": INTRODUCTION.format(count=len(entries)) + index(entries)}
+    written = {
+        FOLDER / "README.md": INTRODUCTION.format(count=len(entries)) + index(entries, TORCH_LOSSES)
+    }
     for entry in entries:
         drawn = sorted((FOLDER / PICTURES).glob(f"{entry.name}-[0-9].svg"))
         links = [f"{PICTURES}/{file.name}" for file in drawn]

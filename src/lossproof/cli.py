@@ -34,6 +34,7 @@ from lossproof.show.formats import Format
 if TYPE_CHECKING:
     from lossproof.checks.configuration import Configuration
     from lossproof.losses.catalogue import CatalogueEntry
+    from lossproof.losses.torch_nn import TorchLoss
 
 app = typer.Typer(
     help="Find out whether a PyTorch loss is right, and if not, what is wrong with it.",
@@ -284,32 +285,40 @@ def losses(
 ) -> None:
     """List the losses of the catalogue, look for some, or show one."""
     from lossproof.errors import UsageError
-    from lossproof.losses.catalogue import catalogue, named, nearest, search
+    from lossproof.losses.catalogue import named, nearest, search
+    from lossproof.losses.torch_nn import search_torch
 
     wanted = " ".join(words or ())
+    found, of_torch = search(wanted), search_torch(wanted)
+    one = named(wanted) or (found[0] if len(found) == 1 and not of_torch else None)
     with failures_explained(verbose=False):
-        found = search(wanted)
-        one = named(wanted) or (found[0] if len(found) == 1 else None)
-        if not found and one is None:
+        if not (found or one or of_torch):
             near = ", ".join(f"`{name}`" for name in nearest(wanted))
             hint = f"; near it are {near}" if near else ""
-            raise UsageError(
-                f"no loss of the catalogue is called `{wanted}`, or speaks of it{hint}"
-            )
+            raise UsageError(f"no loss is called `{wanted}`, or speaks of it{hint}")
     if form is ComparisonFormat.JSON:
         _losses_as_json([one] if one else found)
     elif one is None:
-        from lossproof.show.loss_page import listing
-
-        typer.echo(listing(found))
-        typer.echo(f"\n{len(found)} of {len(catalogue())} losses; lossproof losses NAME shows one")
+        _list_losses(found, of_torch if words else ())
     else:
         from lossproof.show.loss_page import page
 
         _show_markdown(page(one))
         others = [entry.name for entry in found if entry is not one]
+        others += [loss.qualified_name for loss in of_torch]
         if others:
             typer.echo(f"See also: {', '.join(others)}")
+
+
+def _list_losses(found: Sequence[CatalogueEntry], of_torch: Sequence[TorchLoss]) -> None:
+    from lossproof.losses.catalogue import catalogue
+    from lossproof.show.loss_page import listing, torch_listing
+
+    if found:
+        typer.echo(listing(found))
+        typer.echo(f"\n{len(found)} of {len(catalogue())} losses; lossproof losses NAME shows one")
+    if of_torch:
+        typer.echo(("\n" if found else "") + torch_listing(of_torch))
 
 
 def _losses_as_json(entries: Sequence[CatalogueEntry]) -> None:

@@ -364,3 +364,20 @@ TORCH_LOSSES: tuple[TorchLoss, ...] = (
     ),
 )
 """All losses of ``torch.nn``, by name."""
+
+
+def search_torch(words: str) -> tuple[TorchLoss, ...]:
+    """PyTorch's own losses whose name or summary holds all of these words.
+
+    Example:
+        >>> from lossproof.losses.torch_nn import search_torch
+        >>> [loss.name for loss in search_torch("ctc")]
+        ['CTCLoss']
+    """
+    wanted = words.lower().replace("_", " ").split()
+    return tuple(loss for loss in TORCH_LOSSES if all(word in _text(loss) for word in wanted))
+
+
+def _text(loss: TorchLoss) -> str:
+    words = f"{loss.name} {loss.function} {loss.summary}"
+    return words.replace("_", " ").lower()

@@ -11,8 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lossproof.losses.catalogue import CatalogueEntry
+    from lossproof.losses.torch_nn import TorchLoss
 
 SECTIONS = ("Args", "Shape", "Returns", "Raises", "Example", "Source", "Attributes")
+TORCH = """\
+## PyTorch's own
+
+What `torch.nn` has is not written again where its result is what people expect. What surprises is
+told here, tried in the tests, with the loss of this catalogue that keeps the contract instead.
+"""
 _MATH = re.compile(r"^\.\. math::[ ]*(.*(?:\n(?:[ ]+.*)?)*)", re.MULTILINE)
 _INLINE_MATH = re.compile(r":math:`([^`]+)`")
 _ROLE = re.compile(r":(?:func|class|meth|mod):`~?([^`]+)`")
@@ -31,6 +38,17 @@ def listing(entries: Sequence[CatalogueEntry]) -> str:
             if entry.family == family
         ]
     return "\n".join(lines[1:])
+
+
+def torch_listing(losses: Sequence[TorchLoss]) -> str:
+    """Some of PyTorch's own losses as lines of text, with what to know of each."""
+    lines = ["PyTorch's own"]
+    for loss in losses:
+        lines.append(f"  {loss.qualified_name}: {loss.summary}")
+        lines += [textwrap.indent(textwrap.fill(f"- {t.text}", 92), "      ") for t in loss.traps]
+        if loss.instead:
+            lines.append(f"      see {', '.join(loss.instead)}")
+    return "\n".join(lines)
 
 
 def page(entry: CatalogueEntry, pictures: Sequence[str] = ()) -> str:
@@ -145,8 +163,8 @@ def _properties(entry: CatalogueEntry) -> str:
     return "\n".join(lines)
 
 
-def index(entries: Iterable[CatalogueEntry]) -> str:
-    """The list of all losses, with links to their pages, in Markdown."""
+def index(entries: Iterable[CatalogueEntry], of_torch: Iterable[TorchLoss]) -> str:
+    """The list of all losses, with links to their pages, in Markdown; then PyTorch's own."""
     listed = list(entries)
     parts = []
     for family in dict.fromkeys(entry.family for entry in listed):
@@ -157,4 +175,15 @@ def index(entries: Iterable[CatalogueEntry]) -> str:
         ]
         title = family.replace("_", " ").capitalize()
         parts.append("\n".join([f"## {title}", "", "| loss | Module | |", "|---|---|---|", *rows]))
+    rows = [
+        f"| `{loss.qualified_name}` | {loss.summary} | {_traps(loss)} | "
+        + ", ".join(f"[`{name}`]({name}.md)" for name in loss.instead)
+        + " |"
+        for loss in of_torch
+    ]
+    parts.append("\n".join([TORCH, "| loss | | what to know | here |", "|---|---|---|---|", *rows]))
     return "\n\n".join(parts) + "\n"
+
+
+def _traps(loss: TorchLoss) -> str:
+    return "; ".join(trap.text for trap in loss.traps).replace("|", "\\|")
