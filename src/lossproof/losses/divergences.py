@@ -31,15 +31,16 @@ def reduce_distributions(
     """
     axes("input", tensors[0], -1, layout="(N, C, *) or (C)")
     if tensors[0].ndim > 1:
+        rows = tensors[0].ndim == 2
         return reduce_swept(
-            values,
+            of_rows(values) if rows else values,
             tensors,
             weight,
             reduction,
             mask=mask,
             normalizer=normalizer,
             class_axis=True,
-            gradient=gradient,
+            gradient=gradient_of_rows(gradient) if rows and gradient else gradient,
         )
     found = reduce_distributions(
         values,
@@ -50,6 +51,27 @@ def reduce_distributions(
         normalizer=normalizer,
     )
     return found.squeeze(0) if reduction == "none" else found
+
+
+def of_rows(values: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The values, where blocks of rows come as (N, C, 1): a softmax of the last axis is faster."""
+
+    def flat(*blocks: Tensor) -> Tensor:
+        if blocks[0].ndim == 2:
+            return values(*blocks)
+        return values(*(block.squeeze(2) for block in blocks)).unsqueeze(1)
+
+    return flat
+
+
+def gradient_of_rows(gradient: Gradient) -> Gradient:
+    """The same for values and their derivatives."""
+
+    def flat(*blocks: Tensor) -> tuple[Tensor, Tensor]:
+        value, slope = gradient(*(block.squeeze(2) for block in blocks))
+        return value.unsqueeze(1), slope.unsqueeze(2)
+
+    return flat
 
 
 def exponential_excess(x: Tensor) -> Tensor:
@@ -141,11 +163,9 @@ def log_softmax(logits: Tensor) -> Tensor:
     The logarithm of such a probability is not rounded to 0, and the gradient in its logit is what
     the others add up to, not the small difference of two large numbers.
     """
-    classes = torch.arange(logits.shape[1], device=logits.device)
-    classes = classes.view(-1, *(1,) * (logits.ndim - 2))
     top = logits.argmax(1, keepdim=True)
-    below = torch.where(classes == top, 0.0, logits - logits.gather(1, top))
-    others = torch.where(classes == top, 0.0, below.exp()).sum(1, keepdim=True)
+    below = (logits - logits.gather(1, top)).scatter(1, top, 0.0)  # 0 by definition: no gradient
+    others = below.exp().scatter(1, top, 0.0).sum(1, keepdim=True)
     return below - others.log1p()
 
 
