@@ -129,16 +129,12 @@ def loss(
     def enter(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
         whole = _with_common_behaviour(function)
         _ENTRIES[function.__name__] = CatalogueEntry(
-            function.__name__,
-            whole,
-            module or class_name(function),
-            function.__module__,
-            (inputs,) if isinstance(inputs, str) else tuple(inputs),
-            Properties(convex, bounded_gradient, minimal_at_target, coupled),
-            options or {},
-            tuple(also),
-            stops_gradient,
-            peers or {},
+            name=function.__name__,
+            function=whole,
+            module_name=module or class_name(function),
+            module_file=function.__module__,
+            properties=Properties(convex, bounded_gradient, minimal_at_target, coupled),
+            **_facts(inputs, options, also, stops_gradient, peers),
         )
         return whole
 
@@ -162,20 +158,33 @@ def loss_module(
     def enter(cls: Class) -> Class:
         cls.forward = _with_common_behaviour(cls.forward)
         _ENTRIES[cls.__name__] = CatalogueEntry(
-            cls.__name__,
-            None,
-            cls.__name__,
-            cls.__module__,
-            (inputs,) if isinstance(inputs, str) else tuple(inputs),
-            Properties(convex, bounded_gradient, minimal_at_target, coupled),
-            options,
-            tuple(also),
-            stops_gradient,
-            peers or {},
+            name=cls.__name__,
+            function=None,
+            module_name=cls.__name__,
+            module_file=cls.__module__,
+            properties=Properties(convex, bounded_gradient, minimal_at_target, coupled),
+            **_facts(inputs, options, also, stops_gradient, peers),
         )
         return cls
 
     return enter
+
+
+def _facts(
+    inputs: str | Iterable[str],
+    options: Mapping[str, Any] | None,
+    also: Iterable[str],
+    stops_gradient: str | None,
+    peers: Mapping[str, str] | None,
+) -> dict[str, Any]:
+    """What both decorators are told, as an entry holds it."""
+    return {
+        "inputs": (inputs,) if isinstance(inputs, str) else tuple(inputs),
+        "options": options or {},
+        "also": tuple(also),
+        "stops_gradient": stops_gradient,
+        "peers": peers or {},
+    }
 
 
 def _with_common_behaviour(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
