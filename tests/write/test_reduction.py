@@ -73,6 +73,14 @@ def test_half_precision_is_summed_in_float32() -> None:
     assert reduce(tenths, reduction="sum").item() == pytest.approx(1000, rel=0.01)
 
 
+def test_weights_are_summed_as_exactly_as_values() -> None:
+    many = torch.ones(70_000)
+    assert reduce(many, many.half()).item() == 1  # their sum is above 65504
+    thirds = torch.full((1000,), 1 / 3)
+    found = reduce(torch.full((1000,), 0.1, dtype=torch.float64), thirds)
+    assert found.item() == pytest.approx(0.1, rel=1e-14)
+
+
 def test_normalizer_may_be_a_tensor() -> None:
     values = torch.tensor([1.0, 2.0])
     assert reduce(values, normalizer=torch.tensor([6])).item() == 0.5

@@ -94,6 +94,18 @@ def test_a_weight_may_have_a_gradient():
     torch.testing.assert_close(swept, torch.autograd.grad(reduce(quartic(x, y), weight), weight))
 
 
+@pytest.mark.parametrize("gradient", [None, quartic_with_slope])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_the_dtype_is_that_of_the_values(gradient, reduction):
+    x, y, wide = numbers(32).float(), numbers(32, seed=1).float(), numbers(32, seed=2).abs()
+    for options in ({"weight": wide}, {"weight": wide.half()}, {"normalizer": wide[:1]}):
+        swept, plain = both(
+            quartic, [x, y], [0], reduction=reduction, gradient=gradient, **options
+        )
+        assert [found.dtype for found in swept] == [torch.float32] * 2
+        torch.testing.assert_close(swept, plain)
+
+
 def test_masked_items_may_be_anything():
     x, y = numbers(6, 5), numbers(6, 5, seed=1)
     mask = torch.rand(6, 5, generator=torch.Generator().manual_seed(3)) < 0.5

@@ -101,7 +101,9 @@ def denominator(
     if normalizer is not None:
         return number("normalizer", normalizer, minimum=0)
     if weight is not None:
-        return weight.expand_as(values).sum()
+        # As exact as the values, and never in half precision: 65,520 ones are infinite in float16.
+        dtype = torch.promote_types(torch.promote_types(weight.dtype, values.dtype), torch.float32)
+        return weight.expand_as(values).sum(dtype=dtype)
     if mask is not None:
         return mask.expand_as(values).sum()
     return values.numel()

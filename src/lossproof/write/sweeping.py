@@ -84,7 +84,7 @@ def reduce_swept(
     )
     if reduction == "sum":
         return total
-    return divide(total, denominator(items, weight, mask, normalizer))
+    return divide(total, denominator(items, weight, mask, normalizer)).to(total.dtype)
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,8 @@ class _Formula:
 
     def sum(self, *tensors: Tensor) -> Tensor:
         if self.weighted:
-            return (self.values(*tensors[:-1]) * tensors[-1]).sum()
+            values = self.values(*tensors[:-1])
+            return (values * tensors[-1]).sum().to(values.dtype)  # whatever the weights are
         return self.values(*tensors).sum()
 
     def sum_and_gradients(
@@ -123,7 +124,7 @@ class _Formula:
         values, slope = self.gradient(*tensors[:-1])
         factor = tensors[-1]
         of_classes = factor.unsqueeze(1) if slope.ndim > values.ndim else factor
-        return (values * factor).sum(), (slope * of_classes,)
+        return (values * factor).sum().to(values.dtype), (slope * of_classes,)
 
 
 class _SweptSum(torch.autograd.Function):
