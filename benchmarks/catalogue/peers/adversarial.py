@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
 
+from benchmarks.catalogue.imported import Kept, layer
 from benchmarks.catalogue.peer import Peer
 from lossproof.losses.adversarial import (
     hinge_discriminator_loss,
@@ -19,17 +20,20 @@ from lossproof.losses.adversarial import (
 Tensor = torch.Tensor
 
 
-def _monai(criterion: str) -> Any:
-    from monai.losses.adversarial_loss import PatchAdversarialLoss
+def _monai(criterion: str) -> Kept:
+    return layer(
+        "monai.losses.adversarial_loss",
+        "PatchAdversarialLoss",
+        criterion=criterion,
+        no_activation_leastsq=True,
+    )
 
-    return PatchAdversarialLoss(criterion=criterion, no_activation_leastsq=True)
 
-
-def _discriminator(criterion: str) -> Any:
+def _discriminator(criterion: str) -> Callable[..., Tensor]:
     """Both calls for a discriminator, which users add up."""
+    of = _monai(criterion)
 
     def loss(real: Tensor, fake: Tensor) -> Tensor:
-        of = _monai(criterion)
         value: Tensor = of(real, target_is_real=True, for_discriminator=True)
         value = value + of(fake, target_is_real=False, for_discriminator=True)
         return value
@@ -37,9 +41,11 @@ def _discriminator(criterion: str) -> Any:
     return loss
 
 
-def _generator(criterion: str) -> Any:
+def _generator(criterion: str) -> Callable[..., Tensor]:
+    of = _monai(criterion)
+
     def loss(fake: Tensor) -> Tensor:
-        value: Tensor = _monai(criterion)(fake, target_is_real=True, for_discriminator=False)
+        value: Tensor = of(fake, target_is_real=True, for_discriminator=False)
         return value
 
     return loss

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.nn import functional
 
+from benchmarks.catalogue.imported import Imported
 from benchmarks.catalogue.peer import Peer
 from lossproof.losses.alignment import dpo_loss, kto_loss, rso_hinge_loss
 from lossproof.losses.reference_free_alignment import (
@@ -19,12 +20,15 @@ from lossproof.losses.reference_free_alignment import (
 )
 
 Tensor = torch.Tensor
+Loss = Callable[..., Tensor]
 
 
-def _liger(name: str) -> Any:
+def _liger(name: str) -> Imported:
     """The loss of pairs that a fused head of Liger ends with."""
-    module = importlib.import_module(f"liger_kernel.chunked_loss.{name.lower()}_loss")
-    return getattr(module, f"LigerFusedLinear{name}Function").preference_loss_fn
+    return Imported(
+        f"liger_kernel.chunked_loss.{name.lower()}_loss",
+        f"LigerFusedLinear{name}Function.preference_loss_fn",
+    )
 
 
 def _rows_of(chosen: Tensor) -> Tensor:
@@ -32,9 +36,11 @@ def _rows_of(chosen: Tensor) -> Tensor:
     return chosen.new_zeros(2 * len(chosen), 1)
 
 
-def _liger_dpo(**options: Any) -> Any:
+def _liger_dpo(**options: Any) -> Loss:
+    dpo = _liger("DPO")
+
     def loss(chosen: Tensor, rejected: Tensor, chosen_0: Tensor, rejected_0: Tensor) -> Tensor:
-        value: Tensor = _liger("DPO")(
+        value: Tensor = dpo(
             chosen,
             rejected,
             _rows_of(chosen),
@@ -47,29 +53,32 @@ def _liger_dpo(**options: Any) -> Any:
     return loss
 
 
-def _liger_pairs(name: str, **options: Any) -> Any:
+def _liger_pairs(name: str, **options: Any) -> Loss:
+    of_pairs = _liger(name)
+
     def loss(chosen: Tensor, rejected: Tensor) -> Tensor:
-        value: Tensor = _liger(name)(chosen, rejected, _rows_of(chosen), **options)[0]
+        value: Tensor = of_pairs(chosen, rejected, _rows_of(chosen), **options)[0]
         return value
 
     return loss
 
 
+ORPO, CPO, KTO = _liger("ORPO"), _liger("CPO"), _liger("KTO")
+
+
 def _liger_orpo(chosen: Tensor, rejected: Tensor) -> Tensor:
     """With the likelihood of the chosen answers, which the fused head adds."""
-    value: Tensor = _liger("ORPO")(chosen, rejected, _rows_of(chosen), beta=0.3)[0]
+    value: Tensor = ORPO(chosen, rejected, _rows_of(chosen), beta=0.3)[0]
     return value - chosen.mean()
 
 
 def _liger_cpo(chosen: Tensor, rejected: Tensor) -> Tensor:
-    value: Tensor = _liger("CPO")(chosen, rejected, _rows_of(chosen), beta=0.3)[0]
+    value: Tensor = CPO(chosen, rejected, _rows_of(chosen), beta=0.3)[0]
     return value - chosen.mean()
 
 
 def _liger_kto(policy: Tensor, reference: Tensor, desirable: Tensor, kl: Tensor) -> Tensor:
-    value: Tensor = _liger("KTO")(
-        policy, desirable, policy, ref_log_prob_chunk=reference, beta=0.2, kl=kl
-    )[0]
+    value: Tensor = KTO(policy, desirable, policy, ref_log_prob_chunk=reference, beta=0.2, kl=kl)[0]
     return value
 
 

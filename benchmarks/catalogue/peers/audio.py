@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import functools
-import importlib
-import sys
-import types
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
+from benchmarks.catalogue.imported import Imported, layer
 from benchmarks.catalogue.peer import Peer
 from lossproof.losses.audio import (
     multi_resolution_stft_loss,
@@ -22,45 +20,26 @@ from lossproof.losses.audio import (
 Tensor = torch.Tensor
 Loss = Callable[..., Tensor]
 
+TORCHMETRICS = "torchmetrics.functional.audio"
 SIGNALS = "input float[3,2,400]; target float[3,2,400]"
 
 
 def auraloss(module: str, name: str, **options: Any) -> Loss:
     """A loss of auraloss."""
-
-    def loss(*tensors: Tensor) -> Tensor:
-        made = getattr(importlib.import_module(f"auraloss.{module}"), name)(**options)
-        value: Tensor = made(*tensors)
-        return value
-
-    return loss
-
-
-def _torchmetrics() -> Any:
-    """Its losses of signals; they import torchvision.
-
-    That fails where its compiled operators are missing, because it describes them to torch in the
-    module that is replaced here.
-    """
-    described = "torchvision._meta_registrations"
-    sys.modules.setdefault(described, types.ModuleType(described))
-    return importlib.import_module("torchmetrics.functional.audio")
+    return layer(f"auraloss.{module}", name, **options)
 
 
 def negative(name: str, **options: Any) -> Loss:
     """The mean of a ratio of torchmetrics, as a loss."""
+    ratios = Imported(TORCHMETRICS, name)
+    return lambda *tensors: -ratios(*tensors, **options).mean()
 
-    def loss(*tensors: Tensor) -> Tensor:
-        ratios: Tensor = getattr(_torchmetrics(), name)(*tensors, **options)
-        return -ratios.mean()
 
-    return loss
+PERMUTATION_INVARIANT = Imported(TORCHMETRICS, "permutation_invariant_training")
 
 
 def _permutation_invariant_training(input: Tensor, target: Tensor) -> Tensor:
-    best: Tensor = _torchmetrics().permutation_invariant_training(
-        input, target, negative_ratios, eval_func="min"
-    )[0]
+    best: Tensor = PERMUTATION_INVARIANT(input, target, negative_ratios, eval_func="min")[0]
     return best.mean()
 
 

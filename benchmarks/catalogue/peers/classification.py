@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from benchmarks.catalogue.imported import Imported
+from benchmarks.catalogue.imported import Imported, layer
 from benchmarks.catalogue.peer import Peer
 from lossproof.losses.classification import (
     binary_cross_entropy_with_logits_loss,
@@ -40,18 +40,6 @@ def with_options(loss: Loss, **options: Any) -> Loss:
     return functools.partial(loss, **options)
 
 
-def layer(module: str, name: str, *arguments: Any, **options: Any) -> Loss:
-    """A Module of another library."""
-    # The loss modules of pytorch-toolbelt need no OpenCV, though the package imports it.
-    make = Imported(module, name, without=("cv2",) if module == TOOLBELT else ())
-
-    def loss(*tensors: Tensor) -> Tensor:
-        value: Tensor = make(*arguments, **options)(*tensors)
-        return value
-
-    return loss
-
-
 def weights(input: Tensor) -> Tensor:
     """A weight for each class."""
     return torch.tensor(WEIGHT, dtype=input.dtype)
@@ -77,18 +65,21 @@ def total(loss: Loss) -> Loss:
     return lambda *tensors: loss(*tensors).sum()
 
 
+TIMM_JSD = layer("timm.loss.jsd", "JsdCrossEntropy", 3, 12, 0)
+TORCHMETRICS_HINGE = Imported("torchmetrics.functional.classification", "binary_hinge_loss")
+
+
 def timm_divergence(input: Tensor) -> Tensor:
     """What is left of timm's loss without the cross entropy of the clean views."""
     views = input.transpose(0, 1).flatten(0, 1)
     target = torch.zeros(len(views), dtype=torch.int64)
-    whole: Tensor = layer("timm.loss.jsd", "JsdCrossEntropy", input.shape[1], 12, 0)(views, target)
+    whole: Tensor = TIMM_JSD(views, target)
     return (whole - F.cross_entropy(input[:, 0], target[: len(input)])) / 12
 
 
 def torchmetrics_hinge(input: Tensor, target: Tensor) -> Tensor:
     """For labels 0 and 1, and scores within them."""
-    metric = Imported("torchmetrics.functional.classification", "binary_hinge_loss")
-    value: Tensor = metric(input.flatten(), (target.flatten() > 0).long())
+    value: Tensor = TORCHMETRICS_HINGE(input.flatten(), (target.flatten() > 0).long())
     return value
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-import types
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.nn import functional
 
+from benchmarks.catalogue.imported import Kept, layer
 from benchmarks.catalogue.peer import Peer
 from lossproof.losses.contrastive import (
     decoupled_contrastive_loss,
@@ -23,68 +21,59 @@ Tensor = torch.Tensor
 Loss = Callable[..., Tensor]
 
 
-def lightly(name: str, **options: Any) -> Loss:
-    """A loss of lightly, whose package needs torchvision, though these losses do not.
-
-    A torchvision without its compiled operators cannot be imported, because it describes them to
-    torch in the module that is replaced here.
-    """
-
-    def loss(*tensors: Any) -> Tensor:
-        value: Tensor = _lightly_module(name, **options)(*tensors)
-        return value
-
-    return loss
+def lightly(name: str, **options: Any) -> Kept:
+    """A loss of lightly."""
+    return layer("lightly.loss", name, **options)
 
 
-def _lightly_module(name: str, **options: Any) -> Any:
-    described = "torchvision._meta_registrations"
-    sys.modules.setdefault(described, types.ModuleType(described))
-    return getattr(importlib.import_module("lightly.loss"), name)(**options)
-
-
-def metric_learning(name: str, **options: Any) -> Loss:
+def metric_learning(name: str, **options: Any) -> Kept:
     """A loss of pytorch-metric-learning."""
-
-    def loss(*tensors: Any, **references: Any) -> Tensor:
-        losses = importlib.import_module("pytorch_metric_learning.losses")
-        value: Tensor = getattr(losses, name)(**options)(*tensors, **references)
-        return value
-
-    return loss
+    return layer("pytorch_metric_learning.losses", name, **options)
 
 
 def _two_views(name: str, **options: Any) -> Loss:
     """A loss of pytorch-metric-learning of two views of each sample."""
+    of_labelled = metric_learning(name, **options)
 
     def loss(input1: Tensor, input2: Tensor) -> Tensor:
         labels = torch.arange(len(input1)).repeat(2)
-        return metric_learning(name, **options)(torch.cat((input1, input2)), labels)
+        value: Tensor = of_labelled(torch.cat((input1, input2)), labels)
+        return value
 
     return loss
+
+
+_OF_KEYS = metric_learning("NTXentLoss", temperature=0.07)
 
 
 def _keys(query: Tensor, key: Tensor) -> Tensor:
     # The same labels, but another tensor: with one tensor it takes the keys for the queries.
     labels = torch.arange(len(query))
-    return metric_learning("NTXentLoss", temperature=0.07)(
-        query, labels, ref_emb=key, ref_labels=labels.clone()
-    )
-
-
-def _memory_bank(query: Tensor, key: Tensor, negatives: Tensor) -> Tensor:
-    loss = _lightly_module("NTXentLoss", temperature=0.07, memory_bank_size=tuple(negatives.shape))
-    loss.memory_bank.bank = functional.normalize(negatives.detach(), dim=1)
-    loss.memory_bank.bank_ptr = torch.zeros(1, dtype=torch.long)
-    value: Tensor = loss(query, key)
+    value: Tensor = _OF_KEYS(query, labels, ref_emb=key, ref_labels=labels.clone())
     return value
 
 
-def _monai(input1: Tensor, input2: Tensor) -> Tensor:
-    from monai.losses.contrastive import ContrastiveLoss
+def _bank() -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(64, 16, generator=generator, dtype=torch.float64)
 
-    value: Tensor = ContrastiveLoss(temperature=0.1)(input1, input2)
-    return value
+
+def _made_with_bank() -> Loss:
+    made = lightly("NTXentLoss", temperature=0.07, memory_bank_size=(64, 16)).make()
+    bank = functional.normalize(_bank(), dim=1)
+
+    def loss(query: Tensor, key: Tensor) -> Tensor:
+        # Each call starts from the same bank, which it then adds its keys to.
+        made.memory_bank.bank = bank.to(query.dtype, copy=True)
+        made.memory_bank.bank_ptr = torch.zeros(1, dtype=torch.long)
+        value: Tensor = made(query, key)
+        return value
+
+    return loss
+
+
+def _of_bank(query: Tensor, key: Tensor) -> Tensor:
+    return info_nce_loss(query, key, _bank().to(query.dtype))
 
 
 VIEWS = "input1 float[32,16]; input2 float[32,16]"
@@ -113,15 +102,13 @@ PEERS = (
         lambda *views: nt_xent_loss(*views, temperature=0.01),
         _two_views("NTXentLoss", temperature=0.01),
         VIEWS,
-        difference="it adds the smallest normal number to the softmax before the log, so that no "
-        "term exceeds 87 in float32, and has no gradient from there on",
     ),
     Peer(
         "nt_xent_loss",
         "monai",
         "ContrastiveLoss(temperature=0.1)",
         nt_xent_loss,
-        _monai,
+        layer("monai.losses.contrastive", "ContrastiveLoss", temperature=0.1),
         VIEWS,
     ),
     Peer(
@@ -136,9 +123,9 @@ PEERS = (
         "info_nce_loss",
         "lightly",
         "NTXentLoss(temperature=0.07, memory_bank_size=(64, 16))",
-        info_nce_loss,
-        _memory_bank,
-        "query float[32,16]; key float[32,16]; negatives float[64,16]",
+        _of_bank,
+        Kept(_made_with_bank),
+        "query float[32,16]; key float[32,16]",
     ),
     Peer(
         "sup_con_loss",

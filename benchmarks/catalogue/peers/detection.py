@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 
-from benchmarks.catalogue.imported import Imported
+from benchmarks.catalogue.imported import Imported, layer
 from benchmarks.catalogue.peer import Peer
 from lossproof.losses.boxes import ciou_loss, diou_loss, giou_loss, iou_loss
 from lossproof.losses.detection import quality_focal_loss
@@ -29,19 +29,7 @@ def of_box_pairs(input: Tensor, target: Tensor) -> Tensor:
     return 1 - BOX_IOU(input, target).diagonal().mean()
 
 
-def giou_of_monai(input: Tensor, target: Tensor) -> Tensor:
-    value: Tensor = MONAI_GIOU()(input, target)
-    return value
-
-
-def qfl_of_toolbelt(input: Tensor, target: Tensor) -> Tensor:
-    value: Tensor = TOOLBELT_QFL(beta=2.0, reduction="mean")(input, target)
-    return value
-
-
 BOX_IOU = Imported("torchvision.ops", "box_iou")
-MONAI_GIOU = Imported("monai.losses", "BoxGIoULoss")
-TOOLBELT_QFL = Imported("pytorch_toolbelt.losses", "QualityFocalLoss", without=("cv2",))
 
 PEERS = (
     Peer("iou_loss", "torchvision", "1 - box_iou().diagonal()", iou_loss, of_box_pairs, BOXES),
@@ -53,7 +41,14 @@ PEERS = (
         torchvision("generalized_box_iou_loss"),
         BOXES,
     ),
-    Peer("giou_loss", "monai", "BoxGIoULoss()", giou_loss, giou_of_monai, BOXES),
+    Peer(
+        "giou_loss",
+        "monai",
+        "BoxGIoULoss()",
+        giou_loss,
+        layer("monai.losses", "BoxGIoULoss"),
+        BOXES,
+    ),
     Peer(
         "diou_loss",
         "torchvision",
@@ -75,7 +70,7 @@ PEERS = (
         "pytorch-toolbelt",
         "QualityFocalLoss(beta=2)",
         quality_focal_loss,
-        qfl_of_toolbelt,
+        layer("pytorch_toolbelt.losses", "QualityFocalLoss", beta=2.0, reduction="mean"),
         QUALITIES,
     ),
 )

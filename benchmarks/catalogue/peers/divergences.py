@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-import sys
-import types
 from typing import Any
 
 import torch
 from torch.nn import functional
 
+from benchmarks.catalogue.imported import Imported, layer
 from benchmarks.catalogue.peer import Peer
 from lossproof.losses.distillation import gkd_jsd_loss, kd_kl_loss
 from lossproof.losses.divergences import js_divergence_loss, kl_divergence_loss, kl_gaussian_loss
@@ -40,9 +38,9 @@ def _torch_kd(input: Tensor, target: Tensor) -> Tensor:
 
 def _kornia(name: str) -> Any:
     """A divergence of heat maps: here of 3 by 5, from logits."""
+    divergence = Imported("kornia.losses", name)
 
     def loss(input: Tensor, target: Tensor) -> Tensor:
-        divergence = getattr(importlib.import_module("kornia.losses"), name)
         maps = (x.reshape(len(x), 1, 3, 5) for x in (input.softmax(1), target))
         value: Tensor = divergence(*maps)
         return value
@@ -50,19 +48,20 @@ def _kornia(name: str) -> Any:
     return loss
 
 
+_TORCHMETRICS_KL = Imported("torchmetrics.functional", "kl_divergence")
+
+
 def _torchmetrics_kl(input: Tensor, target: Tensor) -> Tensor:
-    # A torchvision without its compiled operators fails where it describes them to torch.
-    described = "torchvision._meta_registrations"
-    sys.modules.setdefault(described, types.ModuleType(described))
-    functions = importlib.import_module("torchmetrics.functional")
-    value: Tensor = functions.kl_divergence(target, input.softmax(1))
+    value: Tensor = _TORCHMETRICS_KL(target, input.softmax(1))
     return value
 
 
 def _liger_jsd(beta: float) -> Any:
+    divergence = Imported(
+        "liger_kernel.chunked_loss.jsd_loss", "LigerFusedLinearJSDFunction.distillation_loss_fn"
+    )
+
     def loss(input: Tensor, target: Tensor) -> Tensor:
-        module = importlib.import_module("liger_kernel.chunked_loss.jsd_loss")
-        divergence = module.LigerFusedLinearJSDFunction.distillation_loss_fn
         value: Tensor = divergence(input, target, beta=beta) / len(input)
         return value
 
@@ -70,9 +69,10 @@ def _liger_jsd(beta: float) -> Any:
 
 
 def _twice_geomloss(kind: str, **options: Any) -> Any:
+    divergence = layer("geomloss", "SamplesLoss", kind, backend="tensorized", **options)
+
     def loss(input: Tensor, target: Tensor) -> Tensor:
-        samples_loss = importlib.import_module("geomloss").SamplesLoss
-        value: Tensor = 2 * samples_loss(kind, backend="tensorized", **options)(input, target)
+        value: Tensor = 2 * divergence(input, target)
         return value
 
     return loss

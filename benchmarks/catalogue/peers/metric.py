@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import importlib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from benchmarks.catalogue.imported import Imported, Kept
 from benchmarks.catalogue.peer import Peer
 from lossproof import losses
 
@@ -23,7 +22,7 @@ LABELLED = "input float[12,5]; target int[12]<4"
 
 def _part(kind: str, name: str, **options: Any) -> Any:
     """A loss, miner, reducer or distance of the library."""
-    return getattr(importlib.import_module(f"pytorch_metric_learning.{kind}"), name)(**options)
+    return Imported(f"pytorch_metric_learning.{kind}", name)(**options)
 
 
 def _euclidean() -> Any:
@@ -41,8 +40,7 @@ def _labelled(
 ) -> Callable[..., Tensor]:
     """A loss of embeddings and labels."""
 
-    @functools.cache
-    def made() -> tuple[Any, Any]:
+    def make() -> Callable[..., Tensor]:
         parts = dict(options)
         if distance is not None:
             parts["distance"] = distance()
@@ -50,41 +48,48 @@ def _labelled(
             parts["reducer"] = _part("reducers", "MeanReducer")
         of_pairs = {} if distance is None else {"distance": distance()}
         mine = None if miner is None else _part("miners", miner[0], **miner[1], **of_pairs)
-        return _part("losses", name, **parts), mine
+        of_batch = _part("losses", name, **parts)
 
-    def loss(input: Tensor, target: Tensor) -> Tensor:
-        of_batch, mine = made()
-        pairs = () if mine is None else (mine(input, target),)
-        value: Tensor = of_batch(input, target, *pairs)
-        return value
+        def loss(input: Tensor, target: Tensor) -> Tensor:
+            pairs = () if mine is None else (mine(input, target),)
+            value: Tensor = of_batch(input, target, *pairs)
+            return value
 
-    return loss
+        return loss
+
+    return Kept(make)
+
+
+def _of_triplets() -> Any:
+    return _part(
+        "losses", "TripletMarginLoss", margin=0.3, distance=_euclidean(),
+        reducer=_part("reducers", "MeanReducer"),
+    )  # fmt: skip
+
+
+_TRIPLETS = Kept(_of_triplets)
 
 
 def _triplets(anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
     """Three tensors as one batch, and which rows of it are triplets."""
-    loss = _part(
-        "losses", "TripletMarginLoss", margin=0.3, distance=_euclidean(),
-        reducer=_part("reducers", "MeanReducer"),
-    )  # fmt: skip
     rows = torch.arange(3 * len(anchor)).chunk(3)
-    value: Tensor = loss(torch.cat((anchor, positive, negative)), indices_tuple=tuple(rows))
+    value: Tensor = _TRIPLETS(torch.cat((anchor, positive, negative)), indices_tuple=tuple(rows))
     return value
 
 
 def _with_vectors(
-    make: Callable[[int], nn.Module], parameter: str, *, transposed: bool = False
-) -> Callable[..., Tensor]:
-    """A Module of which the vectors of the classes are given with the batch."""
-    made = functools.cache(make)  # of the number of vectors
+    make: Callable[[], nn.Module], parameter: str, count: int, *, transposed: bool = False
+) -> Kept:
+    """A Module that has learned these vectors of the classes."""
 
-    def loss(input: Tensor, target: Tensor, learned: Tensor) -> Tensor:
-        vectors = {parameter: learned.T if transposed else learned}
-        module = made(len(learned))
-        value: Tensor = torch.func.functional_call(module, vectors, (input, target))
-        return value
+    def made() -> nn.Module:
+        module = make()
+        vectors = torch.randn(count, 4, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            module.get_parameter(parameter).copy_(vectors.T if transposed else vectors)
+        return module
 
-    return loss
+    return Kept(made)
 
 
 def _of_classes(
@@ -100,17 +105,16 @@ def _of_classes(
     written = ", ".join(f"{option}={value:.4g}" for option, value in their_options.items())
     of_theirs = "W" if parameter == "centers" else parameter
 
-    def sizes(count: int) -> dict[str, int]:
-        return {"num_classes": count // vectors_of_each, "embedding_size": 4}
-
+    sizes = {"num_classes": 5, "embedding_size": 4}
+    count = 5 * vectors_of_each
     return Peer(
         loss, LIBRARY, f"{name}({written})",
-        _with_vectors(lambda count: getattr(losses, loss)(**sizes(count), **options), parameter),
+        _with_vectors(lambda: getattr(losses, loss)(**sizes, **options), parameter, count),
         _with_vectors(
-            lambda count: _part("losses", name, **sizes(count), **their_options), of_theirs,
+            lambda: _part("losses", name, **sizes, **their_options), of_theirs, count,
             transposed=of_theirs == "W",
         ),
-        f"input float[8,4]; target int[8]<5; learned float[{5 * vectors_of_each},4]",
+        "input float[8,4]; target int[8]<5",
     )  # fmt: skip
 
 

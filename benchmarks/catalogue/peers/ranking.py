@@ -27,9 +27,8 @@ LISTS = "input float[4,6]; target count[4,6]"
 
 
 def allrank(name: str, **options: Any) -> Loss:
-    """A loss of allRank, whose package loads clients of a cloud storage."""
-    found = Imported("allrank.models.losses", name, without=("gcsfs", "pkg_resources"))
-    return functools.partial(found, **options)
+    """A loss of allRank."""
+    return functools.partial(Imported("allrank.models.losses", name), **options)
 
 
 def _well_ordered(loss: Loss) -> Loss:

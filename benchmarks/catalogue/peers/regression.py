@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-import sys
-import types
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,8 +10,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from benchmarks.catalogue.imported import Imported, Kept, layer
 from benchmarks.catalogue.peer import Peer
-from benchmarks.libraries.stand_ins import stand_ins
 from lossproof.losses.regression import (
     huber_loss,
     l1_loss,
@@ -33,53 +30,26 @@ AMOUNTS = "input positive[64,5]; target positive[64,5]"
 
 
 def of_torchmetrics(name: str, **options: Any) -> Loss:
-    """A functional metric of regression of torchmetrics.
-
-    The package imports torchvision, which without its compiled operators cannot describe them to
-    torch: the module that does it is replaced here. None of these metrics needs it.
-    """
-
-    def loss(*tensors: Any) -> Tensor:
-        described = "torchvision._meta_registrations"
-        sys.modules.setdefault(described, types.ModuleType(described))
-        metrics = importlib.import_module("torchmetrics.functional.regression")
-        value: Tensor = getattr(metrics, name)(*tensors, **options)
-        return value
-
-    return loss
+    """A functional metric of regression of torchmetrics."""
+    return partial(Imported("torchmetrics.functional.regression", name), **options)
 
 
 def kornia(name: str) -> Loss:
     """The mean of a loss of kornia."""
-
-    def loss(input: Tensor, target: Tensor) -> Tensor:
-        losses = importlib.import_module("kornia.losses")
-        value: Tensor = getattr(losses, name)(input, target, reduction="mean")
-        return value
-
-    return loss
+    return partial(Imported("kornia.losses", name), reduction="mean")
 
 
-def toolbelt(name: str, **options: Any) -> Loss:
-    """A loss of pytorch-toolbelt, whose package imports OpenCV, though its losses do not use it."""
-
-    def loss(*tensors: Any) -> Tensor:
-        with stand_ins("cv2"):
-            losses = importlib.import_module("pytorch_toolbelt.losses")
-        value: Tensor = getattr(losses, name)(**options)(*tensors)
-        return value
-
-    return loss
+def toolbelt(name: str, **options: Any) -> Kept:
+    """A loss of pytorch-toolbelt."""
+    return layer("pytorch_toolbelt.losses", name, **options)
 
 
-def auraloss_log_cosh(input: Tensor, target: Tensor) -> Tensor:
-    value: Tensor = importlib.import_module("auraloss.time").LogCoshLoss()(input, target)
-    return value
+_LOG_COSH_ERROR = of_torchmetrics("log_cosh_error")
 
 
 def torchmetrics_log_cosh(input: Tensor, target: Tensor) -> Tensor:
     """It gives each column its own mean, so that there must be one column."""
-    return of_torchmetrics("log_cosh_error")(input.flatten(), target.flatten())
+    return _LOG_COSH_ERROR(input.flatten(), target.flatten())
 
 
 def above_the_floor(input: Tensor, target: Tensor) -> Tensor:
@@ -131,7 +101,14 @@ PLAIN = (
         partial(functional.smooth_l1_loss, beta=0.3),
         NUMBERS,
     ),
-    Peer("log_cosh_loss", "auraloss", "LogCoshLoss()", log_cosh_loss, auraloss_log_cosh, NUMBERS),
+    Peer(
+        "log_cosh_loss",
+        "auraloss",
+        "LogCoshLoss()",
+        log_cosh_loss,
+        layer("auraloss.time", "LogCoshLoss"),
+        NUMBERS,
+    ),
     Peer(
         "log_cosh_loss",
         "pytorch-toolbelt",

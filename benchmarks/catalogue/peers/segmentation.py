@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.catalogue.imported import Imported
+from benchmarks.catalogue.imported import Imported, layer
 from benchmarks.catalogue.peer import Peer
 from lossproof.losses.lovasz import lovasz_hinge_loss, lovasz_softmax_loss
 from lossproof.losses.overlap import dice_loss, generalized_dice_loss, jaccard_loss
@@ -25,17 +25,6 @@ LABELS = "input float[3,4,6,7]; target int[3,6,7]<4"
 MASKS = "input float[3,4,6,7]; target binary[3,4,6,7]"
 SOFT = "input float[3,4,6,7]; target prob[3,4,6,7]"
 BINARY = "input float[3,6,7]; target int[3,6,7]<2"
-
-
-def layer(module: str, name: str, *arguments: Any, **options: Any) -> Loss:
-    """A Module of another library."""
-    make = Imported(module, name, without=("cv2",) if module == TOOLBELT else ())
-
-    def loss(*tensors: Tensor) -> Tensor:
-        value: Tensor = make(*arguments, **options)(*tensors)
-        return value
-
-    return loss
 
 
 def monai(name: str, **options: Any) -> Loss:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from benchmarks.catalogue.imported import layer
 from benchmarks.catalogue.peer import Peer
 from benchmarks.catalogue.peers.contrastive import VIEWS, lightly, metric_learning
 from lossproof.losses.self_supervised import (
@@ -17,20 +18,21 @@ from lossproof.losses.self_supervised import (
 Tensor = torch.Tensor
 
 
-def _monai_barlow_twins(input1: Tensor, input2: Tensor) -> Tensor:
-    from monai.losses.barlow_twins import BarlowTwinsLoss
-
-    value: Tensor = BarlowTwinsLoss(lambd=0.005)(input1, input2)
-    return value
+_VICREG = metric_learning("VICRegLoss")
+_NEGATIVE_COSINE = lightly("NegativeCosineSimilarity")
+# Its centre stays 0, so that one call is like another.
+_DINO = lightly("DINOLoss", output_dim=6, center_momentum=1.0)
 
 
 def _metric_learning_vicreg(input1: Tensor, input2: Tensor) -> Tensor:
-    return metric_learning("VICRegLoss")(input1, ref_emb=input2)
+    value: Tensor = _VICREG(input1, ref_emb=input2)
+    return value
 
 
 def _lightly_dino(student: Tensor, teacher: Tensor) -> Tensor:
-    views = list(teacher.unbind(1)), list(student.unbind(1))
-    return lightly("DINOLoss", output_dim=student.shape[-1])(*views)
+    of_views = _DINO.of(student.dtype)
+    value: Tensor = of_views(list(teacher.unbind(1)), list(student.unbind(1)))
+    return value
 
 
 PAIR = "input float[16,8]; target float[16,8]"
@@ -49,7 +51,7 @@ PEERS = (
         "monai",
         "BarlowTwinsLoss()",
         barlow_twins_loss,
-        _monai_barlow_twins,
+        layer("monai.losses", "BarlowTwinsLoss", lambd=0.005),
         VIEWS,
         difference="it divides by the sample standard deviation (N - 1) and then by N, so that "
         "identical views have the correlation (N - 1) / N",
@@ -75,7 +77,7 @@ PEERS = (
         "lightly",
         "NegativeCosineSimilarity()",
         negative_cosine_loss,
-        lambda p, z: lightly("NegativeCosineSimilarity")(p, z.detach()),
+        lambda p, z: _NEGATIVE_COSINE(p, z.detach()),
         PAIR,
     ),
     Peer(
@@ -99,7 +101,7 @@ PEERS = (
     Peer(
         "dino_loss",
         "lightly",
-        "DINOLoss()",
+        "DINOLoss(center_momentum=1)",
         dino_loss,
         _lightly_dino,
         "student float[8,4,6]; teacher float[8,2,6]",

@@ -33,8 +33,8 @@ def torchsurv(name: str, **options: Any) -> Loss:
 
 
 def pycox(name: str) -> Loss:
-    """A loss of pycox, whose package loads what it downloads data sets with."""
-    return Imported("pycox.models.loss", name, without=("requests",))
+    """A loss of pycox."""
+    return Imported("pycox.models.loss", name)
 
 
 def _lost_at_events(loss: Loss) -> Loss:
