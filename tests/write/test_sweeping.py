@@ -99,9 +99,7 @@ def test_a_weight_may_have_a_gradient():
 def test_the_dtype_is_that_of_the_values(gradient, reduction):
     x, y, wide = numbers(32).float(), numbers(32, seed=1).float(), numbers(32, seed=2).abs()
     for options in ({"weight": wide}, {"weight": wide.half()}, {"normalizer": wide[:1]}):
-        swept, plain = both(
-            quartic, [x, y], [0], reduction=reduction, gradient=gradient, **options
-        )
+        swept, plain = both(quartic, [x, y], [0], reduction=reduction, gradient=gradient, **options)
         assert [found.dtype for found in swept] == [torch.float32] * 2
         torch.testing.assert_close(swept, plain)
 
@@ -235,3 +233,30 @@ def test_sums_with_a_formula_for_the_gradient():
     found = torch.autograd.grad(dice(sum_swept(moments, (logits, label), gradient=slope)), logits)
     torch.testing.assert_close(found, torch.autograd.grad(dice(moments(logits, label)), logits))
     assert len(calls) > 3
+
+
+@pytest.mark.parametrize("way", ["batched", "vmap"])
+def test_many_gradients_at_a_time(way):
+    x, y = numbers(40).requires_grad_(), numbers(40, seed=1)
+    label = torch.randint(4, (3, 11), generator=torch.Generator().manual_seed(1))
+    logits = numbers(3, 4, 11).requires_grad_()
+    upstream = torch.tensor([1.0, -2.0], dtype=torch.float64)
+    for value, leaf in (
+        (reduce_swept(quartic, (x, y)), x),
+        (dice(sum_swept(moments, (logits, label))), logits),
+    ):
+        (one,) = torch.autograd.grad(value, leaf, retain_graph=True)
+        if way == "batched":
+            (many,) = torch.autograd.grad(value, leaf, upstream, is_grads_batched=True)
+        else:
+            many = torch.func.vmap(lambda u, v=value, x=leaf: torch.autograd.grad(v, x, u)[0])(
+                upstream
+            )
+        torch.testing.assert_close(many, torch.stack((one, -2 * one)))
+
+
+def test_it_stays_on_its_device_whatever_the_default_is():
+    x, y = numbers(40), numbers(40, seed=1)
+    with torch.device("meta"):
+        found = reduce_swept(quartic, (x, y))
+    torch.testing.assert_close(found, quartic(x, y).mean())

@@ -140,11 +140,14 @@ class _SweptSum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():  # the gradient itself is to be differentiated
+        twice = torch.is_grad_enabled()  # the gradient itself is to be differentiated
+        if twice or _are_many(grad):
             rows = ctx.saved_tensors
+            with torch.enable_grad():
+                total = ctx.formula.sum(*rows)
             wanted = [rows[i] for i in ctx.wanted]
             gradients: Sequence[Tensor] = torch.autograd.grad(
-                ctx.formula.sum(*rows), wanted, grad, create_graph=True, materialize_grads=True
+                total, wanted, grad, create_graph=twice, materialize_grads=True
             )
         else:
             kept, ctx.gradients = ctx.gradients, None
@@ -155,13 +158,18 @@ class _SweptSum(torch.autograd.Function):
         return (None, None, *(found.get(i) for i in range(len(ctx.needs_input_grad) - 2)))
 
 
+def _are_many(grad: Tensor) -> bool:
+    """Whether this stands for many gradients at a time, which fill no buffer made for one."""
+    return transformed() or torch._C._functorch.is_legacy_batchedtensor(grad)
+
+
 def _sweep(
     formula: _Formula, rows: Sequence[Tensor], wanted: Sequence[int]
 ) -> tuple[Tensor, list[Tensor]]:
     """The sum and the gradients in the tensors at these places."""
     gradients = [torch.empty_like(rows[i]) for i in wanted]
     # Blocks are added up in float64: there may be thousands of them.
-    total = torch.zeros((), dtype=torch.float64)
+    total = torch.zeros((), dtype=torch.float64, device=rows[0].device)
     dtype = torch.float32
     for index in blocks(rows[0]):
         block = [row[index] for row in rows]
@@ -285,9 +293,11 @@ class _SweptStatistics(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         tensors = ctx.saved_tensors
         wanted = [i for i, needed in enumerate(ctx.needs_input_grad[2:]) if needed]
-        if torch.is_grad_enabled():  # the gradient itself is to be differentiated
-            sums = ctx.statistics(*tensors)
-            found = _slopes(sums, [tensors[i] for i in wanted], grads, create_graph=True)
+        twice = torch.is_grad_enabled()  # the gradient itself is to be differentiated
+        if twice or any(map(_are_many, grads)):
+            with torch.enable_grad():
+                sums = ctx.statistics(*tensors)
+            found = _slopes(sums, [tensors[i] for i in wanted], grads, create_graph=twice)
         else:
             found = _statistics_gradients(ctx, tensors, wanted, grads)
         by_place = dict(zip(wanted, found, strict=True))
