@@ -110,6 +110,8 @@ def test_errors(arguments: dict, error: type[Exception], message: str) -> None:
 def test_values_must_be_floating() -> None:
     with pytest.raises(TypeError, match="`values` must be"):
         reduce([1.0, 2.0])
+    with pytest.raises(TypeError, match="`values` must be .*, got torch.int64"):
+        reduce(torch.tensor([1, 2]))  # whose mean is no integer
 
 
 @pytest.mark.parametrize("size_average", [None, True, False])

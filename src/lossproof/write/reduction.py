@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from lossproof.write.arguments import REDUCTIONS, choice, fits, number
+from lossproof.write.arguments import REDUCTIONS, choice, fits, number, tensor
+from lossproof.write.precision import widened
 
 Tensor = torch.Tensor
 
@@ -64,10 +65,8 @@ def reduce(
         tensor(3.)
     """
     choice("reduction", reduction, REDUCTIONS)
-    values = fits("values", values, values)
-    dtype = values.dtype
-    wide = torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
-    values = values.to(wide)
+    dtype = tensor("values", values).dtype
+    values = widened(values)
     if mask is not None:
         mask = fits("mask", mask, values, kind="bool")
         values = torch.where(mask, values, 0.0)
