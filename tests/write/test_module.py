@@ -133,3 +133,37 @@ def test_what_an_annotation_means():
     assert set(dict(module._buffers)) == {"a", "b"}
     assert module.d is torch.sin
     assert as_module(annotated, name="Again")(c=torch.ones(1)).c.item() == 1
+
+
+def tempered_loss(input, *, temperature: float | Tensor = 1.0):
+    """Divided by a temperature."""
+    return (input / temperature).sum()
+
+
+def test_an_option_that_is_a_parameter_is_learned():
+    loss = as_module(tempered_loss)(temperature=torch.nn.Parameter(torch.tensor(2.0)))
+    assert [name for name, _ in loss.named_parameters()] == ["temperature"]
+    assert list(loss.state_dict()) == ["temperature"] and not list(loss.buffers())
+    torch.optim.SGD(loss.parameters(), lr=4.0).zero_grad()
+    loss(X).backward()
+    assert loss.temperature.grad.item() == -7 / 4
+    assert copy.deepcopy(loss).double()(X.double()).dtype == torch.float64
+
+
+class DoubledPowerLoss(PowerLoss):
+    """A subclass with a constructor and a forward of its own."""
+
+    def __init__(self, factor: float = 2.0) -> None:
+        super().__init__(order=1.0)
+        self.factor = factor
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return self.factor * super().forward(input, target)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_a_subclass_remains_what_it_is_when_it_is_copied(copied):
+    loss = DoubledPowerLoss(3.0)
+    again = copied(loss)
+    assert type(again) is DoubledPowerLoss
+    assert again(X, Y).item() == loss(X, Y).item() == 7

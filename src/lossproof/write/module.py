@@ -30,8 +30,9 @@ class LossModule(nn.Module, Generic[P]):
     """A loss as a layer; made by :func:`as_module`, one class for each function.
 
     The options of the function go to the constructor, its tensors to the call. Options that are
-    tensors are buffers: they move with ``.to(device)`` and are part of the ``state_dict``. Options
-    that differ from batch to batch (``weight``, ``mask``, ``normalizer``) may be given to the call
+    tensors are buffers: they move with ``.to(device)`` and are part of the ``state_dict``; an
+    ``nn.Parameter``, such as a temperature, is one of the Module's, and is learned. Options that
+    differ from batch to batch (``weight``, ``mask``, ``normalizer``) may be given to the call
     as well, where they take the place of the constructor's.
     """
 
@@ -49,7 +50,11 @@ class LossModule(nn.Module, Generic[P]):
         self._refuse_unknown(options)
         for name, default in self.defaults.items():
             value = options.get(name, default)
-            if isinstance(default, Tensor) or isinstance(value, Tensor) or name in self._tensors():
+            if isinstance(value, nn.Parameter):
+                self.register_parameter(name, value)
+            elif (
+                isinstance(default, Tensor) or isinstance(value, Tensor) or name in self._tensors()
+            ):
                 self.register_buffer(name, value)
             else:
                 setattr(self, name, value)
@@ -88,7 +93,9 @@ class LossModule(nn.Module, Generic[P]):
                 shown.append(f"{name}={value!r}")
         return ", ".join(shown)
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        if "function" not in vars(type(self)):  # a subclass that somebody wrote
+            return super().__reduce_ex__(protocol)
         # By the function, so that a class under any name, or none, can be pickled.
         return _rebuilt, (type(self).function, type(self).__name__), self.__dict__
 
@@ -108,9 +115,9 @@ def as_module(function: Callable[P, Tensor], *, name: str | None = None) -> type
 
     Arguments before the ``*`` of the signature are tensors of the batch: they go to the call. What
     stands after it is an option: it goes to the constructor, and is an attribute, or, where it is a
-    tensor, a buffer. ``weight``, ``mask`` and ``normalizer`` may also be given to the call.
-    ``size_average`` and ``reduce``, which ``torch.nn`` had before ``reduction``, are understood
-    with a deprecation warning.
+    tensor, a buffer, and where it is an ``nn.Parameter``, a parameter. ``weight``, ``mask`` and
+    ``normalizer`` may also be given to the call. ``size_average`` and ``reduce``, which
+    ``torch.nn`` had before ``reduction``, are understood with a deprecation warning.
 
     Args:
         function: the loss, such as ``loss(input, target, *, gamma=2.0, reduction="mean")``.
