@@ -18,6 +18,11 @@ def test_number_takes_what_lies_in_the_range(value, low, width):
             arguments.number("x", value, minimum=low, maximum=low + width)
 
 
+def test_an_integer_above_all_floats_is_no_finite_number():
+    with pytest.raises(ValueError, match="`x` must be a number above 0"):
+        arguments.number("x", 10**400, above=0)
+
+
 @pytest.mark.parametrize("value", [True, None, "1", 1j, torch.ones(1)])
 def test_number_takes_numbers_only(value):
     with pytest.raises(TypeError, match="`x` must be a number above 0, got"):

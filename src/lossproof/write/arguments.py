@@ -12,7 +12,7 @@ transforms nobody can look at them.
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -21,6 +21,8 @@ import torch
 Tensor = torch.Tensor
 
 REDUCTIONS = ("none", "mean", "sum")
+_LARGEST = sys.float_info.max
+"""An ``int`` may be larger than any float, and then is no number to torch."""
 Kind = Literal["floating", "integer", "bool", "number", "any"]
 _KINDS = {
     "floating": "a floating-point tensor",
@@ -200,7 +202,7 @@ def number(
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"`{name}` must be {_range(minimum, maximum, above, below)}, got {value!r}")
     right = (
-        -math.inf < value < math.inf  # false for NaN, too
+        -_LARGEST <= value <= _LARGEST  # false for NaN, too
         and (minimum is None or value >= minimum)
         and (maximum is None or value <= maximum)
         and (above is None or value > above)
