@@ -288,6 +288,12 @@ def test_expectile_of_the_middle_is_half_the_squared_error() -> None:
     torch.testing.assert_close(expectile_loss(input, target), 0.5 * F.mse_loss(input, target))
 
 
+def test_the_level_of_an_expectile_is_as_exact_as_the_numbers() -> None:
+    target = torch.tensor([1.0, -1.0], dtype=FLOAT64)
+    found = expectile_loss(torch.zeros_like(target), target, expectile=0.1, reduction="none")
+    assert found.tolist() == [0.1, 0.9]
+
+
 @pytest.mark.parametrize("level", [0.1, 0.8])
 def test_the_expectile_balances_the_two_sides(level: float) -> None:
     target = torch.randn(200, dtype=FLOAT64)

@@ -181,7 +181,8 @@ def expectile_loss(
 
     def values(input: Tensor, target: Tensor) -> Tensor:
         error = target - input
-        return torch.where(error >= 0, expectile, 1 - expectile) * error.square()
+        square = error.square()
+        return torch.where(error >= 0, expectile * square, (1 - expectile) * square)
 
     return reduce_swept(
         values, (input, target), weight, reduction, mask=mask, normalizer=normalizer
