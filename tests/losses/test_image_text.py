@@ -43,6 +43,11 @@ def test_clip_takes_logits() -> None:
     assert torch.autograd.gradcheck(clip_loss, draw(4, 4).requires_grad_())
 
 
+def test_clip_of_no_logits() -> None:
+    mask = torch.zeros(0, dtype=torch.bool)
+    assert clip_loss(torch.zeros(0, 0), mask=mask).item() == 0
+
+
 def test_clip_of_masked_logits() -> None:
     logits, mask = draw(4, 4), torch.tensor([True, True, False, True])
     wanted = clip_loss(logits[mask][:, mask])

@@ -15,7 +15,7 @@ from lossproof.losses._embeddings import (
 )
 from lossproof.losses.catalogue import loss
 from lossproof.losses.contrastive import among_pairs
-from lossproof.write.arguments import axes, tensor
+from lossproof.write.arguments import axes, fits, tensor
 from lossproof.write.module import as_module
 from lossproof.write.reduction import reduce
 
@@ -112,8 +112,8 @@ def _given_logits(logits: Tensor, mask: Tensor | None) -> tuple[Tensor | None, T
         )
     if mask is None:
         return None, logits
-    counts = counting(mask, logits)
-    assert counts is not None
+    items = logits.detach().diagonal()
+    counts = fits("mask", mask, items, kind="bool").expand_as(items)
     return counts, torch.where(counts & counts.unsqueeze(1), logits, 0.0)
 
 
