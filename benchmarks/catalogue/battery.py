@@ -84,13 +84,15 @@ def smoke(subject: Subject) -> str | None:
 
 
 def gradient(subject: Subject) -> str | None:
-    """Gradcheck in float64, and float64 in gives float64 out."""
+    """Gradcheck in float64, and float64 in gives float64 out; not where a gradient is stopped."""
     given = _fixed_gradient(subject)
     leaves = given.leaves()
     value = subject.call(*leaves.tensors)
     if value.dtype != torch.float64:
         return f"float64 in, {value.dtype} out"
-    torch.autograd.gradcheck(_of_predicted(subject, given), _predicted(leaves))
+    torch.autograd.gradcheck(
+        _of_predicted(subject, given), _predicted(leaves), fast_mode=_large(leaves)
+    )
     return None
 
 
@@ -98,9 +100,15 @@ def second_gradient(subject: Subject) -> str | None:
     """Gradgradcheck in float64."""
     given = _fixed_gradient(subject)
     torch.autograd.gradgradcheck(
-        _of_predicted(subject, given), _predicted(given.leaves()), atol=1e-4
-    )
+        _of_predicted(subject, given), _predicted(given.leaves()), atol=1e-4,
+        fast_mode=_large(given),
+    )  # fmt: skip
     return None
+
+
+def _large(given: Call) -> bool:
+    """Whether derivatives are compared along random directions, not number by number."""
+    return sum(tensor.numel() for tensor in _predicted(given)) > 200
 
 
 def _fixed_gradient(subject: Subject) -> Call:
@@ -126,7 +134,7 @@ def _of_predicted(subject: Subject, given: Call) -> Callable[..., Tensor]:
 
 
 def extreme(subject: Subject) -> str | None:
-    """Finite value and gradient for predictions up to 1e4."""
+    """Finite value and gradient for predictions times 30, 100 and 1e4."""
     for factor in (30.0, 100.0, 1e4):
         given = _scaled(subject, subject.draw(), factor)
         value, gradients = value_and_gradients(subject.call, given)
@@ -154,7 +162,7 @@ def _scaled(subject: Subject, given: Call, factor: float) -> Call:
     first = given.tensors[0]
     if first_kind in UNBOUNDED:
         scaled = first * factor
-        limit = EXPONENTIAL.get(subject.name)
+        limit = EXPONENTIAL.get(subject.entry.name)
         return given.replaced(0, scaled if limit is None else scaled.clamp(-limit, limit))
     if first_kind in {"unit", "binary"}:
         return given if factor == 1 else given.replaced(0, (first > 0.5).to(first.dtype))
@@ -167,21 +175,31 @@ def kind(subject: Subject) -> str:
 
 
 def half(subject: Subject) -> str | None:
-    """Float16 and bfloat16: finite, and near the float32 of the same numbers."""
-    for dtype in HALVES:
+    """Float16 and bfloat16: finite, and within 1 % and 5 % of the float32 of the same numbers."""
+    return in_half(subject, {torch.float16: 1e-2, torch.bfloat16: 5e-2})
+
+
+def in_half(subject: Subject, tolerances: dict[torch.dtype, float]) -> str | None:
+    """Inputs in half precision beside the same numbers in float32."""
+    for dtype, tolerance in tolerances.items():
         given = subject.draw(times=8).to(dtype)
         value, gradients = value_and_gradients(subject.call, given)
         if not _finite([value, *gradients]):
             return f"not finite in {dtype}"
         exact = value_and_gradients(subject.call, given.to(torch.float32))
-        wrong = same((value, gradients), exact, 2e-3 if dtype == torch.float16 else 2e-2)
+        wrong = same((value, gradients), exact, tolerance)
         if wrong:
             return f"{wrong} ({dtype} beside float32)"
     return None
 
 
 def autocast(subject: Subject) -> str | None:
-    """The same under autocast."""
+    """Under autocast to either: finite, and within 5 % of float32."""
+    return under_autocast(subject, 5e-2)
+
+
+def under_autocast(subject: Subject, tolerance: float) -> str | None:
+    """Autocast beside none."""
     for dtype in HALVES:
         given = subject.draw(times=8)
         leaves = given.leaves()
@@ -194,7 +212,7 @@ def autocast(subject: Subject) -> str | None:
         if not _finite([found[0], *found[1]]):
             return f"not finite under autocast to {dtype}"
         exact = value_and_gradients(subject.call, given)
-        wrong = same(found, exact, 1e-5 if subject.ours else 5e-2)
+        wrong = same(found, exact, tolerance)
         if wrong:
             return f"{wrong} (autocast to {dtype})"
     return None
@@ -207,7 +225,10 @@ def one_item(subject: Subject) -> str | None:
 
 
 def no_items(subject: Subject) -> str | None:
-    """A batch without samples gives 0, connected to the graph."""
+    """A batch without samples gives 0 and zero gradients: a convention of this catalogue.
+
+    torch's documented mean of nothing is NaN, and counts as a failure, as an exception does.
+    """
     value, gradients = value_and_gradients(subject.call, subject.draw().rows(slice(0, 0)))
     return None if _finite([value, *gradients]) and not value.any() else f"{value.tolist()}"
 
@@ -249,7 +270,7 @@ def _alike(given: Call) -> list[int]:
 
 
 def wrong_shapes(subject: Subject) -> str | None:
-    """One sample less in one input is an error, not a broadcast."""
+    """A sample less, or one alone, in one of the inputs is an error, not a broadcast."""
     given = subject.draw()
     batched = [i for i in range(len(given.tensors)) if given.batched(i)]
     if len(batched) < 2 or len(batched) < len(given.tensors):
@@ -268,10 +289,11 @@ def wrong_shapes(subject: Subject) -> str | None:
 def fullgraph(subject: Subject) -> str | None:
     """``torch.compile(fullgraph=True)`` gives the same value and gradient."""
     given = subject.draw()
+    wanted = value_and_gradients(subject.call, given)  # first, so that nothing is left to import
     with _fresh_dynamo():
         compiled = torch.compile(subject.call, fullgraph=True, backend="aot_eager")
         found = value_and_gradients(compiled, given)
-    return same(found, value_and_gradients(subject.call, given), 1e-4)
+    return same(found, wanted, 1e-4)
 
 
 def dynamic_shapes(subject: Subject) -> str | None:
@@ -280,8 +302,8 @@ def dynamic_shapes(subject: Subject) -> str | None:
         compiled = torch.compile(subject.call, fullgraph=True, backend="aot_eager", dynamic=True)
         for times in (2, 3):
             given = subject.draw(times=times)
-            found = value_and_gradients(compiled, given)
-            wrong = same(found, value_and_gradients(subject.call, given), 1e-4)
+            wanted = value_and_gradients(subject.call, given)
+            wrong = same(value_and_gradients(compiled, given), wanted, 1e-4)
             if wrong:
                 return f"{wrong} ({times} times as many samples)"
     return None
@@ -340,13 +362,13 @@ def noncontiguous(subject: Subject) -> str | None:
 
 
 def not_a_number(subject: Subject) -> str | None:
-    """NaN in the prediction is seen in the loss."""
+    """NaN in the prediction gives NaN, or an error."""
     given = subject.draw()
     first = given.tensors[0].clone()
     first.view(-1)[0] = float("nan")
     try:
         value = subject.call(*given.replaced(0, first).tensors)
-    except (ValueError, TypeError):
+    except Exception:
         return None
     return None if value.isnan().any() else f"NaN in, {value.tolist()} out"
 

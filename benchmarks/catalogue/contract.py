@@ -15,7 +15,9 @@ from torch import nn
 from benchmarks.catalogue.battery import (
     Check,
     NotApplicable,
+    in_half,
     same,
+    under_autocast,
     worst,
 )
 from benchmarks.catalogue.subject import Call, Subject, value_and_gradients
@@ -255,6 +257,12 @@ def module_state(subject: Subject) -> str | None:
     return None
 
 
+def computed_in_float32(subject: Subject) -> str | None:
+    """Half precision is rounded once, at the end, and autocast changes nothing."""
+    wrong = in_half(subject, {torch.float16: 2e-3, torch.bfloat16: 2e-2})
+    return wrong or under_autocast(subject, 1e-5)
+
+
 def exported(subject: Subject) -> str | None:
     """``torch.export`` takes the Module."""
     with torch.random.fork_rng(devices=[]):
@@ -301,6 +309,7 @@ CONTRACT: dict[str, Check] = {
     "row order": row_order,
     "module": module,
     "module state": module_state,
+    "computed in float32": computed_in_float32,
     "export": exported,
     "swept": swept,
 }

@@ -14,8 +14,9 @@ Tensor = torch.Tensor
 class Peer:
     """A copy of one of our losses in another library.
 
-    Both callables take the same tensors, those of ``inputs``, and give a scalar. A library is
-    imported inside ``theirs``, so that this table can be read where it is not installed.
+    Both callables take the same tensors, those of ``inputs``, and give a scalar. What is of the
+    library is imported when it is first called (``imported.py``), so that this table can be read
+    where it is not installed.
     """
 
     loss: str
@@ -30,3 +31,5 @@ class Peer:
     """The inputs, as a specification: ``"input float[4,3,16]; target int[4,16]<3"``."""
     difference: str | None = None
     """Why the values differ, where they do; without it they must agree to 1e-6."""
+    not_asked: tuple[str, ...] = ()
+    """Checks that would try our own lines in ``theirs``, and not the library."""

@@ -26,14 +26,12 @@ class Subject:
         call: the loss; for one of the catalogue it takes the options, too.
         specification: its inputs.
         entry: the catalogue's entry, where it is one of ours or a copy of one of ours.
-        ours: whether it keeps the catalogue's contract, so that all of it can be asked for.
     """
 
     name: str
     call: Callable[..., Tensor]
     specification: str
     entry: CatalogueEntry
-    ours: bool = True
     options: frozenset[str] = field(default_factory=frozenset)
     """The options it takes."""
 
@@ -131,8 +129,7 @@ def of_catalogue(entry: CatalogueEntry) -> list[Subject]:
     call = _callable(entry)
     options = frozenset(_options(entry))
     return [
-        Subject(entry.name, call, specification, entry, True, options)
-        for specification in entry.inputs
+        Subject(entry.name, call, specification, entry, options) for specification in entry.inputs
     ]
 
 
