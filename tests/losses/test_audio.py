@@ -100,6 +100,18 @@ def test_what_silence_is_worth() -> None:
     assert snr_loss(noise, silence).item() == pytest.approx(decibels(power))
 
 
+@pytest.mark.parametrize("level", [0.1, 7.7])
+def test_a_constant_signal_is_silence_without_its_mean(level: float) -> None:
+    constant, noise = torch.full((16_000,), level), signals(16_000, dtype=torch.float32)
+    leaf = constant.clone().requires_grad_()
+    value = si_sdr_loss(leaf, noise)
+    (gradient,) = torch.autograd.grad(value, leaf)
+    assert value == 0 and not gradient.any()
+    silence = torch.zeros_like(constant)
+    for loss in (si_sdr_loss, snr_loss):
+        assert loss(noise, constant, zero_mean=True) == loss(noise, silence, zero_mean=True)
+
+
 @pytest.mark.parametrize("loss", [si_sdr_loss, snr_loss])
 def test_loud_signals_are_finite_and_right_in_float32(loss) -> None:
     x, y = signals(2, 1000), signals(2, 1000, seed=1)

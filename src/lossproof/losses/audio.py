@@ -43,6 +43,9 @@ def _power(signals: Tensor) -> Tensor:
 
 
 def _centred(signals: Tensor) -> Tensor:
+    # Relative to one sample first: of a constant nothing is left, and no rounding error that would
+    # then be taken for the signal.
+    signals = signals - signals.detach()[..., :1]
     return signals - signals.mean(-1, keepdim=True)
 
 
