@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import partial
 
 import mpmath
 import pytest
@@ -254,6 +255,23 @@ class TestSamples:
         found = sliced_wasserstein_loss(first, second, -3 * torch.ones(1, 1, dtype=FLOAT64), p=1)
         wanted = scipy.stats.wasserstein_distance(first.flatten(), second.flatten())
         assert found.item() == pytest.approx(wanted)
+
+    def test_samples_that_nearly_agree_in_float32(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        points = torch.randn(100, 5, generator=generator)
+        near = points + 1e-4 * torch.randn(100, 5, generator=generator)
+        for loss in (partial(mmd_loss, bandwidths=0.5), energy_distance_loss):
+            assert abs(loss(points, points.flip(0)).item()) < 1e-8
+            wanted = loss(points.double(), near.double()).item()
+            assert loss(points, near).item() == pytest.approx(wanted, rel=0.1)
+
+    def test_sliced_wasserstein_of_points_of_two_dtypes(self) -> None:
+        points, directions = torch.randn(6, 2), torch.randn(3, 2)
+        wide = sliced_wasserstein_loss(points, points.double() + 1, directions)
+        assert wide.dtype == FLOAT64
+        narrow = sliced_wasserstein_loss(points, points + 1, directions.double())
+        assert narrow.dtype == torch.float32
+        assert narrow.item() == pytest.approx(wide.item(), rel=1e-4)
 
     def test_sliced_wasserstein_of_a_shift(self) -> None:
         """All points move alike: the mean over directions of (shift . direction)^2 is |s|^2 / D."""

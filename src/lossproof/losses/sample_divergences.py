@@ -57,10 +57,13 @@ def mean_difference(of_pairs: Tensor, count: int, estimator: str) -> Tensor:
         raise ValueError(f"estimator='unbiased' needs two points of each, got {min(sizes)}")
     if own:
         of_pairs = of_pairs - of_pairs.diagonal().diag_embed()
+    # Of samples that are alike the means are, too: what they differ by is less than the rounding of
+    # a sum in float32.
+    wide = None if of_pairs.device.type == "mps" else torch.float64
     first, second = of_pairs[:count], of_pairs[count:]
-    within = first[:, :count].sum() / (sizes[0] * (sizes[0] - own))
-    within = within + second[:, count:].sum() / (sizes[1] * (sizes[1] - own))
-    return within - 2 * first[:, count:].mean()
+    within = first[:, :count].sum(dtype=wide) / (sizes[0] * (sizes[0] - own))
+    within = within + second[:, count:].sum(dtype=wide) / (sizes[1] * (sizes[1] - own))
+    return (within - 2 * first[:, count:].mean(dtype=wide)).to(of_pairs.dtype)
 
 
 def median_of_pairs(square: Tensor) -> Tensor:
@@ -275,8 +278,9 @@ def sliced_wasserstein_loss(
         )
     if isinstance(p, bool) or p not in (1, 2):
         raise ValueError(f"`p` must be 1 or 2, got {p!r}")
-    directions = unit_vectors(projections).mT
-    first, second = (input @ directions).sort(0).values, (target @ directions).sort(0).values
+    points = torch.cat((input, target))
+    directions = unit_vectors(projections).to(points.dtype).mT
+    first, second = (p.sort(0).values for p in (points @ directions).tensor_split(2))
     apart = first - second
     powers = apart.abs() if p == 1 else apart.square()
     return powers.sum() / max(1, powers.numel())
