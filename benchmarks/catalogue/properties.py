@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import torch
 
 from benchmarks.catalogue.battery import UNBOUNDED, Check, NotApplicable, kind
-from benchmarks.catalogue.subject import Call, Subject, value_and_gradients
+from benchmarks.catalogue.subject import Call, Subject, kinds, value_and_gradients
+from lossproof.checks.inputs import TARGET
 
 Tensor = torch.Tensor
 FLOAT64 = torch.float64
@@ -127,8 +128,57 @@ def coupled(subject: Subject) -> str | None:
     return "its page says items depend on one another, and none does" if claimed else None
 
 
+def minimal_at_target(subject: Subject) -> str | None:
+    """No prediction costs less than the target itself; for logits, than great confidence in it."""
+    claimed = subject.entry.properties.minimal_at_target
+    for given, other in _predictions(subject):
+        perfect = _perfect(subject, given)
+        if perfect is None:
+            raise NotApplicable
+        best = subject.call(*given.replaced(0, perfect).tensors).detach()
+        # Predictions near the perfect one, too: a loss may be smallest a little beside it.
+        points = [given.tensors[0], other, perfect + 0.1 * (other - perfect)]
+        if kind(subject) == "unit":
+            points.append((1.2 * perfect - 0.1).clamp(0, 1))  # the same with more contrast
+        for prediction in points:
+            value = subject.call(*given.replaced(0, prediction).tensors).detach()
+            if bool((value < best - 1e-9 * (1 + best.abs())).any()):
+                return (
+                    f"{value.item():.6g} beside {best.item():.6g} at the target"
+                    if claimed
+                    else None
+                )
+    return None if claimed else "its page says the target is not the minimum, and no point shows it"
+
+
+CONFIDENT = 40.0
+"""A logit whose probability is 1 to every digit."""
+
+
+def _perfect(subject: Subject, given: Call) -> Tensor | None:
+    """The prediction that the target asks for; nothing where there is no such thing."""
+    types = kinds(subject)
+    if len(types) != 2 or not TARGET.match(given.names[1]):
+        return None
+    first, target = given.tensors
+    if target.shape == first.shape and types[0] == types[1]:
+        return target.clone()
+    if types[0] != "float":
+        return None
+    if types[1] == "binary" and target.shape == first.shape:
+        return (2 * target - 1) * CONFIDENT
+    if types[1] == "sign" and target.shape == first.shape:
+        return target * CONFIDENT
+    of_classes = target.shape == (*first.shape[:1], *first.shape[2:])
+    labels = subject.specification.rstrip().endswith(f"<{first.shape[min(1, first.ndim - 1)]}")
+    if types[1] == "int" and first.ndim > 1 and of_classes and labels:
+        return torch.zeros_like(first).scatter_(1, target.unsqueeze(1), CONFIDENT)
+    return None
+
+
 PROPERTIES: dict[str, Check] = {
     "convex": convex,
     "bounded gradient": bounded_gradient,
     "coupled": coupled,
+    "minimal at target": minimal_at_target,
 }
