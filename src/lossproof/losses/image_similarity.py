@@ -313,7 +313,7 @@ MSSSIMLoss = as_module(ms_ssim_loss, name="MSSSIMLoss")
     module="LNCCLoss",
     convex=False,
     bounded_gradient=True,
-    minimal_at_target=False,
+    minimal_at_target=True,
     coupled=False,
     also=("local normalised cross-correlation", "ncc", "registration"),
     peers={
