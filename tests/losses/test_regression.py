@@ -134,6 +134,14 @@ def test_float64_targets_keep_their_digits() -> None:
     assert value.item() == pytest.approx(5e-25, rel=1e-3)
 
 
+@pytest.mark.parametrize("delta", [1e10, 1e38, 1e300])
+def test_a_threshold_beyond_all_errors_leaves_half_the_square(delta: float) -> None:
+    input = torch.tensor([1e-5, 1.0, 1e3], requires_grad=True)
+    values = huber_loss(input, torch.zeros(3), delta=delta, reduction="none")
+    torch.testing.assert_close(values, 0.5 * input.square(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(torch.autograd.grad(values.sum(), input)[0], input.detach())
+
+
 SMOOTH = sorted(OF_THE_ERROR.keys() - {"l1", "smooth l1 0", "wing", "wing 0.5"})
 
 

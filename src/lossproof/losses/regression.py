@@ -210,7 +210,9 @@ def huber_loss(
     number("delta", delta, above=0)
 
     def values(input: Tensor, target: Tensor) -> Tensor:
-        return delta * F.smooth_l1_loss(input, target, reduction="none", beta=delta)
+        # Two dtypes have a value there, but no gradient.
+        dtype = torch.promote_types(input.dtype, target.dtype)
+        return F.huber_loss(input.to(dtype), target.to(dtype), reduction="none", delta=delta)
 
     return reduce_swept(
         values, (input, target), weight, reduction, mask=mask, normalizer=normalizer
