@@ -357,3 +357,9 @@ def test_wrong_calls_say_what_is_wrong(
 ) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+def test_no_label_of_a_small_type_is_taken_for_ignored() -> None:
+    input, target = torch.randn(8, 4), torch.tensor([0, 1, 1, 2] * 2)
+    found = sup_con_loss(input, (target + 155).to(torch.uint8))  # there, -100 is 156
+    torch.testing.assert_close(found, sup_con_loss(input, target))

@@ -184,3 +184,10 @@ ROWS, LABELS = torch.zeros(4, 3), torch.zeros(4, dtype=torch.long)
 def test_wrong_calls(call: Callable[[], Tensor], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("loss", BOTH)
+def test_no_label_of_a_small_type_is_taken_for_ignored(loss: Callable[..., Tensor]) -> None:
+    input, target = drawn()
+    found = loss(input, (target + 155).to(torch.uint8))  # there, -100 is 156
+    torch.testing.assert_close(found, loss(input, target))

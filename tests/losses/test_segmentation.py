@@ -134,3 +134,10 @@ def test_wrong_calls(
     call = {"target": torch.zeros(2, 4).long(), **changed}
     with pytest.raises(error, match=message):
         loss(torch.randn(2, 3, 4), call.pop("target"), **call)
+
+
+def test_no_label_of_a_small_type_is_taken_for_ignored() -> None:
+    input, target = torch.randn(6, 200), torch.arange(153, 159)
+    weight = torch.rand(200)
+    found = topk_cross_entropy_loss(input, target.to(torch.uint8), weight=weight, k=1.0)
+    torch.testing.assert_close(found, topk_cross_entropy_loss(input, target, weight=weight, k=1.0))

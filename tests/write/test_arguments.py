@@ -107,3 +107,10 @@ def test_values_within_a_transform_cannot_be_looked_at():
         return p.sum()
 
     assert torch.func.vmap(loss)(torch.tensor([[0.5], [2.0]])).tolist() == [0.5, 2.0]
+
+
+def test_no_label_of_a_small_type_is_taken_for_ignored():
+    labels = torch.tensor([156], dtype=torch.uint8)  # there, -100 is 156
+    with pytest.raises(ValueError, match="`target` must hold classes .*, got 156"):
+        arguments.class_indices("target", labels, 10, ignore_index=-100)
+    assert arguments.class_indices("target", labels, 200, ignore_index=-100) != -100

@@ -38,8 +38,9 @@ def labelled(input: Any, target: Any, ignore_index: int) -> Labelled:
             f"`target` must hold one label for each row of `input`, "
             f"got {list(target.shape)} for {list(input.shape)}"
         )
-    counts = target != integer("ignore_index", ignore_index)
-    return Labelled(kept_rows(input, counts), target.long(), counts)
+    labels = target.long()  # beside uint8, an `ignore_index` of -100 would be 156
+    counts = labels != integer("ignore_index", ignore_index)
+    return Labelled(kept_rows(input, counts), labels, counts)
 
 
 def pairs(batch: Labelled) -> tuple[Tensor, Tensor]:

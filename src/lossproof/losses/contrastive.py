@@ -412,7 +412,8 @@ def sup_con_loss(
         )
     temperature = scalar("temperature", temperature, input, above=0)
     anchors = input.shape[:-1]
-    label = target.reshape(-1, *[1] * (len(anchors) - 1)).expand(anchors).flatten()
+    # Beside uint8, an `ignore_index` of -100 would be 156.
+    label = target.long().reshape(-1, *[1] * (len(anchors) - 1)).expand(anchors).flatten()
     counts = label != integer("ignore_index", ignore_index)
     views = unit_vectors(kept_rows(input.flatten(0, -2), counts))
     logits = (views / temperature) @ views.T

@@ -176,7 +176,7 @@ def topk_cross_entropy_loss(
         detectors with online hard example mining.
     """
     number("k", k, above=0, maximum=1)
-    tensor("target", target, "integer")
+    target = tensor("target", target, "integer").long()
     values = cross_entropy_loss(input, target, ignore_index=ignore_index, reduction="none")
     counts = target != ignore_index
     hardness = values

@@ -377,13 +377,13 @@ def finite(name: str, value: Tensor, *, where: Tensor | None = None) -> None:
 def class_indices(
     name: str, value: Any, classes: int, *, ignore_index: int | None = None
 ) -> Tensor:
-    """Labels: integers from 0 to ``classes - 1``, and ``ignore_index``.
+    """Labels: integers from 0 to ``classes - 1``, and ``ignore_index``, as int64.
 
     Raises:
         TypeError: it is no tensor of integers.
         ValueError: a label is no class.
     """
-    labels = tensor(name, value, "integer")
+    labels = tensor(name, value, "integer").long()  # uint8 takes an `ignore_index` of -100 for 156
     wrong = (labels < 0) | (labels >= classes)
     wanted = f"`{name}` must hold classes from 0 to {classes - 1}"
     if ignore_index is not None:
