@@ -173,23 +173,25 @@ def approx_ndcg_loss(
     number("alpha", alpha, above=0)
     input, target, counts = lists(input, target, mask)
     gains, relevant = _gains(input, target, counts, gain)
-    ideal = _ranks(input, counts, target)
-    # How far each item is from its ideal rank, as whole ranks and what the sigmoids add to them:
-    # near a perfect ranking, 1 less an NDCG of nearly 1 would be rounding error.
-    ahead = alpha * (input.unsqueeze(-2) - input.unsqueeze(-1))  # of item i, each item j
-    is_ahead, itself = ahead > 0, torch.eye(ideal.shape[-1], dtype=torch.bool, device=ideal.device)
-    small = torch.sigmoid(torch.where(is_ahead, -ahead, ahead))
-    others = counts.unsqueeze(-2) & ~itself
-    parts = torch.where(others, torch.where(is_ahead, -small, small), 0.0).sum(-1)
-    excess = (is_ahead & others).sum(-1) - ideal + parts
-    behind = torch.log1p(excess / (ideal + 2)) / math.log(2)  # log2(1 + r) above the ideal one
-    best = torch.log2(ideal + 2)
+    order = _order(input, counts, target)
+    input, gains = input.gather(-1, order), gains.gather(-1, order)
+    # In the ideal order, how far each item i is from its place: the sigmoids of the items j that
+    # should be behind it, less what the sigmoids of those that should be ahead lack of 1. Near a
+    # perfect ranking, 1 less an NDCG of nearly 1 would be rounding error.
+    place = torch.arange(input.shape[-1], device=input.device)
+    side = (place - place.unsqueeze(-1)).sign().to(input.dtype)
+    parts = side * torch.sigmoid(alpha * side * (input.unsqueeze(-2) - input.unsqueeze(-1)))
+    if counts is not None:
+        parts = torch.where(counts.gather(-1, order).unsqueeze(-2), parts, 0.0)
+    # log2(1 + r) above the ideal one
+    behind = torch.log1p(parts.sum(-1) / (place + 2)) / math.log(2)
+    best = torch.log2(place.to(input.dtype) + 2)
     values = (gains * behind / (best * (best + behind))).sum(-1)
     return reduce(values, weight, reduction, mask=relevant, normalizer=normalizer)
 
 
 def _gains(
-    input: Tensor, target: Tensor, counts: Tensor, gain: str, k: int | None = None
+    input: Tensor, target: Tensor, counts: Tensor | None, gain: str, k: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """The gains divided by the ideal DCG, and which lists have a relevant item."""
     choice("gain", gain, GAINS)
@@ -197,7 +199,7 @@ def _gains(
     target = target.detach().to(input.dtype)
     # Relative to the highest relevance of the list: only ratios count, and 2^128 is infinite.
     highest = target.amax(-1, keepdim=True) if target.shape[-1] else target
-    relevant = counts & (highest > 0)
+    relevant = highest > 0 if counts is None else counts & (highest > 0)
     if gain == "exponential":
         gains = -torch.exp2(target - highest) * torch.expm1(-math.log(2) * target)
     else:
@@ -213,14 +215,19 @@ def _discounts(ranks: Tensor, k: int | None) -> Tensor:
     return discounts if k is None else torch.where(ranks <= k, discounts, 0)
 
 
-def _ranks(scores: Tensor, counts: Tensor, first: Tensor | None = None) -> Tensor:
-    """Places from 0 on as numbers, by another key first where there is one; padding comes last."""
+def _order(scores: Tensor, counts: Tensor | None, first: Tensor | None = None) -> Tensor:
+    """The items by their scores, by another key first where there is one; padding comes last."""
     order = scores.detach().argsort(dim=-1, descending=True, stable=True)
     for key in (first, counts):
         if key is not None:
             again = key.gather(-1, order).argsort(dim=-1, descending=True, stable=True)
             order = order.gather(-1, again)
-    return order.argsort(-1).to(scores.dtype)
+    return order
+
+
+def _ranks(scores: Tensor, counts: Tensor | None) -> Tensor:
+    """Places from 0 on, as numbers."""
+    return _order(scores, counts).argsort(-1).to(scores.dtype)
 
 
 LambdaRankLoss = as_module(lambda_rank_loss)

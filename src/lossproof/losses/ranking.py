@@ -15,14 +15,19 @@ from lossproof.write.sweeping import reduce_swept
 Tensor = torch.Tensor
 
 
-def lists(input: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """The scores and relevances of lists, 0 where an item does not count, and which items count."""
+def lists(
+    input: Tensor, target: Tensor, mask: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The scores and relevances of lists, 0 where an item does not count, and which items count.
+
+    All do where nothing is said.
+    """
     pair(input, target, target_kind="number")
     axes("input", input, -1, layout="(*, L)")
     fitting = _fitting(mask, input)
     finite("target", target, where=fitting)
     if fitting is None:
-        return input, target, torch.ones_like(target, dtype=torch.bool)
+        return input, target, None
     counts = fitting.expand_as(input)
     return torch.where(counts, input, 0.0), torch.where(counts, target, 0), counts
 
@@ -36,14 +41,23 @@ def differences(scores: Tensor) -> Tensor:
     return scores.unsqueeze(-1) - scores.unsqueeze(-2)
 
 
-def better(target: Tensor, counts: Tensor) -> Tensor:
+def better(target: Tensor, counts: Tensor | None) -> Tensor:
     """Which item is more relevant than which, bool, (*, L, L)."""
-    both = counts.unsqueeze(-1) & counts.unsqueeze(-2)
-    return both & (target.unsqueeze(-1) > target.unsqueeze(-2))
+    higher = target.unsqueeze(-1) > target.unsqueeze(-2)
+    if counts is None:
+        return higher
+    return higher & counts.unsqueeze(-1) & counts.unsqueeze(-2)
 
 
-def _log_softmax(scores: Tensor, counts: Tensor) -> Tensor:
+def _with_items(counts: Tensor | None) -> Tensor | None:
+    """Which lists have an item that counts."""
+    return None if counts is None else counts.any(-1)
+
+
+def _log_softmax(scores: Tensor, counts: Tensor | None) -> Tensor:
     """The log-softmax over the items that count."""
+    if counts is None:
+        return scores.log_softmax(-1)
     lowest = torch.finfo(scores.dtype).min  # finite, for a list in which nothing counts
     return torch.where(counts, scores, lowest).log_softmax(-1)
 
@@ -312,8 +326,11 @@ def list_net_loss(
     """
     input, target, counts = lists(input, target, mask)
     wanted = _log_softmax(target.to(input.dtype), counts).exp()
-    values = -torch.where(counts, wanted * _log_softmax(input, counts), 0.0).sum(-1)
-    return reduce(values, weight, reduction, mask=counts.any(-1), normalizer=normalizer)
+    parts = wanted * _log_softmax(input, counts)
+    if counts is not None:
+        parts = torch.where(counts, parts, 0.0)
+    values = -parts.sum(-1)
+    return reduce(values, weight, reduction, mask=_with_items(counts), normalizer=normalizer)
 
 
 @loss(
@@ -379,13 +396,15 @@ def list_mle_loss(
     """
     input, target, counts = lists(input, target, mask)
     order = target.argsort(dim=-1, descending=True, stable=True)
-    # Padding goes to the front, where no sum over what follows meets it.
-    order = order.gather(-1, counts.gather(-1, order).argsort(dim=-1, stable=True))
-    ordered, drawn = input.gather(-1, order), counts.gather(-1, order)
-    lead = ordered[..., :-1] - log_sum_following(ordered[..., 1:])
+    if counts is not None:  # padding goes to the front, where no sum over what follows meets it
+        order = order.gather(-1, counts.gather(-1, order).argsort(dim=-1, stable=True))
+    ordered = input.gather(-1, order)
     # The last item is drawn with certainty.
-    values = -torch.where(drawn[..., :-1], F.logsigmoid(lead), 0.0).sum(-1).to(input.dtype)
-    return reduce(values, weight, reduction, mask=counts.any(-1), normalizer=normalizer)
+    log_likelihood = F.logsigmoid(ordered[..., :-1] - log_sum_following(ordered[..., 1:]))
+    if counts is not None:
+        log_likelihood = torch.where(counts.gather(-1, order)[..., :-1], log_likelihood, 0.0)
+    values = -log_likelihood.sum(-1).to(input.dtype)
+    return reduce(values, weight, reduction, mask=_with_items(counts), normalizer=normalizer)
 
 
 MarginRankingLoss = as_module(margin_ranking_loss)
