@@ -271,11 +271,12 @@ def discrete_hazard_nll_loss(
     interval = torch.arange(input.shape[-1], device=input.device)
     if counts is not None:
         time, input = torch.where(counts, time, 0), torch.where(counts[..., None], input, 0.0)
-    time = class_indices("time", time, input.shape[-1]).unsqueeze(-1)
-    seen, happened = interval <= time, (interval == time) & event.unsqueeze(-1)
-    logits = torch.where(seen, input, 0.0)
-    log_likelihood = F.logsigmoid(torch.where(happened, logits, -logits))
-    values = -torch.where(seen, log_likelihood, 0.0).sum(-1)
+    time = class_indices("time", time, input.shape[-1])
+    place = torch.where(event, time, -1).unsqueeze(-1)
+    outcome = torch.where(interval == place, 1.0, -1.0).to(input.dtype)
+    # What is no more seen is as good as certain.
+    logits = torch.where(interval <= time.unsqueeze(-1), outcome * input, torch.inf)
+    values = -F.logsigmoid(logits).sum(-1)
     return reduce(values, weight, reduction, mask=counts, normalizer=normalizer)
 
 
