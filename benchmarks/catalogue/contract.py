@@ -15,6 +15,7 @@ from torch import nn
 from benchmarks.catalogue.battery import (
     Check,
     NotApplicable,
+    float32_beside_float64,
     in_half,
     same,
     under_autocast,
@@ -257,6 +258,11 @@ def module_state(subject: Subject) -> str | None:
     return None
 
 
+def precise(subject: Subject) -> str | None:
+    """Float32 agrees with float64 to 1e-3 of the largest number, also for large predictions."""
+    return float32_beside_float64(subject, 1e-3)
+
+
 def computed_in_float32(subject: Subject) -> str | None:
     """Half precision is rounded once, at the end, and autocast changes nothing."""
     wrong = in_half(subject, {torch.float16: 2e-3, torch.bfloat16: 2e-2})
@@ -309,6 +315,7 @@ CONTRACT: dict[str, Check] = {
     "row order": row_order,
     "module": module,
     "module state": module_state,
+    "precise": precise,
     "computed in float32": computed_in_float32,
     "export": exported,
     "swept": swept,

@@ -9,6 +9,11 @@ import torch
 
 Tensor = torch.Tensor
 
+MEAN_HERE = ("no items",)
+"""Not asked where our own lines take the mean of what a library gives item by item."""
+JOINED_HERE = ("wrong shapes",)
+"""Not asked where our own lines join two inputs before a library sees them, or two calls."""
+
 
 @dataclass(frozen=True)
 class Peer:
@@ -33,3 +38,5 @@ class Peer:
     """Why the values differ, where they do; without it they must agree to 1e-6."""
     not_asked: tuple[str, ...] = ()
     """Checks that would try our own lines in ``theirs``, and not the library."""
+    only_compared: bool = False
+    """Whether the inputs are made to show how the values differ, and nothing else is tried."""

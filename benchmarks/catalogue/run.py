@@ -78,9 +78,10 @@ def answer(task: Task) -> dict[str, Any]:
     assert entry is not None, peer.loss
     subject = Subject(peer.name, peer.theirs, peer.inputs, entry)
     asked = {name: check for name, check in COMMON.items() if name not in peer.not_asked}
+    common = {} if peer.only_compared else failures(subject, asked)
     return {
         "task": task.key, "library": peer.library, "loss": peer.loss, "name": peer.name,
-        "common": failures(subject, asked), "value": _compared(peer),
+        "common": common, "value": _compared(peer),
     }  # fmt: skip
 
 

@@ -29,6 +29,7 @@ def figures(answers: Iterable[Answer]) -> dict[str, Any]:
 
 
 def _counts(answers: Sequence[Answer]) -> dict[str, Any]:
+    answers = [answer for answer in answers if answer["common"]]  # others are only compared
     return {
         "losses": len(answers),
         "with_failure": sum(any(a["common"].values()) for a in answers),
@@ -53,6 +54,7 @@ def _contract(answers: Sequence[Answer]) -> dict[str, int]:
 
 def _values(copies: Sequence[Answer]) -> dict[str, Any]:
     told = [a for a in copies if a["value"].get("difference")]
+    not_so = [a for a in told if a["value"].get("agree")]
     same = [a for a in copies if a not in told]
     return {
         "compared": len(copies),
@@ -60,6 +62,7 @@ def _values(copies: Sequence[Answer]) -> dict[str, Any]:
         "agree": sum(bool(a["value"].get("agree")) for a in same),
         "farthest": max((a["value"].get("distance", 0.0) for a in same), default=0.0),
         "unexplained": [_title(a) for a in same if not a["value"].get("agree")],
+        "said_to_differ_but_agree": [_title(a) for a in not_so],
         "explained": [
             {
                 "library": a["library"], "loss": a["loss"], "name": a["name"],
@@ -90,6 +93,7 @@ def summary(counted: dict[str, Any]) -> str:
         f"(farthest {values['farthest']:.1e}), {len(values['explained'])} differ and say why"
     )
     lines += [f"  unexplained: {title}" for title in values["unexplained"]]
+    lines += [f"  no difference: {title}" for title in values["said_to_differ_but_agree"]]
     return "\n".join(lines)
 
 

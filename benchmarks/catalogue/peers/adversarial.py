@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.catalogue.imported import Kept, layer
-from benchmarks.catalogue.peer import Peer
+from benchmarks.catalogue.peer import JOINED_HERE, Peer
 from lossproof.losses.adversarial import (
     hinge_discriminator_loss,
     hinge_generator_loss,
@@ -61,6 +61,7 @@ PEERS = (
         lambda real, fake: hinge_discriminator_loss(real.tanh(), fake.tanh()),
         _discriminator("hinge"),
         SCORES,
+        not_asked=JOINED_HERE,
     ),
     Peer(
         "hinge_generator_loss",
@@ -77,6 +78,7 @@ PEERS = (
         nonsaturating_discriminator_loss,
         _discriminator("bce"),
         SCORES,
+        not_asked=JOINED_HERE,
     ),
     Peer(
         "nonsaturating_generator_loss",
@@ -93,6 +95,7 @@ PEERS = (
         lambda real, fake: 2 * least_squares_discriminator_loss(real, fake),
         _discriminator("least_squares"),
         SCORES,
+        not_asked=JOINED_HERE,
     ),
     Peer(
         "least_squares_generator_loss",

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from benchmarks.catalogue.imported import Imported
-from benchmarks.catalogue.peer import Peer
+from benchmarks.catalogue.peer import JOINED_HERE, MEAN_HERE, Peer
 from lossproof.losses.alignment import dpo_loss, kto_loss, rso_hinge_loss
 from lossproof.losses.reference_free_alignment import (
     bradley_terry_loss,
@@ -24,7 +24,10 @@ Loss = Callable[..., Tensor]
 
 
 def _liger(name: str) -> Imported:
-    """The loss of pairs that a fused head of Liger ends with."""
+    """The loss of pairs that a fused head of Liger ends with.
+
+    The head makes both halves of a pair from one tensor, so that they cannot differ in length.
+    """
     return Imported(
         f"liger_kernel.chunked_loss.{name.lower()}_loss",
         f"LigerFusedLinear{name}Function.preference_loss_fn",
@@ -102,6 +105,7 @@ PEERS = (
         dpo_loss,
         _liger_dpo(beta=0.1),
         WITH_REFERENCE,
+        not_asked=JOINED_HERE,
     ),
     Peer(
         "dpo_loss",
@@ -110,6 +114,7 @@ PEERS = (
         lambda *tensors: dpo_loss(*tensors, label_smoothing=0.2, robust=True),
         _liger_dpo(beta=0.1, label_smoothing=0.2, loss_type="robust"),
         WITH_REFERENCE,
+        not_asked=JOINED_HERE,
     ),
     Peer(
         "rso_hinge_loss",
@@ -118,6 +123,7 @@ PEERS = (
         lambda *tensors: rso_hinge_loss(*tensors, beta=0.3),
         _liger_dpo(beta=0.3, loss_type="hinge"),
         WITH_REFERENCE,
+        not_asked=JOINED_HERE,
     ),
     Peer(
         "kto_loss",
@@ -126,6 +132,7 @@ PEERS = (
         lambda *tensors: kto_loss(*tensors, beta=0.2),
         _liger_kto,
         "policy float[8]; reference float[8]; desirable bool[8]; kl positive[]",
+        not_asked=JOINED_HERE,
     ),
     Peer(
         "simpo_loss",
@@ -134,6 +141,7 @@ PEERS = (
         lambda *tensors: simpo_loss(*tensors, label_smoothing=0.1),
         _liger_pairs("SimPO", beta=2.0, gamma=1.0, label_smoothing=0.1),
         PAIRS,
+        not_asked=JOINED_HERE,
     ),
     Peer(
         "cpo_loss",
@@ -142,6 +150,7 @@ PEERS = (
         lambda *tensors: cpo_loss(*tensors, beta=0.3),
         _liger_cpo,
         PAIRS,
+        not_asked=(*JOINED_HERE, *MEAN_HERE),
     ),
     Peer(
         "orpo_loss",
@@ -150,6 +159,7 @@ PEERS = (
         lambda *tensors: orpo_loss(*tensors, beta=0.3),
         _liger_orpo,
         LOG_PROBS,
+        not_asked=(*JOINED_HERE, *MEAN_HERE),
     ),
     Peer(
         "slic_loss",
@@ -166,5 +176,6 @@ PEERS = (
         bradley_terry_loss,
         _torch_bradley_terry,
         "chosen float[8]; rejected float[8]",
+        not_asked=JOINED_HERE,
     ),
 )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from benchmarks.catalogue.imported import Imported, layer
-from benchmarks.catalogue.peer import Peer
+from benchmarks.catalogue.peer import MEAN_HERE, Peer
 from lossproof.losses.audio import (
     multi_resolution_stft_loss,
     permutation_invariant_loss,
@@ -64,6 +64,7 @@ PEERS = (
         functools.partial(si_sdr_loss, eps=1e-16),
         negative("scale_invariant_signal_distortion_ratio", zero_mean=True),
         SIGNALS,
+        not_asked=MEAN_HERE,
     ),
     Peer(
         "si_sdr_loss",
@@ -72,6 +73,7 @@ PEERS = (
         functools.partial(si_sdr_loss, eps=1e-16),
         negative("scale_invariant_signal_noise_ratio"),
         SIGNALS,
+        not_asked=MEAN_HERE,
     ),
     Peer(
         "snr_loss",
@@ -88,6 +90,7 @@ PEERS = (
         functools.partial(snr_loss, eps=1e-16),
         negative("signal_noise_ratio"),
         SIGNALS,
+        not_asked=MEAN_HERE,
     ),
     Peer(
         "multi_resolution_stft_loss",
@@ -113,5 +116,6 @@ PEERS = (
         functools.partial(permutation_invariant_loss, loss_func=snr_loss),
         _permutation_invariant_training,
         "input float[4,3,50]; target float[4,3,50]",
+        not_asked=MEAN_HERE,
     ),
 )

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.catalogue.imported import Imported, layer
-from benchmarks.catalogue.peer import Peer
+from benchmarks.catalogue.peer import MEAN_HERE, Peer
 from lossproof.losses.classification import (
     binary_cross_entropy_with_logits_loss,
     cross_entropy_loss,
@@ -77,9 +77,10 @@ def timm_divergence(input: Tensor) -> Tensor:
     return (whole - F.cross_entropy(input[:, 0], target[: len(input)])) / 12
 
 
-def torchmetrics_hinge(input: Tensor, target: Tensor) -> Tensor:
+def torchmetrics_hinge(input: Tensor, target: Tensor, **options: Any) -> Tensor:
     """For labels 0 and 1, and scores within them."""
-    value: Tensor = TORCHMETRICS_HINGE(input.flatten(), (target.flatten() > 0).long())
+    labels = (target.flatten() > 0).long()
+    value: Tensor = TORCHMETRICS_HINGE(input.flatten(), labels, **options)
     return value
 
 
@@ -236,10 +237,15 @@ PEERS = (
     Peer("zlpr_loss", "timm", "ZlprLoss()", zlpr_loss, layer("timm.loss", "ZlprLoss"), BINARY),
     Peer(
         "jsd_consistency_loss", "timm", "JsdCrossEntropy(smoothing=0), less its cross entropy",
-        jsd_consistency_loss, timm_divergence, "input float[8,3,5]",
-    ),
+        jsd_consistency_loss, timm_divergence, "input float[8,3,5]", not_asked=MEAN_HERE,
+),
     Peer(
         "hinge_loss", "torchmetrics", "binary_hinge_loss",
         hinge_loss, torchmetrics_hinge, "input unit[8,4]; target sign[8,4]",
+    ),
+    Peer(
+        "hinge_loss", "torchmetrics", "binary_hinge_loss(squared=True)",
+        with_options(hinge_loss, squared=True),
+        with_options(torchmetrics_hinge, squared=True), "input unit[8,4]; target sign[8,4]",
     ),
 )  # fmt: skip

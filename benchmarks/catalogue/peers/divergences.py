@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from benchmarks.catalogue.imported import Imported, layer
-from benchmarks.catalogue.peer import Peer
+from benchmarks.catalogue.peer import JOINED_HERE, MEAN_HERE, Peer
 from lossproof.losses.distillation import gkd_jsd_loss, kd_kl_loss
 from lossproof.losses.divergences import js_divergence_loss, kl_divergence_loss, kl_gaussian_loss
 from lossproof.losses.sample_divergences import energy_distance_loss, mmd_loss, sinkhorn_loss
@@ -56,6 +56,14 @@ def _torchmetrics_kl(input: Tensor, target: Tensor) -> Tensor:
     return value
 
 
+_TORCHMETRICS_JS = Imported("torchmetrics.functional.regression", "jensen_shannon_divergence")
+
+
+def _torchmetrics_js(input: Tensor, target: Tensor) -> Tensor:
+    value: Tensor = _TORCHMETRICS_JS(input.softmax(1), target)
+    return value
+
+
 def _liger_jsd(beta: float) -> Any:
     divergence = Imported(
         "liger_kernel.chunked_loss.jsd_loss", "LigerFusedLinearJSDFunction.distillation_loss_fn"
@@ -91,6 +99,7 @@ PEERS = (
         kl_gaussian_loss,
         _distributions_kl,
         "mu float[8,4]; log_var float[8,4]",
+        not_asked=MEAN_HERE,
     ),
     Peer(
         "kl_divergence_loss",
@@ -134,6 +143,14 @@ PEERS = (
         MAPS,
     ),
     Peer(
+        "js_divergence_loss",
+        "torchmetrics",
+        "jensen_shannon_divergence(softmax(input, 1), target)",
+        js_divergence_loss,
+        _torchmetrics_js,
+        ROWS,
+    ),
+    Peer(
         "kd_kl_loss",
         "torch",
         "16 * kl_div(log_softmax(s / 4, 1), log_softmax(t / 4, 1), 'batchmean', log_target=True)",
@@ -149,6 +166,7 @@ PEERS = (
             lambda input, target, beta=beta: gkd_jsd_loss(input, target, beta=beta),
             _liger_jsd(beta),
             LOGITS,
+            not_asked=(*JOINED_HERE, *MEAN_HERE),
         )
         for beta in (0.0, 0.3, 1.0)
     ),

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from benchmarks.catalogue.imported import Imported, layer
-from benchmarks.catalogue.peer import Peer
+from benchmarks.catalogue.peer import JOINED_HERE, MEAN_HERE, Peer
 from lossproof.losses.image import edge_loss, psnr_loss, total_variation_loss
 from lossproof.losses.image_similarity import lncc_loss, ms_ssim_loss, ssim_loss
 
@@ -142,6 +142,15 @@ PEERS = (
         ssim_loss,
         _torchmetrics_ssim,
         IMAGES,
+        not_asked=MEAN_HERE,
+    ),
+    Peer(
+        "ssim_loss",
+        "kornia",
+        'ssim3d_loss(volumes, target, 11, padding="valid")',
+        _half(ssim_loss),
+        of("kornia.losses", "ssim3d_loss", window_size=11, padding="valid"),
+        VOLUMES,
     ),
     Peer(
         "ms_ssim_loss",
@@ -155,6 +164,7 @@ PEERS = (
         ),
         GREY.replace(",1,", ",3,"),
         difference="the window of pytorch-msssim is rounded to float32",
+        not_asked=JOINED_HERE,
     ),
     Peer(
         "ms_ssim_loss",
@@ -163,6 +173,7 @@ PEERS = (
         alike(ms_ssim()),
         alike(layer("piq", "MultiScaleSSIMLoss", scale_weights=torch.tensor(BETAS))),
         GREY.replace(",1,", ",3,"),
+        not_asked=JOINED_HERE,
     ),
     Peer(
         "ms_ssim_loss",
@@ -181,6 +192,20 @@ PEERS = (
         ),
         GREY,
         difference="torchmetrics reflects the border at the coarsest scale",
+        not_asked=JOINED_HERE,
+    ),
+    Peer(
+        "ms_ssim_loss",
+        "kornia",
+        "MS_SSIMLoss(sigmas=(0.5, 1.0), alpha=1.0, compensation=1.0)",
+        alike(ms_ssim()),
+        alike(
+            layer("kornia.losses", "MS_SSIMLoss", sigmas=(0.5, 1.0), alpha=1.0, compensation=1.0)
+        ),
+        GREY.replace(",1,", ",3,"),
+        difference="kornia's scales are Gaussians of different widths on the whole image, not "
+        "smaller images",
+        not_asked=JOINED_HERE,
     ),
     Peer(
         "total_variation_loss",
@@ -188,7 +213,8 @@ PEERS = (
         "total_variation(input).sum(1).mean()",
         total_variation_loss,
         _kornia_total_variation,
-        "input float[3,2,6,5]",
+        "input float[3,2,7,5]",
+        not_asked=MEAN_HERE,
     ),
     Peer(
         "total_variation_loss",
@@ -196,7 +222,7 @@ PEERS = (
         'total_variation(input, reduction="mean")',
         total_variation_loss,
         of("torchmetrics.functional.image", "total_variation", reduction="mean"),
-        "input float[3,2,6,5]",
+        "input float[3,2,7,5]",
     ),
     Peer(
         "total_variation_loss",
@@ -204,7 +230,7 @@ PEERS = (
         'TVLoss(norm_type="l1")',
         total_variation_loss,
         layer("piq", "TVLoss", norm_type="l1"),
-        "input unit[3,2,6,5]",
+        "input unit[3,2,7,5]",
     ),
     Peer(
         "psnr_loss",
@@ -243,7 +269,8 @@ PEERS = (
         '(spatial_gradient(input, "sobel") - spatial_gradient(target, "sobel")).abs(), inside',
         edge_loss,
         _kornia_edges,
-        "input float[2,3,6,5]; target float[2,3,6,5]",
+        "input float[2,3,7,5]; target float[2,3,7,5]",
+        not_asked=(*JOINED_HERE, *MEAN_HERE),
     ),
     Peer(
         "lncc_loss",
@@ -252,5 +279,6 @@ PEERS = (
         functools.partial(lncc_loss, window_size=5, eps=1e-14),
         _monai_lncc,
         "input unit[2,1,12,11]; target unit[2,1,12,11]",
+        not_asked=MEAN_HERE,
     ),
 )

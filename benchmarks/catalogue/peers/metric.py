@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.catalogue.imported import Imported, Kept
-from benchmarks.catalogue.peer import Peer
+from benchmarks.catalogue.peer import JOINED_HERE, Peer
 from lossproof import losses
 
 Tensor = torch.Tensor
@@ -148,8 +148,8 @@ PEERS = (
     ),
     Peer(
         "triplet_margin_loss", LIBRARY, "TripletMarginLoss(margin=0.3)(indices_tuple=triplets)",
-        lambda a, p, n: losses.triplet_margin_loss(a, p, n, margin=0.3), _triplets, TRIPLETS,
-    ),
+        lambda a, p, n: losses.triplet_margin_loss(a, p, n, margin=0.3), _triplets, TRIPLETS, not_asked=JOINED_HERE,
+),
     Peer(
         "batch_hard_triplet_loss", LIBRARY, "TripletMarginLoss(margin=0.3), BatchHardMiner()",
         lambda x, y: losses.batch_hard_triplet_loss(x, y, margin=0.3),

@@ -9,7 +9,7 @@ import torch
 from torch import distributions
 from torch.nn import functional
 
-from benchmarks.catalogue.peer import Peer
+from benchmarks.catalogue.peer import JOINED_HERE, MEAN_HERE, Peer
 from benchmarks.catalogue.peers.regression import of_torchmetrics
 from lossproof.losses.counts import negative_binomial_nll_loss, poisson_nll_loss, tweedie_loss
 from lossproof.losses.probabilistic import (
@@ -23,6 +23,8 @@ from lossproof.losses.scoring import crps_ensemble_loss
 Tensor = torch.Tensor
 
 SCALED = "input float[64,5]; target float[64,5]; scale positive[64,5]"
+# Distributions are made to broadcast.
+DISTRIBUTIONS = (*JOINED_HERE, *MEAN_HERE)
 COUNTS = "input float[64,5]; target count[64,5]"
 
 
@@ -99,6 +101,7 @@ PEERS = (
         partial(negative_binomial_nll_loss, full=True),
         torch_negative_binomial,
         "input float[64,5]; target count[64,5]; dispersion positive[64,5]",
+        not_asked=DISTRIBUTIONS,
     ),
     Peer(
         "gaussian_nll_loss",
@@ -123,6 +126,7 @@ PEERS = (
         laplace_nll_loss,
         torch_laplace,
         SCALED,
+        not_asked=DISTRIBUTIONS,
     ),
     Peer(
         "student_t_nll_loss",
@@ -131,6 +135,7 @@ PEERS = (
         student_t_nll_loss,
         torch_student_t,
         f"{SCALED}; df positive[64,5]",
+        not_asked=DISTRIBUTIONS,
     ),
     Peer(
         "mixture_density_loss",
@@ -139,6 +144,7 @@ PEERS = (
         mixture_density_loss,
         torch_mixture,
         "input float[64,5]; target float[64]; scale positive[64,5]; logits float[64,5]",
+        not_asked=DISTRIBUTIONS,
     ),
     Peer(
         "crps_ensemble_loss",

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from benchmarks.catalogue.imported import Imported
-from benchmarks.catalogue.peer import Peer
+from benchmarks.catalogue.peer import JOINED_HERE, Peer
 from lossproof.losses.ndcg import approx_ndcg_loss, lambda_rank_loss
 from lossproof.losses.ranking import (
     bpr_loss,
@@ -69,6 +69,7 @@ PEERS = (
     Peer(
         "bpr_loss", "torch", "soft_margin_loss(positive - negative, ones)",
         bpr_loss, _soft_margin, "positive float[8]; negative float[8]",
+        not_asked=JOINED_HERE,
     ),
     Peer(
         "pairwise_logistic_loss", "allRank", "rankNet()",
@@ -78,8 +79,8 @@ PEERS = (
     Peer(
         "list_net_loss", "allRank", "listNet(), lists in order",
         _well_ordered(list_net_loss), _well_ordered(allrank("listNet")), LISTS,
-        "adds 1e-10 inside the logarithm: an item 30 below the first costs 23",
-    ),
+        "adds 1e-10 inside the logarithm: an item 30 below the first costs 23", only_compared=True,
+),
     Peer(
         "list_net_loss", "torch", "cross_entropy(scores, relevance.softmax(1))",
         list_net_loss,
@@ -94,7 +95,8 @@ PEERS = (
         _well_ordered(list_mle_loss), _well_ordered(allrank("listMLE")),
         "input float[4,6]; target float[4,6]",
         "adds 1e-10 inside the logarithm of sums relative to the best score of the whole list",
-    ),
+        only_compared=True,
+),
     Peer(
         "lambda_rank_loss", "allRank",
         'lambdaLoss(weighing_scheme="lambdaRank_scheme", reduction_log="natural")',

@@ -125,6 +125,14 @@ DICE = (
         LABELS,
     ),
     Peer(
+        "dice_loss",
+        "pytorch-toolbelt",
+        'DiceLoss("multilabel", smooth=1)',
+        partial(dice_loss, average="batch", activation="sigmoid"),
+        layer(TOOLBELT, "DiceLoss", "multilabel", smooth=1.0),
+        MASKS,
+    ),
+    Peer(
         "generalized_dice_loss",
         "monai",
         "GeneralizedDiceLoss(softmax=True, smooth_nr=0, smooth_dr=0)",
@@ -174,6 +182,22 @@ JACCARD_AND_TVERSKY = (
         partial(jaccard_loss, average="batch"),
         layer(TOOLBELT, "JaccardLoss", "multiclass", smooth=1.0),
         LABELS,
+    ),
+    Peer(
+        "jaccard_loss",
+        "segmentation-models-pytorch",
+        'JaccardLoss("multilabel", smooth=1)',
+        partial(jaccard_loss, average="batch", activation="sigmoid"),
+        layer(SMP, "JaccardLoss", "multilabel", smooth=1.0),
+        MASKS,
+    ),
+    Peer(
+        "jaccard_loss",
+        "pytorch-toolbelt",
+        'JaccardLoss("multilabel", smooth=1)',
+        partial(jaccard_loss, average="batch", activation="sigmoid"),
+        layer(TOOLBELT, "JaccardLoss", "multilabel", smooth=1.0),
+        MASKS,
     ),
     Peer(
         "tversky_loss",
