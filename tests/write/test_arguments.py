@@ -101,6 +101,18 @@ def test_values_are_asserted_within_a_compiled_graph():
         compiled(torch.tensor([0.5, 2.0]))
 
 
+@pytest.mark.parametrize("ignore_index", [-100, 2**40])
+def test_labels_that_a_compiled_graph_narrows_are_checked_as_they_are(ignore_index):
+    def loss(y):
+        labels = arguments.class_indices("y", y, 3, ignore_index=ignore_index)
+        return torch.where(labels == ignore_index, -1, labels)
+
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    assert compiled(torch.tensor([2, ignore_index])).tolist() == [2, -1]
+    with pytest.raises(RuntimeError, match="`y` must hold classes from 0 to 2"):
+        compiled(torch.tensor([2, 2**32 + 1]))  # 1, in 32 bits
+
+
 def test_values_within_a_transform_cannot_be_looked_at():
     def loss(p):
         arguments.within("p", p, 0, 1)

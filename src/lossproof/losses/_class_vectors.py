@@ -80,9 +80,7 @@ class ClassVectors(nn.Module):
                 f"`target` must hold one label for each row of `input`, the shape "
                 f"{list(input.shape[:-1])}, got {list(target.shape)}"
             )
-        labels = class_indices(
-            "target", target.long(), self.num_classes, ignore_index=self.ignore_index
-        )
+        labels = class_indices("target", target, self.num_classes, ignore_index=self.ignore_index)
         labels, input = labels.reshape(-1), input.reshape(-1, self.embedding_size)
         counts = labels != self.ignore_index
         return ClassBatch(kept_rows(input, counts), torch.where(counts, labels, 0), counts)

@@ -13,10 +13,10 @@ import torch
 
 from lossproof.losses.logits import (
     OfMargin,
-    class_numbers,
     margin,
     margin_gradient,
     margins,
+    one_hot,
 )
 from lossproof.write.arguments import (
     axes,
@@ -190,7 +190,7 @@ def _checked(input: Any, target: Any, ignore_index: int, soft: bool) -> tuple[Te
             f"got {list(target.shape)}"
         )
     same_device(input, target, ("input", "target"))
-    return input, class_indices("target", target.long(), classes, ignore_index=ignore_index)
+    return input, class_indices("target", target, classes, ignore_index=ignore_index)
 
 
 def _of_each_class(name: str, value: Tensor | None, input: Tensor) -> Tensor | None:
@@ -269,7 +269,7 @@ def _smoothed(
         if not target.is_floating_point():
             keep = target != ignore_index
             input = torch.where(keep.unsqueeze(1), input, 0.0)
-            target = (target.unsqueeze(1) == class_numbers(input)).to(input.dtype)
+            target = one_hot(target, input).to(input.dtype)
         target = target * (1 - label_smoothing) + label_smoothing / input.shape[1]
         for of_class in factor:
             target = target * of_class

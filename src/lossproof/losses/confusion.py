@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from lossproof.losses.logits import class_numbers
+from lossproof.losses.logits import class_numbers, one_hot
 from lossproof.write.arguments import (
     axes,
     choice,
@@ -174,7 +174,7 @@ def checked(input: Any, target: Any, activation: str, ignore_index: int) -> tupl
                 f"{list(wanted_shape)}, or masks in the shape of `input`, {list(input.shape)}, "
                 f"as floating-point numbers; got {target.dtype} of shape {list(target.shape)}"
             )
-        target = class_indices("target", target.long(), classes, ignore_index=ignore_index)
+        target = class_indices("target", target, classes, ignore_index=ignore_index)
         keep = (target != ignore_index).unsqueeze(1)
     if activation == "none":
         within("input", input, 0, 1, where=keep)
@@ -221,7 +221,7 @@ class _Confusion:
             truth = torch.where(keep, target, 0.0).to(input.dtype)
         else:
             keep = keep.unsqueeze(1)
-            truth = (keep & (target.unsqueeze(1) == class_numbers(input))).to(input.dtype)
+            truth = (keep & one_hot(target, input)).to(input.dtype)
         # A pixel where any class counts takes part in the softmax.
         given = keep.any(1, keepdim=True) if self.activation == "softmax" else keep
         p, q = probabilities(torch.where(given, input, 0.0), self.activation)
@@ -248,10 +248,8 @@ class _Confusion:
 
     def _of_labels_fused(self, input: Tensor, target: Tensor) -> Sums:
         """The same by comparisons, which a compiler fuses with their neighbours."""
-        if abs(self.ignore_index) < 2**31:
-            target = target.int()  # compared in half the time
         keep = (target != self.ignore_index).unsqueeze(1)
-        is_label = target.unsqueeze(1) == class_numbers(input).int()
+        is_label = one_hot(target, input)
         safe = torch.where(keep, input, 0.0)
         share = torch.exp(safe - safe.detach().amax(1, keepdim=True))
         scale = keep.to(input.dtype) / share.sum(1, keepdim=True)

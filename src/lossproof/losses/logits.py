@@ -81,15 +81,20 @@ def power(probability: Tensor, cost: Tensor, exponent: float) -> Tensor:
     return torch.exp(-exponent * cost)  # the derivative of p ** 0.5 at p = 0 is infinite
 
 
-def class_numbers(input: Tensor) -> Tensor:
+def class_numbers(input: Tensor, dtype: torch.dtype = torch.int64) -> Tensor:
     r"""0 to C - 1 along the class axis of (N, C, \*)."""
-    numbers = torch.arange(input.shape[1], device=input.device)
+    numbers = torch.arange(input.shape[1], dtype=dtype, device=input.device)
     return numbers.view(-1, *[1] * (input.ndim - 2))
+
+
+def one_hot(label: Tensor, input: Tensor) -> Tensor:
+    r"""Which class each label is: (N, \*) to bool, (N, C, \*)."""
+    return label.unsqueeze(1) == class_numbers(input, label.dtype)
 
 
 def margin(input: Tensor, label: Tensor) -> Tensor:
     r"""By how much the other classes together beat the label's: (N, C, \*) to (N, \*)."""
-    is_label = label.unsqueeze(1) == class_numbers(input)
+    is_label = one_hot(label, input)
     lead = input - input.detach().amax(1, keepdim=True)
     others = torch.where(is_label, 0.0, torch.exp(lead)).sum(1)
     return _log(others) - torch.where(is_label, lead, 0.0).sum(1)

@@ -7,7 +7,7 @@ import torch
 
 from lossproof.losses.catalogue import loss
 from lossproof.losses.confusion import checked, class_weight, probabilities
-from lossproof.losses.logits import class_numbers
+from lossproof.losses.logits import one_hot
 from lossproof.write.arguments import (
     among,
     axes,
@@ -98,7 +98,7 @@ def lovasz_softmax_loss(
         weight = class_weight(weight, input)
         weight = weight.unsqueeze(0) if per_image else weight
     keep = (target != ignore_index).unsqueeze(1)
-    is_label = keep & (target.unsqueeze(1) == class_numbers(input))
+    is_label = keep & one_hot(target, input)
     errors = _errors(torch.where(keep, input, 0.0), is_label, activation)
     errors = torch.where(keep, errors, 0.0)
     rows = (_class_rows(part, per_image) for part in (errors, is_label, keep))

@@ -11,7 +11,7 @@ from lossproof.losses._distances import norm, root
 from lossproof.losses._embeddings import unit_vectors
 from lossproof.losses.catalogue import loss, loss_module
 from lossproof.losses.class_targets import reduce_labels
-from lossproof.losses.logits import class_numbers, cost_of_label
+from lossproof.losses.logits import cost_of_label, one_hot
 from lossproof.losses.logits import margin as lead_of_others
 from lossproof.write.arguments import flag, integer, number, within
 from lossproof.write.module import as_module
@@ -26,13 +26,13 @@ def _check_cosines(cosine: Tensor) -> None:
 
 def _cost(cosine: Tensor, label: Tensor, moved: Tensor, scale: float) -> Tensor:
     """The cross entropy of cosines (N, C, *) in which the label's, (N, *), is another."""
-    is_label = label.unsqueeze(1) == class_numbers(cosine)
+    is_label = one_hot(label, cosine)
     logits = scale * torch.where(is_label, moved.unsqueeze(1), cosine)
     return cost_of_label(lead_of_others(logits, label))
 
 
 def _own(cosine: Tensor, label: Tensor) -> Tensor:
-    return cosine.gather(1, label.unsqueeze(1)).squeeze(1)
+    return cosine.gather(1, label.long().unsqueeze(1)).squeeze(1)
 
 
 def _cosine_of_sum(cosine: Tensor, sine: Tensor, margin: float, easy_margin: bool) -> Tensor:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from lossproof.losses.catalogue import loss
 from lossproof.losses.class_targets import reduce_labels
+from lossproof.losses.logits import one_hot
 from lossproof.write.arguments import (
     axes,
     class_indices,
@@ -350,8 +351,7 @@ def emd2_loss(
 
 
 def _distance_to_class(logits: Tensor, label: Tensor) -> Tensor:
-    classes = torch.arange(logits.shape[1], device=label.device).view(-1, *[1] * (label.ndim - 1))
-    return _distance(logits, (label.unsqueeze(1) == classes).to(logits.dtype))
+    return _distance(logits, one_hot(label, logits).to(logits.dtype))
 
 
 def _distance(logits: Tensor, wanted: Tensor) -> Tensor:
@@ -387,7 +387,7 @@ def _above_thresholds(
 def _labels(target: Tensor, classes: int, ignore_index: int) -> tuple[Tensor, Tensor]:
     """The class of each item, 0 where it does not count, and which items count."""
     integer("ignore_index", ignore_index)
-    target = class_indices("target", target.long(), classes, ignore_index=ignore_index)
+    target = class_indices("target", target, classes, ignore_index=ignore_index)
     counts = target != ignore_index
     return torch.where(counts, target, 0), counts
 

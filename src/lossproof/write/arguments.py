@@ -377,7 +377,11 @@ def finite(name: str, value: Tensor, *, where: Tensor | None = None) -> None:
 def class_indices(
     name: str, value: Any, classes: int, *, ignore_index: int | None = None
 ) -> Tensor:
-    """Labels: integers from 0 to ``classes - 1``, and ``ignore_index``, as int64.
+    """Labels: integers from 0 to ``classes - 1``, and ``ignore_index``.
+
+    Returns:
+        The labels as int64; in a compiled graph as int32. There each is compared with all classes,
+        in a loop over logits of 32 bits, which numbers of 64 bits make three times as long.
 
     Raises:
         TypeError: it is no tensor of integers.
@@ -388,8 +392,10 @@ def class_indices(
     wanted = f"`{name}` must hold classes from 0 to {classes - 1}"
     if ignore_index is not None:
         wrong = wrong & (labels != ignore_index)
-        wanted += f" or ignore_index={ignore_index}"
+        wanted += f" or ignore_index={int(ignore_index)}"  # no symbol, as a message cannot hold it
     _refuse(wrong, labels, wanted)
+    if torch.compiler.is_compiling() and abs(ignore_index or 0) < 2**31:
+        return labels.int()
     return labels
 
 
