@@ -363,3 +363,14 @@ def test_no_label_of_a_small_type_is_taken_for_ignored() -> None:
     input, target = torch.randn(8, 4), torch.tensor([0, 1, 1, 2] * 2)
     found = sup_con_loss(input, (target + 155).to(torch.uint8))  # there, -100 is 156
     torch.testing.assert_close(found, sup_con_loss(input, target))
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (4, 5, 3)])
+def test_queries_and_keys_of_two_dtypes_are_compared_in_the_wider(shape: tuple[int, ...]) -> None:
+    query, key = torch.randn(2, 4, 3, dtype=torch.float64)
+    query = query.float()
+    negatives = torch.randn(shape)
+    torch.testing.assert_close(info_nce_loss(query, key), info_nce_loss(query.double(), key))
+    torch.testing.assert_close(
+        info_nce_loss(query, key, negatives), info_nce_loss(query.double(), key, negatives.double())
+    )

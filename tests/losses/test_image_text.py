@@ -153,3 +153,11 @@ def test_wrong_calls_say_what_is_wrong(
 ) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("loss", [clip_loss, siglip_loss])
+def test_embeddings_of_two_dtypes_are_compared_in_the_wider(loss: Callable[..., Tensor]) -> None:
+    image, text = torch.randn(2, 5, 3, dtype=torch.float64)
+    wanted = loss(image.float().double(), text)
+    torch.testing.assert_close(loss(image.float(), text), wanted)
+    torch.testing.assert_close(loss(text, image.float()), wanted)

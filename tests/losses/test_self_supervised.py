@@ -312,3 +312,15 @@ def test_wrong_calls_say_what_is_wrong(
 ) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("shapes", [([6, 5], [6, 5]), ([6, 3, 5], [6, 2, 5])])
+def test_inputs_of_two_dtypes_are_compared_in_the_wider(
+    shapes: tuple[list[int], list[int]],
+) -> None:
+    first, second = (torch.randn(shape, dtype=torch.float64) for shape in shapes)
+    loss = barlow_twins_loss if first.ndim == 2 else dino_loss
+    wanted = loss(first.float().double(), second)
+    torch.testing.assert_close(loss(first.float(), second).double(), wanted, rtol=1e-5, atol=1e-5)
+    swapped = loss(first, second.float())
+    torch.testing.assert_close(swapped, loss(first, second.float().double()), rtol=1e-5, atol=1e-5)

@@ -28,14 +28,15 @@ def embeddings(name: str, value: Any, *counts: int, layout: str = "(N, D)") -> T
 
 
 def embedding_pair(first: Any, second: Any, names: tuple[str, str]) -> tuple[Tensor, Tensor]:
-    """Two tensors (N, D), whose rows belong together.
+    """Two tensors (N, D), whose rows belong together, in the wider of their dtypes.
 
     Raises:
         TypeError: one is no floating-point tensor.
         ValueError: the shapes differ, or are not (N, D).
     """
     first, second = pair(first, second, names)
-    return embeddings(names[0], first), second
+    dtype = torch.promote_types(first.dtype, second.dtype)
+    return embeddings(names[0], first).to(dtype), second.to(dtype)
 
 
 def scalar(name: str, value: Any, like: Tensor, *, above: float | None = None) -> float | Tensor:

@@ -108,7 +108,7 @@ def info_nce_loss(
         coding; He, Fan, Wu, Xie, Girshick (2020), Momentum contrast for unsupervised visual
         representation learning (the queue).
     """
-    embedding_pair(query, key, ("query", "key"))
+    query, key = embedding_pair(query, key, ("query", "key"))
     temperature = scalar("temperature", temperature, query, above=0)
     counts = counting(mask, query)
     query, key = unit_vectors(kept_rows(query, counts)), unit_vectors(kept_rows(key, counts))
@@ -139,7 +139,7 @@ def _among_negatives(
             f"`negatives` must have the shape (M, D) or (N, M, D) for `query` of shape "
             f"{list(query.shape)}, got {list(negatives.shape)}"
         )
-    query = query / temperature
+    negatives, query = negatives.to(query.dtype), query / temperature
     if negatives.ndim == 2:
         logits = query @ unit_vectors(negatives).T
     else:

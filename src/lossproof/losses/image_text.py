@@ -96,7 +96,7 @@ def clip_loss(
             raise ValueError("`logit_scale` must be None for logits, which are scaled already")
         counts, logits = _given_logits(image, mask)
     else:
-        embedding_pair(image, text, ("image", "text"))
+        image, text = embedding_pair(image, text, ("image", "text"))
         counts = counting(mask, image)
         scale = 1 / 0.07 if logit_scale is None else logit_scale
         logits = _similarity(image, text, scalar("logit_scale", scale, image, above=0), counts)
@@ -189,7 +189,7 @@ def siglip_loss(
     Source:
         Zhai, Mustafa, Kolesnikov, Beyer (2023), Sigmoid loss for language image pre-training.
     """
-    embedding_pair(image, text, ("image", "text"))
+    image, text = embedding_pair(image, text, ("image", "text"))
     scale = scalar("logit_scale", logit_scale, image, above=0)
     bias = scalar("logit_bias", logit_bias, image)
     counts = counting(mask, image)

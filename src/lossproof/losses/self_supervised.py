@@ -76,7 +76,7 @@ def barlow_twins_loss(
         Zbontar, Jing, Misra, LeCun, Deny (2021), Barlow Twins: self-supervised learning via
         redundancy reduction.
     """
-    embedding_pair(input1, input2, ("input1", "input2"))
+    input1, input2 = embedding_pair(input1, input2, ("input1", "input2"))
     number("lambd", lambd, minimum=0)
     number("eps", eps, minimum=0)
     if len(input1) < 2:
@@ -445,7 +445,7 @@ def dino_loss(
     if student.ndim == 2:
         values = -(wanted * found).sum(-1)
     else:
-        crossed = -wanted @ found.mT
+        crossed = -wanted.to(found.dtype) @ found.mT
         different = not_diagonal(crossed)
         values = torch.where(different, crossed, 0.0).sum((-2, -1)) / different.sum()
     return reduce(values, weight, reduction, mask=counts, normalizer=normalizer)
