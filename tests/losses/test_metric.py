@@ -368,3 +368,12 @@ ROWS, LABELS = torch.zeros(4, 3), torch.zeros(4, dtype=torch.long)
 def test_wrong_calls(call: Callable[[], Tensor], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+def test_weights_of_another_dtype_do_not_change_that_of_the_loss() -> None:
+    input, target = torch.randn(6, 3), torch.tensor([0, 1, 2] * 2)
+    weight = torch.rand(6, dtype=torch.float64)
+    found = pairwise_contrastive_loss(input, target, weight=weight)
+    torch.testing.assert_close(
+        found, pairwise_contrastive_loss(input, target, weight=weight.float())
+    )

@@ -452,6 +452,7 @@ def pairwise_contrastive_loss(
     items = vectors.detach()[:, 0]
     if weight is not None:
         weight = torch.where(counts, fits("weight", weight, items), 0.0).expand_as(items)
+        weight = weight.to(items.dtype)
     factor = counts if weight is None else weight
     total = sum_over_pairs(
         lambda square, same: _doubled_contrast(square, same, margin),
