@@ -1,5 +1,7 @@
 import copy
+import gc
 import pickle
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -167,3 +169,18 @@ def test_a_subclass_remains_what_it_is_when_it_is_copied(copied):
     again = copied(loss)
     assert type(again) is DoubledPowerLoss
     assert again(X, Y).item() == loss(X, Y).item() == 7
+
+
+def test_a_function_of_which_no_module_is_left_is_not_kept():
+    def closing_over(big):
+        def local_loss(input):
+            return (input * big).sum()
+
+        return local_loss
+
+    function = closing_over(torch.ones(3))
+    cls, kept = as_module(function), weakref.ref(function)
+    assert as_module(function) is cls and as_module(function, name="Other") is not cls
+    del function, cls
+    gc.collect()
+    assert kept() is None

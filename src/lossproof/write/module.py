@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import torch
 from torch import nn
@@ -146,10 +146,20 @@ def as_module(function: Callable[P, Tensor], *, name: str | None = None) -> type
     """
     if isinstance(function, type) or not hasattr(function, "__name__"):
         raise TypeError(f"`function` must be a function, got {function!r}")
-    return _module_class(function, name or class_name(function))
+    name = name or class_name(function)
+    made = _MADE.setdefault(function, WeakValueDictionary())
+    cls = made.get(name)
+    if cls is None:
+        cls = made[name] = _module_class(function, name)
+    return cls
 
 
-@functools.cache
+# The classes there are. A class keeps its function, with all that this closes over; nothing else
+# keeps either, so that both go when nobody has the class any more.
+_MADE: WeakKeyDictionary[Callable[..., Any], WeakValueDictionary[str, type[LossModule[Any]]]]
+_MADE = WeakKeyDictionary()
+
+
 def _module_class(function: Callable[..., Tensor], name: str) -> type[LossModule[Any]]:
     signature = inspect.signature(function)
     tensors: list[inspect.Parameter] = []
