@@ -90,12 +90,10 @@ def save_page(name: str, blocks: Iterable[str]) -> Path:
     return path
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A markdown table; the first column is text, the others are figures."""
-    lines = [
-        "| " + " | ".join(header) + " |",
-        "|" + "|".join(["---"] + ["---:"] * (len(header) - 1)) + "|",
-    ]
+def table(header: Sequence[str], rows: Iterable[Sequence[Any]], *, texts: int = 1) -> str:
+    """A markdown table; the first columns, one or as many as there are ``texts``, hold words."""
+    sides = ["---"] * texts + ["---:"] * (len(header) - texts)
+    lines = ["| " + " | ".join(header) + " |", "|" + "|".join(sides) + "|"]
     lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
     return "\n".join(lines)
 

@@ -159,12 +159,12 @@ def float32_beside_float64(subject: Subject, tolerance: float) -> str | None:
     """The same numbers in both."""
     for factor in (1.0, 30.0, 100.0, 1e4):
         given = _scaled(subject, subject.draw(), factor)
-        exact = value_and_gradients(subject.call, given.to(torch.float64))
-        if not _finite([exact[0], *exact[1]]):
-            return f"not finite in float64, predictions times {factor:g}"
         found = value_and_gradients(subject.call, given)
         if not _finite([found[0], *found[1]]):
             continue  # what `extreme` reports
+        exact = value_and_gradients(subject.call, given.to(torch.float64))
+        if not _finite([exact[0], *exact[1]]):
+            return f"not finite in float64, predictions times {factor:g}"
         wrong = same(found, exact, tolerance)
         if wrong:
             return f"{wrong} (float32 beside float64, predictions times {factor:g})"
@@ -371,10 +371,17 @@ def forward_mode(subject: Subject) -> str | None:
 def noncontiguous(subject: Subject) -> str | None:
     """The same for tensors that do not lie in one piece."""
     given = subject.draw()
-    spread = given.each(lambda t: torch.stack([t, t], -1)[..., 0] if t.ndim else t)
+    spread = given.each(_spread)
     wanted = value_and_gradients(subject.call, given)
     found = subject.call(*spread.tensors).detach()
     return same((found, []), (wanted[0], []), 1e-5)
+
+
+def _spread(tensor: Tensor) -> Tensor:
+    """The same numbers, in the order of the other axes or with gaps."""
+    if tensor.ndim > 1:
+        return tensor.transpose(0, -1).contiguous().transpose(0, -1)
+    return torch.stack([tensor, tensor], -1)[..., 0] if tensor.ndim else tensor
 
 
 def not_a_number(subject: Subject) -> str | None:

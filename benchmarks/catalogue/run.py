@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import pkgutil
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -23,13 +25,11 @@ from benchmarks.catalogue.contract import CONTRACT
 from benchmarks.catalogue.peer import Peer
 from benchmarks.catalogue.properties import PROPERTIES
 from benchmarks.catalogue.subject import Subject, of_catalogue
-from benchmarks.catalogue.tables import figures, page, summary
+from benchmarks.catalogue.tables import AGREE, OURS, figures, page, summary
 from benchmarks.journal import ON_STDERR, Journal, work_through
 from lossproof.losses.catalogue import catalogue, named
 
 JOURNAL = results.RESULTS / ".catalogue.jsonl"
-OURS = "lossproof"
-AGREE = 1e-6
 
 
 def all_peers() -> list[Peer]:
@@ -142,7 +142,7 @@ def main(
         ON_STDERR.print(f"not installed, so left out and nothing saved: {', '.join(missing)}")
     digest = results.source_digest()
     answers = work_through(
-        tasks, answer, Journal(JOURNAL, digest, fresh=fresh),
+        tasks, answer, Journal(JOURNAL, f"{digest} {_study_digest()}", fresh=fresh),
         workers=workers, prepare=prepare, description="trying",
     )  # fmt: skip
     counted = figures(answers)
@@ -157,6 +157,14 @@ def main(
     print(results.save("catalogue", data))
     print(results.save_records("catalogue", answers))
     print(results.save_page("catalogue", page(data)))
+
+
+def _study_digest() -> str:
+    """A name for the state of the battery and of the peers."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def _versions(tasks: Sequence[Task]) -> dict[str, str]:

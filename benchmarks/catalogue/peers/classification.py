@@ -238,7 +238,7 @@ PEERS = (
     Peer(
         "jsd_consistency_loss", "timm", "JsdCrossEntropy(smoothing=0), less its cross entropy",
         jsd_consistency_loss, timm_divergence, "input float[8,3,5]", not_asked=MEAN_HERE,
-),
+    ),
     Peer(
         "hinge_loss", "torchmetrics", "binary_hinge_loss",
         hinge_loss, torchmetrics_hinge, "input unit[8,4]; target sign[8,4]",

@@ -148,8 +148,9 @@ PEERS = (
     ),
     Peer(
         "triplet_margin_loss", LIBRARY, "TripletMarginLoss(margin=0.3)(indices_tuple=triplets)",
-        lambda a, p, n: losses.triplet_margin_loss(a, p, n, margin=0.3), _triplets, TRIPLETS, not_asked=JOINED_HERE,
-),
+        lambda a, p, n: losses.triplet_margin_loss(a, p, n, margin=0.3), _triplets, TRIPLETS,
+        not_asked=JOINED_HERE,
+    ),
     Peer(
         "batch_hard_triplet_loss", LIBRARY, "TripletMarginLoss(margin=0.3), BatchHardMiner()",
         lambda x, y: losses.batch_hard_triplet_loss(x, y, margin=0.3),

@@ -79,8 +79,9 @@ PEERS = (
     Peer(
         "list_net_loss", "allRank", "listNet(), lists in order",
         _well_ordered(list_net_loss), _well_ordered(allrank("listNet")), LISTS,
-        "adds 1e-10 inside the logarithm: an item 30 below the first costs 23", only_compared=True,
-),
+        "adds 1e-10 inside the logarithm: an item 30 below the first costs 23",
+        only_compared=True,
+    ),
     Peer(
         "list_net_loss", "torch", "cross_entropy(scores, relevance.softmax(1))",
         list_net_loss,
@@ -96,7 +97,7 @@ PEERS = (
         "input float[4,6]; target float[4,6]",
         "adds 1e-10 inside the logarithm of sums relative to the best score of the whole list",
         only_compared=True,
-),
+    ),
     Peer(
         "lambda_rank_loss", "allRank",
         'lambdaLoss(weighing_scheme="lambdaRank_scheme", reduction_log="natural")',

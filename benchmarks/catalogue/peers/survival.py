@@ -97,8 +97,9 @@ PEERS = (
         "cox_ph_loss", "torchsurv", "neg_partial_log_likelihood(), subjects lost at an event",
         _lost_at_events(cox_ph_loss), _lost_at_events(_torchsurv_cox("efron", "mean")), DISTINCT,
         "who is lost from sight at the time of an event leaves its risk set, or not, by the order "
-        "of the rows", only_compared=True,
-),
+        "of the rows",
+        only_compared=True,
+    ),
     Peer(
         "cox_ph_loss", "torchsurv", 'neg_partial_log_likelihood(strata=strata, reduction="sum")',
         _sum_of_cox("efron"), _torchsurv_cox("efron"), f"{DISTINCT}; strata int[12]<3",
@@ -112,8 +113,9 @@ PEERS = (
     Peer(
         "cox_ph_loss", "pycox", "cox_ph_loss(), hazards in order",
         _well_ordered(cox_ph_loss), _well_ordered(pycox("cox_ph_loss")), DISTINCT,
-        "adds 1e-7 inside the logarithm of sums relative to the highest hazard", only_compared=True,
-),
+        "adds 1e-7 inside the logarithm of sums relative to the highest hazard",
+        only_compared=True,
+    ),
     Peer(
         "discrete_hazard_nll_loss", "pycox", "nll_logistic_hazard()",
         discrete_hazard_nll_loss, pycox("nll_logistic_hazard"),
