@@ -81,11 +81,11 @@ def answer(task: Task) -> dict[str, Any]:
     common = {} if peer.only_compared else failures(subject, asked)
     return {
         "task": task.key, "library": peer.library, "loss": peer.loss, "name": peer.name,
-        "common": common, "value": _compared(peer),
+        "common": common, "value": compared(peer),
     }  # fmt: skip
 
 
-def _compared(peer: Peer) -> dict[str, Any]:
+def compared(peer: Peer) -> dict[str, Any]:
     """How far the two values are from each other, in float64 where the copy takes it."""
     given = Subject(peer.name, peer.theirs, peer.inputs, catalogue()[0]).draw(seed=1)
     for dtype in (torch.float64, torch.float32):
@@ -108,7 +108,8 @@ def _compared(peer: Peer) -> dict[str, Any]:
     return {"error": said, "difference": peer.difference}
 
 
-def _installed(library: str) -> bool:
+def installed(library: str) -> bool:
+    """Whether a distribution of this name is there."""
     try:
         metadata.version(library)
     except metadata.PackageNotFoundError:
@@ -125,7 +126,7 @@ def _tasks(only: str) -> tuple[list[Task], list[str]]:
     copies = [Task(peer.library, peer.loss, i) for i, peer in enumerate(all_peers())]
     tasks = [task for task in ours + copies if only in {"", task.library, task.loss}]
     libraries = dict.fromkeys(task.library for task in tasks)
-    missing = [name for name in libraries if name != OURS and not _installed(name)]
+    missing = [name for name in libraries if name != OURS and not installed(name)]
     return [task for task in tasks if task.library not in missing], missing
 
 
