@@ -136,8 +136,8 @@ def si_sdr_loss(
     if zero_mean:
         input, target = _centred(input), _centred(target)
     input, target = _of_unit_power(input), _of_unit_power(target)  # the volume does not count
-    explained = (input * target).mean(-1, keepdim=True) * target
-    noise, signal = _power(input - explained), _power(explained)
+    correlation = (input * target).mean(-1, keepdim=True)
+    noise, signal = _power(input - correlation * target), correlation.squeeze(-1).square()
     values = 10 * ((noise + eps).log10() - (signal + eps).log10())
     return reduce(values, weight, reduction, mask=mask, normalizer=normalizer)
 

@@ -217,7 +217,7 @@ def psnr_loss(
     number("eps", eps, minimum=1e-30, below=1)
     image_pair(input, target)
     input, target = counting(mask, input, target)
-    error = image_means(((input - target) / data_range).square())
+    error = image_means((input - target).square()) / data_range / data_range
     values = 10 * torch.log10(error + eps)
     return reduce(values, weight, reduction, mask=mask, normalizer=normalizer)
 
