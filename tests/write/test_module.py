@@ -1,5 +1,6 @@
 import copy
 import gc
+import inspect
 import pickle
 import weakref
 from collections.abc import Callable
@@ -169,6 +170,11 @@ def test_a_subclass_remains_what_it_is_when_it_is_copied(copied):
     again = copied(loss)
     assert type(again) is DoubledPowerLoss
     assert again(X, Y).item() == loss(X, Y).item() == 7
+
+
+def test_a_subclass_shows_the_options_of_its_own_constructor():
+    assert list(inspect.signature(DoubledPowerLoss).parameters) == ["factor"]
+    assert list(inspect.signature(PowerLoss).parameters)[:2] == ["order", "weight"]
 
 
 def test_a_function_of_which_no_module_is_left_is_not_kept():

@@ -43,6 +43,12 @@ class LossModule(nn.Module, Generic[P]):
     required: tuple[str, ...]
     """The options that have no default."""
 
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        if "__init__" in vars(cls):  # a subclass that somebody wrote shows its own options
+            _, *own = inspect.signature(cls.__init__).parameters.values()
+            cls.__signature__ = inspect.Signature(own)  # type: ignore[attr-defined]
+
     def __init__(self, **options: Any) -> None:
         super().__init__()
         if "reduction" in self.defaults:
