@@ -182,6 +182,8 @@ def test_a_smaller_alpha_costs_less(alpha: float, error: float) -> None:
         (general_robust_loss, {"alpha": math.nan}, "`alpha`"),
         (general_robust_loss, {"alpha": -1e7}, "`alpha`"),
         (general_robust_loss, {"alpha": "2"}, "`alpha`"),
+        (general_robust_loss, {"alpha": torch.tensor(-math.inf)}, "`alpha`"),
+        (general_robust_loss, {"alpha": torch.ones(2)}, "`alpha`"),
         (general_robust_loss, {"scale": -1.0}, "`scale`"),
         (wing_loss, {"width": 0.0}, "`width`"),
         (wing_loss, {"curvature": math.nan}, "`curvature`"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -159,8 +160,7 @@ def general_robust_loss(
         Barron (2019), A general and adaptive robust loss function.
     """
     pair(input, target)
-    if alpha != -math.inf:
-        number("alpha", alpha, minimum=-1e6, maximum=1e6)
+    _check_shape(alpha)
     number("scale", scale, above=0)
     rho = partial(_barron, alpha=alpha)
 
@@ -170,6 +170,11 @@ def general_robust_loss(
     return reduce_swept(
         values, (input, target), weight, reduction, mask=mask, normalizer=normalizer
     )
+
+
+def _check_shape(alpha: Any) -> None:
+    if not (isinstance(alpha, float) and alpha == -math.inf):
+        number("alpha", alpha, minimum=-1e6, maximum=1e6)
 
 
 def _barron(z: Tensor, alpha: float) -> Tensor:
