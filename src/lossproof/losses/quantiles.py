@@ -230,7 +230,7 @@ def interval_score_loss(
         target: targets :math:`y`, the shape of ``lower``.
         alpha: the share of targets that may miss the interval, between 0 and 1: 0.1 for an interval
             of 90 %.
-        weight: how much each value counts, the shape of ``input`` or 1 where it is the same for
+        weight: how much each value counts, the shape of ``target`` or 1 where it is the same for
             all.
         mask: which values count, bool, shaped like ``weight``. What does not count may be NaN.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``. ``"mean"`` divides by the sum of the
