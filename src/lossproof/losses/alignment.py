@@ -79,8 +79,8 @@ def sequence_log_probs(
     counts = labels != ignore_index
     logits = torch.where(counts.unsqueeze(-1), logits, 0.0)
     labels = torch.where(counts, labels, 0).long()
-    chosen = logits.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
-    per_token = torch.where(counts, chosen - logits.logsumexp(-1), 0.0)
+    costs = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
+    per_token = torch.where(counts, -costs.view_as(labels), 0.0)
     total = per_token.sum(-1)
     return total / counts.sum(-1).clamp(min=1) if average else total
 

@@ -20,7 +20,6 @@ from lossproof.write.arguments import (
     tensor,
     within,
 )
-from lossproof.write.cumulative import log_sum_following
 from lossproof.write.module import as_module
 from lossproof.write.reduction import reduce
 
@@ -356,15 +355,11 @@ def _distance_to_class(logits: Tensor, label: Tensor) -> Tensor:
 
 def _distance(logits: Tensor, wanted: Tensor) -> Tensor:
     """The squared distance of the softmax from the probabilities that are wanted."""
-    logits, below_wanted = logits.movedim(1, -1), wanted.movedim(1, -1).cumsum(-1)[..., :-1]
-    below = log_sum_following(logits.flip(-1)).flip(-1)[..., :-1]
-    above = log_sum_following(logits)[..., 1:]
-    # The probability below a boundary is the sigmoid of this; of it and of what it leaves above,
-    # the smaller is computed, so that neither a sum nor its gradient is rounded to 0.
-    odds = below - above
-    likely = odds > 0
-    smaller = torch.sigmoid(torch.where(likely, -odds, odds))
-    moved = torch.where(likely, (1 - below_wanted) - smaller, smaller - below_wanted)
+    p, below_wanted = logits.movedim(1, -1).softmax(-1), wanted.movedim(1, -1).cumsum(-1)[..., :-1]
+    below, above = p.cumsum(-1)[..., :-1], p.flip(-1).cumsum(-1).flip(-1)[..., 1:]
+    # Of the probability below a boundary and of that above it, the smaller is compared: it is a sum
+    # of small numbers, and no rounded 1 less such a sum.
+    moved = torch.where(above < below, (1 - below_wanted) - above, below - below_wanted)
     return moved.square().sum(-1).to(logits.dtype)
 
 
