@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch._subclasses import FakeTensorMode
 
 from lossproof.write import arguments
 
@@ -126,3 +127,11 @@ def test_no_label_of_a_small_type_is_taken_for_ignored():
     with pytest.raises(ValueError, match="`target` must hold classes .*, got 156"):
         arguments.class_indices("target", labels, 10, ignore_index=-100)
     assert arguments.class_indices("target", labels, 200, ignore_index=-100) != -100
+
+
+def test_fake_tensors_have_no_values_to_look_at():
+    with FakeTensorMode():
+        arguments.within("p", torch.ones(3), 0, 1)
+        arguments.within("p", torch.ones(3), 0, 1, where=torch.ones(3, dtype=torch.bool))
+        labels = arguments.class_indices("target", torch.ones(3, dtype=torch.int64), 2)
+    assert labels.shape == (3,)

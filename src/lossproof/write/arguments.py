@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
+from torch._subclasses import FakeTensor
 
 Tensor = torch.Tensor
 
@@ -314,7 +315,7 @@ def _seen_within(
     value: Tensor, minimum: float | None, maximum: float | None, above: float | None
 ) -> bool:
     """Whether one look at the ends of the values is enough, as it nearly always is on a CPU."""
-    if torch.compiler.is_compiling() or transformed() or value.device.type != "cpu":
+    if torch.compiler.is_compiling() or _without_values(value) or value.device.type != "cpu":
         return False
     if not value.numel():
         return True
@@ -403,12 +404,17 @@ def _refuse(wrong: Tensor, value: Tensor, wanted: str) -> None:
     """Raise if any element of ``wrong`` is true, without waiting for a device."""
     if torch.compiler.is_compiling():
         torch._assert_async(~wrong.any(), wanted)  # the only assertion that a graph can hold
-    elif transformed() or value.is_meta:
+    elif _without_values(value):
         return
     elif value.device.type != "cpu":
         torch._assert_async(~wrong.any(), wanted)
     elif wrong.any():
         raise ValueError(f"{wanted}, got {value[wrong][0].item():g}")
+
+
+def _without_values(value: Tensor) -> bool:
+    """Whether this tensor has a shape and a dtype alone."""
+    return transformed() or value.is_meta or isinstance(value, FakeTensor)
 
 
 def transformed() -> bool:
