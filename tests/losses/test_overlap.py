@@ -122,6 +122,20 @@ def test_an_absent_class_weighs_as_much_as_the_rarest_in_generalized_dice() -> N
         torch.testing.assert_close(generalized_dice_loss(logits, labels, absent=absent), wanted)
 
 
+@pytest.mark.parametrize("weighting", ["square", "simple", "uniform"])
+def test_generalized_dice_may_leave_absent_classes_out(weighting: str) -> None:
+    logits = torch.randn(1, 3, 10, dtype=FLOAT64)
+    labels = torch.tensor([[0, 0, 0, 0, 0, 0, 0, 0, 1, 1]])
+    of_present = generalized_dice_loss(
+        torch.softmax(logits, 1)[:, :2],
+        masks(labels, 3)[:, :2],
+        class_weighting=weighting,
+        activation="none",
+    )
+    found = generalized_dice_loss(logits, labels, class_weighting=weighting, absent="skip")
+    torch.testing.assert_close(found, of_present)
+
+
 def test_relations_between_the_losses() -> None:
     logits, labels = labelled(2, 30)
     dice = dice_loss(logits, labels, reduction="none")

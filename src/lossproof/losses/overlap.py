@@ -329,9 +329,8 @@ def _weight_by_size(truth: Tensor, class_weighting: str, absent: str) -> Tensor:
     present = truth > 0
     rarest = torch.where(present, truth, float("inf")).amin(-1, keepdim=True)
     share = torch.where(present, rarest / torch.where(present, truth, 1.0), 1.0)
-    if absent == "skip":
-        share = torch.where(present, share, 0.0)
-    return share ** {"square": 2, "simple": 1, "uniform": 0}[class_weighting]
+    weight: Tensor = share ** {"square": 2, "simple": 1, "uniform": 0}[class_weighting]
+    return torch.where(present, weight, 0.0) if absent == "skip" else weight
 
 
 GeneralizedDiceLoss = as_module(generalized_dice_loss)
