@@ -74,6 +74,18 @@ def test_class_weights() -> None:
         torch.testing.assert_close(found, wanted)
 
 
+@pytest.mark.parametrize("per_image", [False, True])
+def test_samples_of_a_single_pixel(per_image: bool) -> None:
+    logits = torch.randn(6, 3)
+    labels = torch.tensor([0, 1, 2, 2, -100, 1])
+    found = lovasz_softmax_loss(logits, labels, per_image=per_image, reduction="none")
+    as_images = lovasz_softmax_loss(
+        logits.unsqueeze(2), labels.unsqueeze(1), per_image=per_image, reduction="none"
+    )
+    assert found.shape == ((6, 3) if per_image else (3,))
+    torch.testing.assert_close(found, as_images)
+
+
 def test_probabilities_and_sigmoid() -> None:
     logits, labels = torch.randn(2, 3, 8, dtype=FLOAT64), torch.randint(0, 3, (2, 8))
     given = torch.softmax(logits, 1)

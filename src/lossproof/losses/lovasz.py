@@ -119,7 +119,9 @@ def _errors(input: Tensor, is_label: Tensor, activation: str) -> Tensor:
 
 def _class_rows(part: Tensor, per_image: bool) -> Tensor:
     r"""From (N, C, \\*) to pixels on the last axis: (N, C, S), or (C, N S)."""
-    return part.flatten(2) if per_image else part.transpose(0, 1).flatten(1)
+    if not per_image:
+        return part.transpose(0, 1).flatten(1)
+    return part.flatten(2) if part.ndim > 2 else part.unsqueeze(2)
 
 
 LovaszSoftmaxLoss = as_module(lovasz_softmax_loss)
