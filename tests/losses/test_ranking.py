@@ -356,3 +356,14 @@ def test_negative_relevance_has_no_gain(loss):
 def test_signs():
     with pytest.raises(ValueError, match="`target` must hold -1 or 1, got 0"):
         margin_ranking_loss(torch.zeros(2), torch.zeros(2), torch.tensor([1, 0]))
+
+
+def test_approx_ndcg_of_a_pair_in_the_wrong_order_has_its_small_gradient() -> None:
+    target = torch.tensor([[1.0, 0.0]])
+    gradients = []
+    for dtype in (torch.float32, torch.float64):
+        scores = torch.tensor([[0.0, 2.5]], dtype=dtype, requires_grad=True)
+        (gradient,) = torch.autograd.grad(approx_ndcg_loss(scores, target), scores)
+        gradients.append(gradient.double())
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=0)
+    assert gradients[0].all()

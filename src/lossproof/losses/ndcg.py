@@ -180,7 +180,8 @@ def approx_ndcg_loss(
     # perfect ranking, 1 less an NDCG of nearly 1 would be rounding error.
     place = torch.arange(input.shape[-1], device=input.device)
     side = (place - place.unsqueeze(-1)).sign().to(input.dtype)
-    parts = side * torch.sigmoid(alpha * side * (input.unsqueeze(-2) - input.unsqueeze(-1)))
+    # By the logarithm, whose derivative is exact where the sigmoid is nearly 1, too.
+    parts = side * F.logsigmoid(alpha * side * (input.unsqueeze(-2) - input.unsqueeze(-1))).exp()
     if counts is not None:
         parts = torch.where(counts.gather(-1, order).unsqueeze(-2), parts, 0.0)
     # log2(1 + r) above the ideal one
