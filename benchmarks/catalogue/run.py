@@ -76,7 +76,7 @@ def answer(task: Task) -> dict[str, Any]:
     peer = all_peers()[task.number]
     entry = named(peer.loss)
     assert entry is not None, peer.loss
-    subject = Subject(peer.name, peer.theirs, peer.inputs, entry)
+    subject = Subject(peer.name, peer.theirs, peer.inputs, entry, ours=False)
     asked = {name: check for name, check in COMMON.items() if name not in peer.not_asked}
     common = {} if peer.only_compared else failures(subject, asked)
     return {

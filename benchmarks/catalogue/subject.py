@@ -25,15 +25,17 @@ class Subject:
         name: what it is called in messages.
         call: the loss; for one of the catalogue it takes the options, too.
         specification: its inputs.
-        entry: the catalogue's entry, where it is one of ours or a copy of one of ours.
+        entry: the catalogue's entry, of which it is the loss or a copy.
+        ours: whether it is the loss itself.
+        options: what it takes beside tensors.
     """
 
     name: str
     call: Callable[..., Tensor]
     specification: str
     entry: CatalogueEntry
+    ours: bool = True
     options: frozenset[str] = field(default_factory=frozenset)
-    """The options it takes."""
 
     def draw(self, seed: int = 0, *, times: int = 1, dtype: torch.dtype | None = None) -> Call:
         """Inputs; ``times`` as many samples, floating-point ones in a dtype."""
@@ -129,7 +131,8 @@ def of_catalogue(entry: CatalogueEntry) -> list[Subject]:
     call = _callable(entry)
     options = frozenset(_options(entry))
     return [
-        Subject(entry.name, call, specification, entry, options) for specification in entry.inputs
+        Subject(entry.name, call, specification, entry, True, options)
+        for specification in entry.inputs
     ]
 
 

@@ -142,7 +142,7 @@ WRONG = [
 
 
 def wrong_loss(call):
-    return dataclasses.replace(RIGHT, call=call, options=frozenset())
+    return dataclasses.replace(RIGHT, call=call, ours=False, options=frozenset())
 
 
 def test_every_check_has_a_loss_that_fails_it():

@@ -33,8 +33,9 @@ def torchsurv(name: str, **options: Any) -> Loss:
 
 
 def pycox(name: str) -> Loss:
-    """A loss of pycox."""
-    return Imported("pycox.models.loss", name)
+    """A loss of pycox, to which an event is a number, as its data sets have it."""
+    found = Imported("pycox.models.loss", name)
+    return lambda input, time, event: found(input, time, event.to(input.dtype))
 
 
 def _lost_at_events(loss: Loss) -> Loss:
