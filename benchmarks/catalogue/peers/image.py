@@ -269,7 +269,7 @@ PEERS = (
         '(spatial_gradient(input, "sobel") - spatial_gradient(target, "sobel")).abs(), inside',
         edge_loss,
         _kornia_edges,
-        "input float[2,3,7,5]; target float[2,3,7,5]",
+        "input float[3,3,7,5]; target float[3,3,7,5]",
         not_asked=(*JOINED_HERE, *MEAN_HERE),
     ),
     Peer(
