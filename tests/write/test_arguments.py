@@ -122,6 +122,15 @@ def test_values_within_a_transform_cannot_be_looked_at():
     assert torch.func.vmap(loss)(torch.tensor([[0.5], [2.0]])).tolist() == [0.5, 2.0]
 
 
+def test_nor_within_a_transform_of_a_compiled_graph():
+    def loss(p):
+        arguments.within("p", p, 0, 1)
+        return p.sum()
+
+    compiled = torch.compile(torch.func.vmap(loss), fullgraph=True, backend="aot_eager")
+    assert compiled(torch.tensor([[0.5], [2.0]])).tolist() == [0.5, 2.0]
+
+
 def test_no_label_of_a_small_type_is_taken_for_ignored():
     labels = torch.tensor([156], dtype=torch.uint8)  # there, -100 is 156
     with pytest.raises(ValueError, match="`target` must hold classes .*, got 156"):

@@ -408,7 +408,8 @@ def class_indices(
 def _refuse(wrong: Tensor, value: Tensor, wanted: str) -> None:
     """Raise if any element of ``wrong`` is true, without waiting for a device."""
     if torch.compiler.is_compiling():
-        torch._assert_async(~wrong.any(), wanted)  # the only assertion that a graph can hold
+        if not transformed():  # the assertion has no batching rule
+            torch._assert_async(~wrong.any(), wanted)  # the only one that a graph can hold
     elif _without_values(value):
         return
     elif value.device.type != "cpu":
