@@ -14,10 +14,11 @@ A softmax loss is thereby a function of one binary logit, ``-m_c``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
+from lossproof.write.arguments import transformed
 from lossproof.write.sweeping import Gradient
 
 Tensor = torch.Tensor
@@ -40,6 +41,12 @@ class Binary(NamedTuple):
 
 def binary(input: Tensor) -> Binary:
     """Both probabilities of a logit, and the negative logarithm of each."""
+    if torch.compiler.is_compiling() and not transformed() and not _exporting():
+        return Binary(*_BinaryWithDerivative.apply(input))  # type: ignore[no-untyped-call]
+    return _binary(input)
+
+
+def _binary(input: Tensor) -> Binary:
     # At 0 every line takes the branch of x >= 0, so that the derivatives there belong together;
     # those of abs and relu would not.
     negative = input < 0
@@ -54,6 +61,33 @@ def binary(input: Tensor) -> Binary:
         torch.where(negative, size, 0.0) + tail,
         torch.where(negative, 0.0, size) + tail,
     )
+
+
+def _exporting() -> bool:
+    """Whether the graph is to leave Python; it would lose the derivatives of a ``Function``."""
+    exporting: bool = getattr(torch.compiler, "is_exporting", bool)()  # torch 2.6 does not tell
+    return exporting
+
+
+class _BinaryWithDerivative(torch.autograd.Function):
+    """The same with derivatives that are products of p and q.
+
+    What autograd derives from the operations one by one has more steps, and a compiled graph would
+    take all of them.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor) -> tuple[Tensor, ...]:
+        found = _binary(input)
+        ctx.save_for_backward(found.p, found.q)
+        return tuple(found)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        p, q = ctx.saved_tensors
+        of_p, of_q, of_cost_1, of_cost_0 = grads
+        slope: Tensor = (of_p - of_q) * p * q - of_cost_1 * q + of_cost_0 * p
+        return slope
 
 
 def binary_constant(input: Tensor) -> Binary:
