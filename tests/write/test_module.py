@@ -90,6 +90,10 @@ def test_options_of_old() -> None:
 def test_errors() -> None:
     with pytest.raises(TypeError, match="PowerLoss has no option `gamma`; it has order, weight"):
         PowerLoss(gamma=2)
+    with pytest.raises(TypeError, match="PowerLoss takes its options by name: order, weight"):
+        PowerLoss(2.0)
+    with pytest.raises(TypeError, match=r"`weight` must be a tensor, got \[1\.0, 2\.0\]"):
+        PowerLoss(weight=[1.0, 2.0])
     with pytest.raises(TypeError, match="must be a function"):
         as_module(torch.nn.MSELoss)
 

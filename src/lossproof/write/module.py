@@ -49,8 +49,13 @@ class LossModule(nn.Module, Generic[P]):
             _, *own = inspect.signature(cls.__init__).parameters.values()
             cls.__signature__ = inspect.Signature(own)  # type: ignore[attr-defined]
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *unnamed: Any, **options: Any) -> None:
         super().__init__()
+        if unnamed:
+            raise TypeError(
+                f"{type(self).__name__} takes its options by name: "
+                f"{', '.join(self.defaults) or 'it has none'}"
+            )
         if "reduction" in self.defaults:
             options = legacy_reduction(options)
         self._refuse_unknown(options)
@@ -61,6 +66,8 @@ class LossModule(nn.Module, Generic[P]):
             elif (
                 isinstance(default, Tensor) or isinstance(value, Tensor) or name in self._tensors()
             ):
+                if not isinstance(value, Tensor | None):
+                    raise TypeError(f"`{name}` must be a tensor, got {value!r}")
                 self.register_buffer(name, value)
             else:
                 setattr(self, name, value)
