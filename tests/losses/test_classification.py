@@ -177,7 +177,7 @@ def test_normalizer_takes_the_place_of_the_count() -> None:
     [
         (torch.randn(3, 4), torch.zeros(2, dtype=int), {}, r"`target` must have one label .*\[3\]"),
         (torch.randn(3, 4), torch.zeros(3, 1, dtype=int), {}, "`target`"),
-        (torch.randn(3, 4), torch.zeros(3), {}, "same shape"),
+        (torch.randn(3, 4), torch.zeros(3), {}, "`target` must hold integers for labels, or"),
         (torch.randn(3, 4), torch.full((3, 4), 1.5), {}, "`target` must hold numbers from 0 to 1"),
         (torch.randn(3, 4), torch.tensor([0, 4, 1]), {}, "classes from 0 to 3 or ignore_index"),
         (torch.randn(3, 4), torch.tensor([0, -1, 1]), {}, "got -1"),

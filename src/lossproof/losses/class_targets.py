@@ -26,7 +26,6 @@ from lossproof.write.arguments import (
     number,
     pair,
     same_device,
-    same_shape,
     tensor,
     within,
 )
@@ -179,7 +178,12 @@ def _checked(input: Any, target: Any, ignore_index: int, soft: bool) -> tuple[Te
     axis = min(input.ndim - 1, 1)
     classes = input.shape[axis]
     if soft and tensor("target", target, "number").is_floating_point():
-        same_shape(input, target)
+        if target.shape != input.shape:
+            raise ValueError(
+                "`target` must hold integers for labels, or probabilities in the same shape as "
+                f"`input`, {list(input.shape)}; got {target.dtype} of shape {list(target.shape)}"
+            )
+        same_device(input, target, ("input", "target"))
         within("target", target, 0, 1)
         return input, target
     target = tensor("target", target, "integer")
