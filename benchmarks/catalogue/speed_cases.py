@@ -90,8 +90,12 @@ def _ensemble() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
 
 
 def _batch_hard_of_pml() -> Loss:
-    miner = _imported("pytorch_metric_learning.miners").BatchHardMiner()
-    loss = _imported("pytorch_metric_learning.losses").TripletMarginLoss(margin=0.3)
+    distance = _imported("pytorch_metric_learning.distances").LpDistance(normalize_embeddings=False)
+    mean = _imported("pytorch_metric_learning.reducers").MeanReducer()
+    miner = _imported("pytorch_metric_learning.miners").BatchHardMiner(distance=distance)
+    loss = _imported("pytorch_metric_learning.losses").TripletMarginLoss(
+        margin=0.3, distance=distance, reducer=mean
+    )
     return lambda input, target: loss(input, target, miner(input, target))
 
 
@@ -134,7 +138,9 @@ CASES = (
         },
     ),
     Case(
-        "dice_loss", "8x21x256x256", losses.dice_loss, plain.dice, lambda: _segmentation(8, 256),
+        "dice_loss", "8x21x256x256",
+        lambda input, target: losses.dice_loss(input, target, smooth=1e-5),
+        plain.dice, lambda: _segmentation(8, 256),
         {
             "kornia (micro)": _of("kornia.losses", "dice_loss", average="micro"),
             "kornia (macro)": _of("kornia.losses", "dice_loss", average="macro"),
@@ -147,7 +153,9 @@ CASES = (
     ),
     Case(
         "tversky_loss", "8x21x256x256",
-        lambda input, target: losses.tversky_loss(input, target, alpha=0.3, beta=0.7),
+        lambda input, target: losses.tversky_loss(
+            input, target, alpha=0.3, beta=0.7, smooth=1e-5
+        ),
         plain.tversky, lambda: _segmentation(8, 256),
         {
             "kornia": _of("kornia.losses", "tversky_loss", alpha=0.3, beta=0.7),
