@@ -3,6 +3,7 @@
 import mpmath
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lossproof.write.cumulative import NEAR, log_sum_following
 
@@ -41,3 +42,8 @@ def test_no_numbers() -> None:
     empty = torch.zeros(3, 0, requires_grad=True)
     log_sum_following(empty).sum().backward()
     assert log_sum_following(empty).shape == (3, 0) and empty.grad is not None
+
+
+def test_fake_tensors_have_no_values_to_look_at() -> None:
+    with FakeTensorMode():
+        assert log_sum_following(torch.randn(2, 3)).shape == (2, 3)
