@@ -396,6 +396,11 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"target": torch.full((2, 3, 2), 2.0)}, ValueError, "`target` must hold numbers from 0"),
     ({"target": torch.zeros(2, 2, dtype=torch.bool)}, TypeError, "target"),
     ({"input": torch.randn(2, 1, 2), "target": torch.zeros(2, 2).long()}, ValueError, "2 classes"),
+    (
+        {"input": torch.ones(2, 1, 2), "activation": "sigmoid"},
+        ValueError,
+        "`target` must be a mask",
+    ),
     ({"input": torch.tensor(1.0)}, ValueError, "input"),
     ({"input": torch.zeros(2, 3, 2).long()}, TypeError, "input"),
 ]
@@ -420,4 +425,4 @@ def test_wrong_hyper_parameters() -> None:
     with pytest.raises(ValueError, match="class_weighting"):
         generalized_dice_loss(logits, labels, class_weighting="cubic")
     with pytest.raises(ValueError, match="leaves no class"):
-        dice_loss(logits[:, :1], labels * 0, activation="sigmoid", include_background=False)
+        dice_loss(logits[:, :1], masks(labels, 1), activation="sigmoid", include_background=False)

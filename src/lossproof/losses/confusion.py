@@ -125,6 +125,11 @@ def confusion(
     pixels = (*target.shape[: 2 if target.is_floating_point() else 1], input.shape[2])
     target = target.reshape(pixels)
     labels = not target.is_floating_point()
+    if labels and input.shape[1] == 1:
+        raise ValueError(
+            "`target` must be a mask in the shape of `input`, as floating-point numbers, where "
+            f"`input` has one class, which every label would be; got {target.dtype}"
+        )
     formula = _Confusion(activation, ignore_index)
     if squared:
         sums = sum_swept(formula.squares, (input, target))
