@@ -141,3 +141,15 @@ def test_no_label_of_a_small_type_is_taken_for_ignored() -> None:
     weight = torch.rand(200)
     found = topk_cross_entropy_loss(input, target.to(torch.uint8), weight=weight, k=1.0)
     torch.testing.assert_close(found, topk_cross_entropy_loss(input, target, weight=weight, k=1.0))
+
+
+@pytest.mark.parametrize(
+    ("k", "count", "taken"),
+    [(0.3, 100, 30), (0.3, 101, 31), (0.54, 50, 27), (0.07, 100, 7), (2 / 3, 3, 2), (1e-3, 5, 1)],
+)
+def test_the_share_of_the_pixels_is_exact(k: float, count: int, taken: int) -> None:
+    logits = torch.randn(count, 3, dtype=torch.float64)
+    values = topk_cross_entropy_loss(
+        logits, torch.zeros(count, dtype=torch.long), k=k, reduction="none"
+    )
+    assert int((values > 0).sum()) == taken

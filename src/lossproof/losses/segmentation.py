@@ -192,7 +192,9 @@ def _among_largest(values: Tensor, counts: Tensor, share: float) -> Tensor:
     if values.numel() == 0:
         return counts
     ranked = torch.where(counts, values, -torch.inf).flatten().sort(descending=True).values
-    taken = torch.ceil(share * counts.sum()).long().clamp(min=1)
+    # In whole numbers: in float32, 0.3 of 100 is more than 30.
+    billionths = int(share * 10**9)
+    taken = ((counts.sum() * billionths + 10**9 - 1) // 10**9).clamp(min=1)
     least = ranked.gather(0, (taken - 1).reshape(1)).reshape(())
     return ~(values < least)  # NaN is among the largest
 
