@@ -377,3 +377,19 @@ def test_weights_of_another_dtype_do_not_change_that_of_the_loss() -> None:
     torch.testing.assert_close(
         found, pairwise_contrastive_loss(input, target, weight=weight.float())
     )
+
+
+@pytest.mark.parametrize("loss", [batch_hard_triplet_loss, pairwise_contrastive_loss])
+def test_a_batch_of_any_size_can_be_exported(loss: Callable[..., Tensor]) -> None:
+    class Model(torch.nn.Module):
+        def forward(self, input: Tensor, target: Tensor) -> Tensor:
+            return loss(input, target)
+
+    size = torch.export.Dim("size", min=2, max=64)
+    exported = torch.export.export(
+        Model(),
+        (torch.randn(8, 4), torch.tensor([0, 1] * 4)),
+        dynamic_shapes=({0: size}, {0: size}),
+    ).module()
+    input, target = torch.randn(13, 4), torch.arange(13) % 3
+    torch.testing.assert_close(exported(input, target), loss(input, target))

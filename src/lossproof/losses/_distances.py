@@ -101,7 +101,7 @@ def sum_over_pairs(
         counts: which rows count, (N,).
         weight: a factor for the pairs of which a row is the first, (N,); 0 where it does not count.
     """
-    count = len(labels)
+    count = labels.shape[0]
     pairs = labels.unsqueeze(1).expand(count, count)
     learned = weight is not None and weight.requires_grad
     if learned or not sweeping.worth_a_sweep((pairs, vectors, counts)):

@@ -33,7 +33,7 @@ def labelled(input: Any, target: Any, ignore_index: int) -> Labelled:
     embeddings("input", input)
     axes("target", tensor("target", target, "integer"), 1, layout="(N)")
     same_device(input, target, ("input", "target"))
-    if len(input) != len(target):
+    if input.shape[0] != target.shape[0]:
         raise ValueError(
             f"`target` must hold one label for each row of `input`, "
             f"got {list(target.shape)} for {list(input.shape)}"

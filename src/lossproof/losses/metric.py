@@ -235,7 +235,7 @@ def batch_hard_triplet_loss(
 def _hardest(batch: Labelled, mining: str) -> tuple[Tensor, Tensor, Tensor]:
     """For each anchor the row of its positive and of its negative, and whether it has both."""
     vectors, labels, counts = batch
-    if len(labels) == 0:
+    if labels.shape[0] == 0:
         return labels, labels, counts
     square = squared_distances(vectors)
     same = labels.unsqueeze(1) == labels
