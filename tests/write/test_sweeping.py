@@ -166,6 +166,7 @@ def test_without_a_gradient_nothing_is_kept():
     torch.testing.assert_close(value, quartic(x, y).mean().detach())
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # of torch's own forward mode
 def test_transforms_and_graphs_take_the_plain_formula():
     x, y = numbers(3, 30), numbers(3, 30, seed=1)
 

@@ -31,16 +31,15 @@ def reduce_distributions(
     """
     axes("input", tensors[0], -1, layout="(N, C, *) or (C)")
     if tensors[0].ndim > 1:
-        rows = tensors[0].ndim == 2
         return reduce_swept(
-            of_rows(values) if rows else values,
+            values,
             tensors,
             weight,
             reduction,
             mask=mask,
             normalizer=normalizer,
             class_axis=True,
-            gradient=gradient_of_rows(gradient) if rows and gradient else gradient,
+            gradient=gradient,
         )
     found = reduce_distributions(
         values,
@@ -51,27 +50,6 @@ def reduce_distributions(
         normalizer=normalizer,
     )
     return found.squeeze(0) if reduction == "none" else found
-
-
-def of_rows(values: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The values, where blocks of rows come as (N, C, 1): a softmax of the last axis is faster."""
-
-    def flat(*blocks: Tensor) -> Tensor:
-        if blocks[0].ndim == 2:
-            return values(*blocks)
-        return values(*(block.squeeze(2) for block in blocks)).unsqueeze(1)
-
-    return flat
-
-
-def gradient_of_rows(gradient: Gradient) -> Gradient:
-    """The same for values and their derivatives."""
-
-    def flat(*blocks: Tensor) -> tuple[Tensor, Tensor]:
-        value, slope = gradient(*(block.squeeze(2) for block in blocks))
-        return value.unsqueeze(1), slope.unsqueeze(2)
-
-    return flat
 
 
 def exponential_excess(x: Tensor) -> Tensor:
