@@ -374,3 +374,15 @@ def test_queries_and_keys_of_two_dtypes_are_compared_in_the_wider(shape: tuple[i
     torch.testing.assert_close(
         info_nce_loss(query, key, negatives), info_nce_loss(query.double(), key, negatives.double())
     )
+
+
+def test_a_batch_of_any_size_can_be_exported() -> None:
+    class Model(torch.nn.Module):
+        def forward(self, input1: torch.Tensor, input2: torch.Tensor) -> torch.Tensor:
+            return nt_xent_loss(input1, input2)
+
+    size = torch.export.Dim("size", min=2, max=64)
+    pair = (torch.randn(8, 4), torch.randn(8, 4))
+    exported = torch.export.export(Model(), pair, dynamic_shapes=({0: size}, {0: size})).module()
+    larger = (torch.randn(13, 4), torch.randn(13, 4))
+    torch.testing.assert_close(exported(*larger), nt_xent_loss(*larger))

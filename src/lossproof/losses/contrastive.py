@@ -164,7 +164,7 @@ def _two_views(
     counts = None if mask is None else mask.repeat(2)
     views = unit_vectors(kept_rows(torch.cat((input1, input2)), counts))
     logits = (views / temperature) @ views.T
-    pairs = len(input1)
+    pairs = input1.shape[0]
     positive = (views[:pairs] * views[pairs:]).sum(-1) / temperature
     sample = torch.arange(pairs, device=logits.device).repeat(2)
     others, some = log_sum_exp(logits, sample.unsqueeze(1) != sample, counts)
@@ -321,17 +321,17 @@ def decoupled_contrastive_loss(
     positive, others, some = _two_views(input1, input2, temperature, counts)
     if sigma is not None:
         number("sigma", sigma, above=0)
-        cosine = (positive * temperature)[: len(input1)]
+        cosine = (positive * temperature)[: input1.shape[0]]
         positive = positive * _harder_positives(cosine / sigma, counts).repeat(2)
     values = (others - positive).view(2, -1).mean(0)
-    contrasted = some[: len(input1)] if counts is None else some[: len(input1)] & counts
+    contrasted = some[: input1.shape[0]] if counts is None else some[: input1.shape[0]] & counts
     return reduce(values, weight, reduction, mask=contrasted, normalizer=normalizer)
 
 
 def _harder_positives(similarity: Tensor, mask: Tensor | None) -> Tensor:
     """The weights of DCLW, whose mean over the samples that count is 1."""
     log_sum, _ = log_sum_exp(similarity, mask=mask)
-    samples = len(similarity) if mask is None else mask.sum()
+    samples = similarity.shape[0] if mask is None else mask.sum()
     return 2 - samples * (similarity - log_sum).exp()
 
 
@@ -405,7 +405,7 @@ def sup_con_loss(
     embeddings("input", input, 2, 3, layout="(N, D) or (N, V, D)")
     axes("target", tensor("target", target, "integer"), 1, layout="(N)")
     same_device(input, target, ("input", "target"))
-    if len(input) != len(target):
+    if input.shape[0] != target.shape[0]:
         raise ValueError(
             f"`target` must hold one label for each sample of `input`, "
             f"got {list(target.shape)} for {list(input.shape)}"

@@ -49,7 +49,7 @@ def mean_difference(of_pairs: Tensor, count: int, estimator: str) -> Tensor:
         ValueError: without those pairs there are none.
     """
     choice("estimator", estimator, ESTIMATORS)
-    sizes = (count, len(of_pairs) - count)
+    sizes = (count, of_pairs.shape[0] - count)
     if 0 in sizes:
         return 0.0 * of_pairs.sum()
     own = 0 if estimator == "biased" else 1
@@ -68,7 +68,7 @@ def mean_difference(of_pairs: Tensor, count: int, estimator: str) -> Tensor:
 
 def median_of_pairs(square: Tensor) -> Tensor:
     """The median squared distance of different points, held constant; 1 where it is 0."""
-    itself = torch.eye(len(square), dtype=torch.bool, device=square.device)
+    itself = torch.eye(square.shape[0], dtype=torch.bool, device=square.device)
     median = torch.where(itself, math.nan, square.detach()).flatten().nanmedian()
     return torch.where(median > 0, median, 1.0)
 
@@ -152,7 +152,7 @@ def mmd_loss(
     else:
         kernels = [(-0.5 * (square / width) / width).exp() for width in widths]
         kernel = torch.stack(kernels).mean(0)
-    return mean_difference(kernel, len(input), estimator)
+    return mean_difference(kernel, input.shape[0], estimator)
 
 
 MMDLoss = as_module(mmd_loss, name="MMDLoss")
@@ -211,7 +211,7 @@ def energy_distance_loss(
     samples("input", input)
     samples("target", target, input)
     distances = root(squared_distances(torch.cat((input, target))))
-    return -mean_difference(distances, len(input), estimator)
+    return -mean_difference(distances, input.shape[0], estimator)
 
 
 EnergyDistanceLoss = as_module(energy_distance_loss)
@@ -271,7 +271,7 @@ def sliced_wasserstein_loss(
     samples("input", input)
     samples("target", target, input)
     samples("projections", projections, input)
-    if len(input) != len(target):
+    if input.shape[0] != target.shape[0]:
         raise ValueError(
             "`input` and `target` must have as many points, "
             f"got {list(input.shape)} and {list(target.shape)}"
@@ -377,12 +377,12 @@ def sinkhorn_loss(
     number("epsilon", epsilon, above=0)
     integer("iterations", iterations, minimum=1)
     points = torch.cat((input, target))
-    if not len(input) or not len(target):
+    if not input.shape[0] or not target.shape[0]:
         return 0.0 * points.sum()
     wide = points if points.device.type == "mps" else points.double()
-    square, n = squared_distances(wide), len(input)
+    square, n = squared_distances(wide), input.shape[0]
     costs = (square[:n, n:], square[n:, :n], square[:n, :n], square[n:, n:])
-    potentials = tuple(square.new_zeros(len(cost)) for cost in costs)
+    potentials = tuple(square.new_zeros(cost.shape[0]) for cost in costs)
     for softness in softening(square, epsilon, iterations).unbind():
         updated = transported(costs, potentials, softness)
         potentials = tuple((old + new) / 2 for old, new in zip(potentials, updated, strict=True))

@@ -79,7 +79,7 @@ def barlow_twins_loss(
     input1, input2 = embedding_pair(input1, input2, ("input1", "input2"))
     number("lambd", lambd, minimum=0)
     number("eps", eps, minimum=0)
-    if len(input1) < 2:
+    if input1.shape[0] < 2:
         return 0.0 * (input1.sum() + input2.sum())
     one, other = _standardised(input1, eps), _standardised(input2, eps)
     diagonal = (one * other).sum(0)
@@ -90,7 +90,7 @@ def _standardised(features: Tensor, eps: float) -> Tensor:
     """The columns with mean 0 and a sum of squares of 1; constant ones are 0."""
     centred = features - features.mean(0)
     variance = centred.square().mean(0) + eps
-    return centred * (torch.where(variance == 0, 1, variance) * len(features)).rsqrt()
+    return centred * (torch.where(variance == 0, 1, variance) * features.shape[0]).rsqrt()
 
 
 def _off_diagonal_energy(one: Tensor, other: Tensor, diagonal: Tensor) -> Tensor:
@@ -195,7 +195,7 @@ def vicreg_loss(
 def _variance_and_covariance(view: Tensor, gamma: float, eps: float) -> tuple[Tensor, Tensor]:
     """How much spread the features lack, and the squares of their covariances off the diagonal."""
     centred = view - view.mean(0)
-    degrees = len(view) - 1
+    degrees = view.shape[0] - 1
     deviation = (centred.square().sum(0) / degrees + eps).sqrt()
     covariance = centred.T @ centred / degrees
     mixed = torch.where(not_diagonal(covariance), covariance, 0.0).square().sum()
@@ -338,7 +338,7 @@ def koleo_loss(
     number("eps", eps, above=0)
     counts = counting(mask, input)
     points = unit_vectors(kept_rows(input, counts))
-    if len(points) < 2:
+    if points.shape[0] < 2:
         return reduce(0.0 * points.sum(-1), weight, reduction, mask=counts, normalizer=normalizer)
     neighbour, found = _nearest(points.detach(), counts)
     apart = (points - points[neighbour]).square().sum(-1)
@@ -455,7 +455,7 @@ def _check_views(student: Tensor, teacher: Tensor, center: Tensor | None) -> Non
     embeddings("student", student, 2, 3, layout="(N, K) or (N, V, K)")
     embeddings("teacher", teacher, student.ndim, layout=f"of {student.ndim} axes, as `student`")
     same_device(student, teacher, ("student", "teacher"))
-    if (len(student), student.shape[-1]) != (len(teacher), teacher.shape[-1]):
+    if (student.shape[0], student.shape[-1]) != (teacher.shape[0], teacher.shape[-1]):
         raise ValueError(
             "`student` and `teacher` must have as many samples and logits, "
             f"got {list(student.shape)} and {list(teacher.shape)}"
