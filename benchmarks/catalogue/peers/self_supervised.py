@@ -84,11 +84,9 @@ PEERS = (
     Peer(
         "negative_cosine_loss",
         "torch",
-        "cosine_embedding_loss(p, z.detach(), ones) - 1",
-        negative_cosine_loss,
-        lambda p, z: (
-            torch.nn.functional.cosine_embedding_loss(p, z.detach(), torch.ones(len(p))) - 1
-        ),
+        "cosine_embedding_loss(p, z.detach(), ones)",
+        lambda p, z: 1 + negative_cosine_loss(p, z),
+        lambda p, z: torch.nn.functional.cosine_embedding_loss(p, z.detach(), torch.ones(len(p))),
         PAIR,
     ),
     Peer(
