@@ -258,9 +258,10 @@ class _Confusion:
         safe = torch.where(keep, input, 0.0)
         share = torch.exp(safe - safe.detach().amax(1, keepdim=True))
         scale = keep.to(input.dtype) / share.sum(1, keepdim=True)
-        others = torch.where(is_label, 0.0, share) * scale
-        missing = torch.where(is_label, others.sum(1, keepdim=True), 0.0)
-        return others.sum(2), missing.sum(2), (is_label & keep).to(input.dtype).sum(2)
+        others = torch.where(is_label, 0.0, share)
+        # Both sums over the classes in one loop, before they are scaled.
+        missing = torch.where(is_label, others.sum(1, keepdim=True) * scale, 0.0)
+        return (others * scale).sum(2), missing.sum(2), (is_label & keep).to(input.dtype).sum(2)
 
     def of_labels_gradient(
         self, input: Tensor, target: Tensor, over: Tensor, under: Tensor, _: Tensor
