@@ -99,7 +99,7 @@ PEERS = (
         kl_gaussian_loss,
         _distributions_kl,
         "mu float[8,4]; log_var float[8,4]",
-        not_asked=MEAN_HERE,
+        not_asked=(*JOINED_HERE, *MEAN_HERE),
     ),
     Peer(
         "kl_divergence_loss",
