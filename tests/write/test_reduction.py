@@ -100,6 +100,8 @@ def test_normalizer_may_be_a_tensor() -> None:
         ({"normalizer": float("nan")}, ValueError, "`normalizer`"),
         ({"normalizer": torch.ones(2)}, ValueError, r"`normalizer` must hold one number.*\[2\]"),
         ({"normalizer": "3"}, TypeError, "`normalizer`"),
+        ({"normalizer": torch.tensor(-2.0)}, ValueError, "`normalizer` must hold numbers of at"),
+        ({"normalizer": -1, "reduction": "sum"}, ValueError, "`normalizer`"),
     ],
 )
 def test_errors(arguments: dict, error: type[Exception], message: str) -> None:

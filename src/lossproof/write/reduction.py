@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from lossproof.write.arguments import REDUCTIONS, choice, fits, number, tensor
+from lossproof.write.arguments import REDUCTIONS, choice, fits, number, tensor, within
 from lossproof.write.precision import widened
 
 Tensor = torch.Tensor
@@ -65,6 +65,7 @@ def reduce(
         tensor(3.)
     """
     choice("reduction", reduction, REDUCTIONS)
+    normalizer = usable_normalizer(normalizer)
     dtype = tensor("values", values).dtype
     values = widened(values)
     if mask is not None:
@@ -83,6 +84,21 @@ def reduce(
     return total.to(dtype)
 
 
+def usable_normalizer(normalizer: float | Tensor | None) -> float | Tensor | None:
+    """The normalizer, a number or a tensor of one, whether the reduction asks for it or not."""
+    if normalizer is None:
+        return None
+    if not isinstance(normalizer, Tensor):
+        return number("normalizer", normalizer, minimum=0)
+    if normalizer.numel() != 1 or normalizer.is_complex():
+        raise ValueError(
+            "`normalizer` must hold one number, "
+            f"got {normalizer.dtype} of shape {list(normalizer.shape)}"
+        )
+    within("normalizer", normalizer, 0)
+    return normalizer.reshape(())
+
+
 def denominator(
     values: Tensor,
     weight: Tensor | None,
@@ -91,14 +107,9 @@ def denominator(
 ) -> float | Tensor:
     """What a mean divides by: the normalizer, or the weights that count, or the number of items."""
     if isinstance(normalizer, Tensor):
-        if normalizer.numel() != 1 or normalizer.is_complex():
-            raise ValueError(
-                "`normalizer` must hold one number, "
-                f"got {normalizer.dtype} of shape {list(normalizer.shape)}"
-            )
-        return normalizer.to(values.device).reshape(())
+        return normalizer.to(values.device)
     if normalizer is not None:
-        return number("normalizer", normalizer, minimum=0)
+        return normalizer
     if weight is not None:
         # As exact as the values, and never in half precision: 65,520 ones are infinite in float16.
         dtype = torch.promote_types(torch.promote_types(weight.dtype, values.dtype), torch.float32)

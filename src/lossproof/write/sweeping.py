@@ -20,7 +20,7 @@ import torch
 from torch.autograd import forward_ad
 
 from lossproof.write.arguments import REDUCTIONS, choice, fits, transformed
-from lossproof.write.reduction import denominator, divide, reduce
+from lossproof.write.reduction import denominator, divide, reduce, usable_normalizer
 
 Tensor = torch.Tensor
 Values = Callable[..., Tensor]
@@ -67,6 +67,7 @@ def reduce_swept(
     if class_axis:  # as many numbers as there are values; a single sample has the classes first
         items = items.select(min(1, items.ndim - 1), 0)
     choice("reduction", reduction, REDUCTIONS)
+    normalizer = usable_normalizer(normalizer)
     if weight is not None:
         weight = fits("weight", weight, items)
     if mask is not None:
