@@ -280,14 +280,30 @@ def computed_in_float32(subject: Subject) -> str | None:
 
 
 def exported(subject: Subject) -> str | None:
-    """``torch.export`` takes the Module."""
+    """``torch.export`` takes the Module, for batches of any size."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         made = subject.entry.module(**subject.entry.options)
-    given = subject.draw()
-    program = torch.export.export(made, given.tensors)
-    found = program.module()(*given.tensors).detach()
-    return same((found, []), (made(*given.tensors).detach(), []), 1e-6)
+    given, more = subject.draw(), subject.draw(times=2)
+    sizes = {
+        name: {0: torch.export.Dim.AUTO} if given.batched(i) else None
+        for i, name in enumerate(given.names)
+    }
+    program = torch.export.export(made, given.tensors, dynamic_shapes=sizes)
+    # What has a length of its own keeps it; all else is twice as long.
+    other = Call(
+        given.names,
+        tuple(
+            more.tensors[i] if sizes[name] else given.tensors[i]
+            for i, name in enumerate(given.names)
+        ),
+    )
+    for call in (given, other):
+        found = program.module()(*call.tensors).detach()
+        wrong = same((found, []), (made(*call.tensors).detach(), []), 1e-5)
+        if wrong:
+            return wrong
+    return None
 
 
 def swept(subject: Subject) -> str | None:

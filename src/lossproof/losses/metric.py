@@ -29,7 +29,7 @@ from lossproof.write.arguments import (
     within,
 )
 from lossproof.write.module import as_module
-from lossproof.write.reduction import denominator, divide, reduce
+from lossproof.write.reduction import denominator, divide, reduce, usable_normalizer
 from lossproof.write.sweeping import reduce_swept
 
 Tensor = torch.Tensor
@@ -464,7 +464,7 @@ def pairwise_contrastive_loss(
     ) / (2 * others)
     if reduction == "sum":
         return total
-    return divide(total, denominator(items, weight, counts, normalizer))
+    return divide(total, denominator(items, weight, counts, usable_normalizer(normalizer)))
 
 
 def _doubled_contrast(square: Tensor, same: Tensor, margin: float) -> tuple[Tensor, Tensor]:
