@@ -40,7 +40,8 @@ def charts_of(entry: CatalogueEntry) -> list[LineChart]:
     torch.manual_seed(0)
     subject = subject_of(entry.module(**entry.options))
     case = Examination(subject, inputs_for(subject, [entry.inputs[0]], 0))
-    return [chart for chart in curves(case, hold_stops=True) if isinstance(chart, LineChart)]
+    found = curves(case, hold_stops=True, patient=True)
+    return [chart for chart in found if isinstance(chart, LineChart)]
 
 
 def pages() -> dict[Path, str]:

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from lossproof.losses import sigmoid_focal_loss
-from lossproof.losses.logits import binary
+from lossproof.losses._logits import binary
 
 # What torch warns of in its own compiler.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lossproof.losses.confusion import _Confusion
+from lossproof.losses._confusion import _Confusion
 from lossproof.losses.overlap import dice_loss, generalized_dice_loss, jaccard_loss
 from lossproof.losses.tversky import focal_tversky_loss, tversky_loss
 from lossproof.write import sweeping

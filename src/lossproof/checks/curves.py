@@ -64,18 +64,19 @@ class Line:
         return float(torch.autograd.grad(self.at(t), t, gradient.double())[0])
 
 
-def curves(case: Examination, hold_stops: bool) -> tuple[Chart, ...]:
+def curves(case: Examination, hold_stops: bool, *, patient: bool = False) -> tuple[Chart, ...]:
     """The value and the derivative of the loss along a line through its prediction.
 
     Args:
         case: the loss and its inputs.
         hold_stops: whether finite differences hold fixed what the loss detaches: on purpose, where
             no rule convicts it.
+        patient: whether it may take as long as it takes.
     """
     lines = _lines(case)
     if not lines:
         return (Unmeasured(TITLE, "no input wants a gradient that numbers can be put into"),)
-    if case.affordable(2 * POINTS):
+    if patient or case.affordable(2 * POINTS):
         points, dots = POINTS, DOTS
     elif case.affordable(2 * FEW_POINTS):
         points, dots = FEW_POINTS, FEW_DOTS

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from lossproof.losses._confusion import ratio
 from lossproof.losses.catalogue import loss
-from lossproof.losses.confusion import ratio
 from lossproof.write.arguments import fits, pair, within
 from lossproof.write.module import as_module
 from lossproof.write.reduction import reduce

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from lossproof.losses.catalogue import loss
-from lossproof.losses.class_targets import outcomes, reduce_labels, reduce_margins
-from lossproof.losses.logits import (
+from lossproof.losses._class_targets import outcomes, reduce_labels, reduce_margins
+from lossproof.losses._logits import (
     binary,
     binary_constant,
     cost_of_label,
@@ -15,6 +14,7 @@ from lossproof.losses.logits import (
     margin,
     margin_gradient,
 )
+from lossproof.losses.catalogue import loss
 from lossproof.write.arguments import number, same_device, tensor, within
 from lossproof.write.module import as_module
 from lossproof.write.sweeping import reduce_swept

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from lossproof.losses._logits import binary, margins, power
 from lossproof.losses.catalogue import loss
-from lossproof.losses.logits import binary, margins, power
 from lossproof.write.arguments import fits, number, pair, same_device, tensor, within
 from lossproof.write.module import as_module
 from lossproof.write.reduction import reduce

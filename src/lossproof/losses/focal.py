@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from lossproof.losses._class_targets import outcomes, reduce_margins
+from lossproof.losses._logits import binary, binary_constant, power
 from lossproof.losses.catalogue import loss
-from lossproof.losses.class_targets import outcomes, reduce_margins
-from lossproof.losses.logits import binary, binary_constant, power
 from lossproof.write.arguments import number
 from lossproof.write.module import as_module
 from lossproof.write.sweeping import Gradient, Values, reduce_swept

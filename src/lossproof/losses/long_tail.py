@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from lossproof.losses._class_targets import class_counts_of, class_logits, reduce_labels
+from lossproof.losses._logits import cost_of_label, cross_entropy_gradient, margin, margin_gradient
 from lossproof.losses.catalogue import loss
-from lossproof.losses.class_targets import class_counts_of, class_logits, reduce_labels
-from lossproof.losses.logits import cost_of_label, cross_entropy_gradient, margin, margin_gradient
 from lossproof.write.arguments import number
 from lossproof.write.module import as_module
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from lossproof.losses._confusion import checked, class_weight, probabilities
+from lossproof.losses._logits import one_hot
 from lossproof.losses.catalogue import loss
-from lossproof.losses.confusion import checked, class_weight, probabilities
-from lossproof.losses.logits import one_hot
 from lossproof.write.arguments import (
     among,
     axes,

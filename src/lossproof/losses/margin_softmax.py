@@ -6,13 +6,13 @@ import math
 
 import torch
 
+from lossproof.losses._class_targets import reduce_labels
 from lossproof.losses._class_vectors import ClassBatch, ClassVectors, in_one_dtype
 from lossproof.losses._distances import norm, root
 from lossproof.losses._embeddings import unit_vectors
+from lossproof.losses._logits import cost_of_label, one_hot
+from lossproof.losses._logits import margin as lead_of_others
 from lossproof.losses.catalogue import loss, loss_module
-from lossproof.losses.class_targets import reduce_labels
-from lossproof.losses.logits import cost_of_label, one_hot
-from lossproof.losses.logits import margin as lead_of_others
 from lossproof.write.arguments import flag, integer, number, within
 from lossproof.write.module import as_module
 

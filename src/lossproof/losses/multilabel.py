@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from lossproof.losses._class_targets import class_logits, outcomes
+from lossproof.losses._logits import binary, binary_constant, power
 from lossproof.losses.catalogue import loss
-from lossproof.losses.class_targets import class_logits, outcomes
-from lossproof.losses.logits import binary, binary_constant, power
 from lossproof.write.arguments import among, axes, fits, number, same_shape, tensor
 from lossproof.write.module import as_module
 from lossproof.write.sweeping import Gradient, Values, reduce_swept

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from lossproof.losses._class_targets import reduce_labels, reduce_margins
+from lossproof.losses._logits import binary, binary_constant, cost_of_label, margin, margin_gradient
 from lossproof.losses.catalogue import loss
-from lossproof.losses.class_targets import reduce_labels, reduce_margins
-from lossproof.losses.logits import binary, binary_constant, cost_of_label, margin, margin_gradient
 from lossproof.write.arguments import number
 from lossproof.write.module import as_module
 

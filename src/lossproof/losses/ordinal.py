@@ -7,9 +7,9 @@ import math
 import torch
 import torch.nn.functional as F
 
+from lossproof.losses._class_targets import reduce_labels
+from lossproof.losses._logits import one_hot
 from lossproof.losses.catalogue import loss
-from lossproof.losses.class_targets import reduce_labels
-from lossproof.losses.logits import one_hot
 from lossproof.write.arguments import (
     axes,
     class_indices,

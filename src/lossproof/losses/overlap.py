@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from lossproof.losses._confusion import confusion, ratio, reduce_overlap
 from lossproof.losses.catalogue import loss
-from lossproof.losses.confusion import confusion, ratio, reduce_overlap
 from lossproof.write.arguments import choice, flag, number
 from lossproof.write.module import as_module
 from lossproof.write.reduction import reduce

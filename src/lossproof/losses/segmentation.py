@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from lossproof.losses._confusion import class_weight
 from lossproof.losses.catalogue import loss
 from lossproof.losses.classification import cross_entropy_loss
-from lossproof.losses.confusion import class_weight
 from lossproof.losses.overlap import dice_loss
 from lossproof.write.arguments import number, tensor
 from lossproof.write.module import as_module

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from lossproof.losses._confusion import ratio, reduce_overlap
 from lossproof.losses.catalogue import loss
-from lossproof.losses.confusion import ratio, reduce_overlap
 from lossproof.write.arguments import number
 from lossproof.write.module import as_module
 

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from lossproof.losses.logits import class_numbers, one_hot
+from lossproof.losses._logits import class_numbers, one_hot
 from lossproof.write.arguments import (
     axes,
     choice,

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from lossproof.losses.logits import (
+from lossproof.losses._logits import (
     OfMargin,
     margin,
     margin_gradient,
