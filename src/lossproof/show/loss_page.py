@@ -91,15 +91,20 @@ def _names(entry: CatalogueEntry) -> str:
 
 
 def _call(name: str, signature: inspect.Signature) -> str:
-    arguments = [
-        str(parameter.replace(annotation=inspect.Parameter.empty))
-        for parameter in signature.parameters.values()
-    ]
+    arguments = [_argument(parameter) for parameter in signature.parameters.values()]
     keyword_only = [p.kind is p.KEYWORD_ONLY for p in signature.parameters.values()]
     if True in keyword_only and not all(keyword_only):
         arguments.insert(keyword_only.index(True), "*")
     whole = f"{name}({', '.join(arguments)})"
     return textwrap.fill(whole, 92, subsequent_indent="    ", break_long_words=False)
+
+
+def _argument(parameter: inspect.Parameter) -> str:
+    """An argument without its type; a default that is a function by its name."""
+    default = parameter.default
+    if default is not parameter.empty and callable(default):
+        return f"{parameter.name}={default.__name__}"
+    return str(parameter.replace(annotation=inspect.Parameter.empty))
 
 
 def _body(entry: CatalogueEntry, pictures: Sequence[str]) -> Iterator[str]:
