@@ -119,3 +119,26 @@ def test_the_figures_are_those_of_the_committed_results():
         f"{cost['large']['passes']['median']:.0f} forward and backward passes at a million",
     ):
         assert figure in README
+
+
+def test_the_figures_of_the_catalogue_are_those_of_the_committed_results():
+    folder = ROOT / "benchmarks" / "results"
+    battery = json.loads((folder / "catalogue.json").read_text(encoding="utf-8"))["figures"]
+    losses = json.loads((folder / "catalogue_speed.json").read_text(encoding="utf-8"))["losses"]
+    ours, copies, values = battery["libraries"]["lossproof"], battery["copies"], battery["values"]
+
+    def worst(quotient):
+        return f"{max(loss[quotient]['median'] for loss in losses):.2f}"
+
+    for figure in (
+        f"in {len(battery['libraries']) - 1} libraries",
+        f"| {ours['failed']} of {ours['checks']} checks failed | "
+        f"{copies['failed']} of {copies['checks']} |",
+        f"| {battery['contract']['failed']} of {battery['contract']['checks']} checks failed | |",
+        f"{values['agree']} of {values['said_to_agree']} agree to 1e-6; "
+        f"{len(values['explained'])} differ and say why",
+        f"eager at most {worst('eager_to_plain_compiled')} of the plain formula compiled, and "
+        f"{worst('eager_to_fastest_peer')} of the fastest other library; compiled at most "
+        f"{worst('compiled_to_plain_compiled')}",
+    ):
+        assert figure in README
