@@ -22,7 +22,7 @@ from lossproof.checks.rules.lp001_unused_suppression import VERDICTS
 from lossproof.checks.sources import is_library
 from lossproof.checks.subject import Subject, subject_of
 from lossproof.checks.suppressions import sorted_out
-from lossproof.checks.surrogates import declared, verdicts_on_declared
+from lossproof.checks.surrogates import declared, first_call, verdicts_on_declared
 from lossproof.checks.threads import threads_for
 from lossproof.checks.time_limit import time_limit
 from lossproof.errors import TimeLimitError
@@ -140,7 +140,7 @@ def _run_rules(rules: Sequence[Rule], case: Examination, limit: float | None) ->
 @contextlib.contextmanager
 def _quiet_after_the_first_call(case: Examination) -> Iterator[None]:
     """The first call may print; the hundreds after it would only repeat that."""
-    _ = case.base
+    first_call(case)
     with contextlib.redirect_stdout(_Nowhere()):
         yield
 

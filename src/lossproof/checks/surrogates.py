@@ -21,19 +21,16 @@ NOT_MINIMAL = "LP107"
 """It also looks for jumps of the value, which a hard metric has."""
 
 
-def surrogates_of(case: Examination) -> Sequence[Surrogate]:
-    """The declared surrogates that a call of the loss goes through."""
-    if KEY not in case.notes:
-        with surrogates_met() as met:
-            case.evaluate(backward=False)
-        case.notes[KEY] = tuple(met.surrogates)
-    found: Sequence[Surrogate] = case.notes[KEY]
-    return found
+def first_call(case: Examination) -> None:
+    """Call the loss for the first time, and note the declared surrogates it goes through."""
+    with surrogates_met() as met:
+        _ = case.base
+    case.notes[KEY] = tuple(met.surrogates)
 
 
 def verdicts_on_declared(rule: Rule, case: Examination) -> list[Verdict] | None:
     """What the rule says of a declared gradient; ``None`` where it is asked as ever."""
-    surrogates = surrogates_of(case)
+    surrogates: Sequence[Surrogate] = case.notes[KEY]
     if not surrogates:
         return None
     random = [s for s in surrogates if s.kind == "perturbed"]

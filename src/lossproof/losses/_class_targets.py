@@ -24,6 +24,7 @@ from lossproof.write.arguments import (
     fits,
     integer,
     number,
+    one_for_each_class,
     pair,
     same_device,
     tensor,
@@ -168,9 +169,8 @@ def class_counts_of(value: Any, input: Tensor) -> Tensor:
         TypeError: it is no tensor of real numbers.
         ValueError: it has another shape, or a count is not positive.
     """
-    counts = _one_for_each_class("class_counts", tensor("class_counts", value, "number"), input)
-    within("class_counts", counts, above=0)
-    return counts.to(input.dtype)
+    classes = input.shape[min(input.ndim - 1, 1)]
+    return one_for_each_class("class_counts", value, classes, input, kind="number", above=0)
 
 
 def _checked(input: Any, target: Any, ignore_index: int, soft: bool) -> tuple[Tensor, Tensor]:
@@ -201,20 +201,7 @@ def _of_each_class(name: str, value: Tensor | None, input: Tensor) -> Tensor | N
     """A factor for each class, in the dtype of the logits."""
     if value is None:
         return None
-    value = _one_for_each_class(name, tensor(name, value), input)
-    within(name, value, 0)
-    return value.to(input.dtype)
-
-
-def _one_for_each_class(name: str, value: Tensor, input: Tensor) -> Tensor:
-    classes = input.shape[min(input.ndim - 1, 1)]
-    if value.shape != (classes,):
-        raise ValueError(
-            f"`{name}` must hold one number for each of the {classes} classes, the shape "
-            f"[{classes}], got {list(value.shape)}"
-        )
-    same_device(input, value, ("input", name))
-    return value
+    return one_for_each_class(name, value, input.shape[min(input.ndim - 1, 1)], input)
 
 
 def _counted(

@@ -13,9 +13,9 @@ from lossproof.write.arguments import (
     choice,
     class_indices,
     integer,
+    one_for_each_class,
     same_device,
     tensor,
-    within,
 )
 from lossproof.write.precision import widened
 from lossproof.write.reduction import reduce
@@ -50,13 +50,7 @@ class ClassVectors(nn.Module):
     ) -> None:
         """Keep how values are reduced."""
         if weight is not None:
-            tensor("weight", weight)
-            if weight.shape != (self.num_classes,):
-                raise ValueError(
-                    f"`weight` must hold one number for each of the {self.num_classes} classes, "
-                    f"got {list(weight.shape)}"
-                )
-            within("weight", weight, 0)
+            weight = one_for_each_class("weight", weight, self.num_classes, weight)
         self.register_buffer("weight", weight)
         self.reduction = choice("reduction", reduction, REDUCTIONS)
         self.normalizer = normalizer

@@ -24,10 +24,11 @@ from lossproof.write.arguments import (
     class_indices,
     flag,
     integer,
+    one_for_each_class,
     same_device,
     same_shape,
     tensor,
-    transformed,
+    visible,
     within,
 )
 from lossproof.write.reduction import reduce
@@ -188,16 +189,8 @@ def checked(input: Any, target: Any, activation: str, ignore_index: int) -> tupl
 
 def class_weight(weight: Any, input: Tensor) -> Tensor:
     """A weight for each class, (C), in the dtype of ``input``."""
-    weight, classes = tensor("weight", weight, "number"), input.shape[min(input.ndim - 1, 1)]
-    if weight.shape != (classes,):
-        raise ValueError(
-            f"`weight` must hold one number for each of the {classes} classes, "
-            f"got shape {list(weight.shape)}"
-        )
-    same_device(input, weight, ("input", "weight"))
-    within("weight", weight, 0)
-    factor: Tensor = weight.to(input.dtype)
-    return factor
+    classes = input.shape[min(input.ndim - 1, 1)]
+    return one_for_each_class("weight", weight, classes, input, kind="number")
 
 
 class _Confusion:
@@ -283,7 +276,7 @@ class _Confusion:
 
 def _certainly_all(keep: Tensor) -> bool:
     """Whether every pixel counts, where that can be told without waiting for a device."""
-    return not transformed() and keep.device.type == "cpu" and bool(keep.all())
+    return visible(keep) and bool(keep.all())
 
 
 def probabilities(input: Tensor, activation: str) -> tuple[Tensor, Tensor]:

@@ -16,11 +16,10 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import nn
-from typing_extensions import ParamSpec
 
 from lossproof.write.module import class_name
 from lossproof.write.precision import any_half, autocast_of, result_dtype, widened

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 
 from lossproof.losses._class_targets import class_counts_of, class_logits, reduce_labels
-from lossproof.losses._logits import cost_of_label, cross_entropy_gradient, margin, margin_gradient
+from lossproof.losses._logits import cost_of_label, margin
 from lossproof.losses.catalogue import loss
+from lossproof.losses.classification import cross_entropy_loss
 from lossproof.write.arguments import number
 from lossproof.write.module import as_module
 
@@ -84,12 +84,9 @@ def logit_adjusted_cross_entropy_loss(
     number("tau", tau, minimum=0)
     counts = class_counts_of(class_counts, class_logits(input))
     adjustment = tau * counts.log()
-    return reduce_labels(
-        lambda logits, label: cost_of_label(margin(logits, label)),
+    return cross_entropy_loss(
         input + adjustment.view(-1, *[1] * max(input.ndim - 2, 0)),
         target,
-        of_classes=lambda logits: -F.log_softmax(logits, 1),
-        gradient=margin_gradient(cross_entropy_gradient),
         weight=weight,
         label_smoothing=label_smoothing,
         ignore_index=ignore_index,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lossproof.losses._confusion import confusion, ratio, reduce_overlap
+from lossproof.losses._confusion import ABSENT, AVERAGES, confusion, ratio, reduce_overlap
 from lossproof.losses.catalogue import loss
 from lossproof.write.arguments import choice, flag, number
 from lossproof.write.module import as_module
@@ -306,8 +306,8 @@ def generalized_dice_loss(
         unbalanced segmentations.
     """
     choice("class_weighting", class_weighting, WEIGHTINGS)
-    choice("average", average, ("sample", "batch"))
-    choice("absent", absent, ("count", "skip"))
+    choice("average", average, AVERAGES)
+    choice("absent", absent, ABSENT)
     sums, counts = confusion(
         input,
         target,

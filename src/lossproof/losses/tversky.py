@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from lossproof.losses._confusion import ratio, reduce_overlap
@@ -92,16 +94,8 @@ def tversky_loss(
         Salehi, Erdogmus and Gholipour (2017), Tversky loss function for image segmentation using 3D
         fully convolutional deep networks, who find 0.3 and 0.7 best.
     """
-    number("alpha", alpha, minimum=0)
-    number("beta", beta, minimum=0)
-    number("smooth", smooth, minimum=0)
-
-    def value(over: Tensor, under: Tensor, truth: Tensor) -> Tensor:
-        wrong = alpha * over + beta * under
-        return ratio(wrong, truth - under + wrong + smooth)
-
     return reduce_overlap(
-        value,
+        _of_counts(alpha, beta, smooth),
         input,
         target,
         activation=activation,
@@ -117,6 +111,21 @@ def tversky_loss(
 
 
 TverskyLoss = as_module(tversky_loss)
+
+
+def _of_counts(
+    alpha: float, beta: float, smooth: float
+) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """The Tversky loss of what is predicted in excess, missed, and there."""
+    number("alpha", alpha, minimum=0)
+    number("beta", beta, minimum=0)
+    number("smooth", smooth, minimum=0)
+
+    def value(over: Tensor, under: Tensor, truth: Tensor) -> Tensor:
+        wrong = alpha * over + beta * under
+        return ratio(wrong, truth - under + wrong + smooth)
+
+    return value
 
 
 @loss(
@@ -200,13 +209,10 @@ def focal_tversky_loss(
         for lesion segmentation.
     """
     number("gamma", gamma, above=0)
-    number("alpha", alpha, minimum=0)
-    number("beta", beta, minimum=0)
-    number("smooth", smooth, minimum=0)
+    of_counts = _of_counts(alpha, beta, smooth)
 
     def value(over: Tensor, under: Tensor, truth: Tensor) -> Tensor:
-        wrong = alpha * over + beta * under
-        tversky = ratio(wrong, truth - under + wrong + smooth)
+        tversky = of_counts(over, under, truth)
         perfect = tversky == 0  # where a root has an infinite slope
         return torch.where(perfect, tversky, torch.where(perfect, 1.0, tversky) ** (1 / gamma))
 

@@ -315,7 +315,7 @@ def _seen_within(
     value: Tensor, minimum: float | None, maximum: float | None, above: float | None
 ) -> bool:
     """Whether one look at the ends of the values is enough, as it nearly always is on a CPU."""
-    if torch.compiler.is_compiling() or _without_values(value) or value.device.type != "cpu":
+    if not visible(value):
         return False
     if not value.numel():
         return True
@@ -405,6 +405,40 @@ def class_indices(
     return labels
 
 
+def one_for_each_class(
+    name: str,
+    value: Any,
+    classes: int,
+    like: Tensor,
+    *,
+    kind: Kind = "floating",
+    above: float | None = None,
+) -> Tensor:
+    """A number for each class, in the dtype of another tensor.
+
+    Args:
+        name: what the argument is called.
+        value: what was given.
+        classes: how many there are.
+        like: the tensor it goes with.
+        kind: which tensors are taken, as for :func:`tensor`.
+        above: a lower end that is excluded; without it the numbers are at least 0.
+
+    Raises:
+        TypeError: it is no tensor of this kind.
+        ValueError: it has another shape, lies on another device, or a number is too small.
+    """
+    given = tensor(name, value, kind)
+    if given.shape != (classes,):
+        raise ValueError(
+            f"`{name}` must hold one number for each of the {classes} classes, the shape "
+            f"[{classes}], got {list(given.shape)}"
+        )
+    same_device(like, given, ("input", name))
+    within(name, given, 0 if above is None else None, above=above)
+    return given.to(like.dtype)
+
+
 def _refuse(wrong: Tensor, value: Tensor, wanted: str) -> None:
     """Raise if any element of ``wrong`` is true, without waiting for a device."""
     if torch.compiler.is_compiling():
@@ -416,6 +450,12 @@ def _refuse(wrong: Tensor, value: Tensor, wanted: str) -> None:
         torch._assert_async(~wrong.any(), wanted)
     elif wrong.any():
         raise ValueError(f"{wanted}, got {value[wrong][0].item():g}")
+
+
+def visible(value: Tensor) -> bool:
+    """Whether code may branch on its values: on a CPU, in no graph, trace or transform."""
+    traced = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
+    return not (traced or _without_values(value)) and value.device.type == "cpu"
 
 
 def _without_values(value: Tensor) -> bool:

@@ -5,18 +5,16 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, ParamSpec
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import torch
 from torch import nn
-from typing_extensions import ParamSpec
 
 from lossproof.write.reduction import legacy_reduction
 
 Tensor = torch.Tensor
 P = ParamSpec("P")
-R = TypeVar("R")
 
 # An annotation that means a tensor or nothing, as it is written or as the type itself is shown.
 _TENSOR = re.compile(

@@ -29,7 +29,7 @@ Gradient = Callable[..., tuple[Tensor, Tensor]]
 """From the tensors of some items to their values and the derivative of each in the first tensor."""
 
 BLOCK = 1 << 16
-"""Elements in a block, for each thread: a dozen temporaries fit into a second-level cache."""
+"""Elements in a block, for each thread: few enough for the caches, enough for a call to pay."""
 
 
 def reduce_swept(
