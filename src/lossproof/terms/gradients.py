@@ -1,0 +1,293 @@
+"""The gradient of every term of a composite loss: ``term_gradients``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import torch
+
+from lossproof.terms.held import Group, Rows
+from lossproof.terms.parameters import Parameters, chosen_parameters
+from lossproof.terms.statistics import SINGLE, StatisticsTable
+from lossproof.terms.terms import Terms, named_terms
+
+Tensor = torch.Tensor
+Want = Literal["norm", "mean", "mean_abs", "max_abs", "cosine", "gramian", "gradients"]
+WANTS: tuple[Want, ...] = get_args(Want)
+STATISTICS: tuple[Want, ...] = WANTS[:-1]
+
+
+class TermGradients:
+    """What is known of the gradients of the terms of one step.
+
+    Attributes:
+        names: the names of the terms, in their order.
+        values: the values of the terms, K numbers.
+        parameters: the names of the parameters that the gradients are of.
+        frozen: the chosen parameters that require no gradient.
+        unused: the parameters that no term depends on.
+        constant: the terms that depend on none of the parameters.
+        nonfinite: the terms whose value or gradient holds NaN or an infinity.
+        unreached: for each term, the parameters that it does not depend on.
+    """
+
+    def __init__(
+        self,
+        terms: Terms,
+        parameters: Parameters,
+        table: StatisticsTable,
+        gramian: Tensor | None,
+        groups: Sequence[Group],
+        reached: Sequence[Sequence[bool]],
+    ) -> None:
+        self.names = terms.names
+        self.values = terms.values
+        self.parameters = parameters.names
+        self.frozen = parameters.frozen
+        self._chosen = parameters
+        self._table = table
+        self._gramian = gramian
+        self._groups = tuple(groups)
+        self._reached = reached
+
+    @classmethod
+    def from_matrix(
+        cls,
+        matrix: Tensor,
+        names: Sequence[str] | None = None,
+        values: Tensor | None = None,
+    ) -> TermGradients:
+        """The figures of gradients that are already there, as K rows of P numbers.
+
+        Args:
+            matrix: shape (K, P), the gradient of each term as a row, floating point.
+            names: the names of the K terms; without them ``"0"``, ``"1"``, ...
+            values: the values of the K terms; without them ones.
+
+        Example:
+            >>> import torch
+            >>> from lossproof.terms import TermGradients
+            >>> figures = TermGradients.from_matrix(torch.tensor([[3.0, 4.0], [0.0, 2.0]]))
+            >>> figures.vector("norm")
+            tensor([5., 2.], dtype=torch.float64)
+        """
+        count, size = matrix.shape
+        given = torch.ones(count) if values is None else values
+        terms = Terms(
+            tuple(names) if names is not None else tuple(str(k) for k in range(count)),
+            tuple(given.to(matrix.device)),
+        )
+        parameters = Parameters(("parameter 0",), (matrix.new_zeros(size),))
+        table = StatisticsTable(SINGLE, [size], count, matrix.device)
+        for term, row in enumerate(matrix):
+            table.add(term, [0], [row])
+        rows = Rows([0], parameters.tensors, matrix)
+        return cls(terms, parameters, table, rows.products(), [rows], [[True]] * count)
+
+    def vector(self, statistic: str) -> Tensor:
+        """A statistic of every term over all parameters: K numbers in the order of the names.
+
+        Args:
+            statistic: ``"norm"``, ``"mean"``, ``"mean_abs"`` or ``"max_abs"``.
+
+        Raises:
+            ValueError: it is no such statistic, or it was not asked for.
+        """
+        return self._table.over_all(self._asked(statistic))
+
+    def by_parameter(self, statistic: str) -> Tensor:
+        """A statistic of every parameter and term: a matrix of parameters x K.
+
+        Args:
+            statistic: ``"norm"``, ``"mean"``, ``"mean_abs"`` or ``"max_abs"``.
+
+        Raises:
+            ValueError: it is no such statistic, or it was not asked for.
+        """
+        return self._table.by_parameter(self._asked(statistic))
+
+    def _asked(self, statistic: str) -> str:
+        if statistic not in SINGLE:
+            raise ValueError(f"`statistic` must be one of {', '.join(SINGLE)}, got {statistic!r}")
+        if statistic not in self._table.wanted:
+            raise ValueError(f"`{statistic}` was not asked for: add it to `want`")
+        return statistic
+
+    def _named(self, statistic: str) -> dict[str, Tensor]:
+        return dict(zip(self.names, self.vector(statistic), strict=True))
+
+    @property
+    def norm(self) -> dict[str, Tensor]:
+        """The Euclidean norm of each term's gradient."""
+        return self._named("norm")
+
+    @property
+    def mean(self) -> dict[str, Tensor]:
+        """The mean of each term's gradient over all its entries."""
+        return self._named("mean")
+
+    @property
+    def mean_abs(self) -> dict[str, Tensor]:
+        """The mean magnitude of the entries of each term's gradient."""
+        return self._named("mean_abs")
+
+    @property
+    def max_abs(self) -> dict[str, Tensor]:
+        """The largest magnitude in each term's gradient."""
+        return self._named("max_abs")
+
+    @property
+    def gramian(self) -> Tensor:
+        """The inner products of the gradients, K x K in the order of the names."""
+        if self._gramian is None:
+            raise ValueError("`gramian` was not asked for: add it to `want`")
+        return self._gramian
+
+    @property
+    def cosine(self) -> Tensor:
+        """The cosine between every two gradients, K x K; 0 beside a gradient of zero."""
+        gramian = self.gramian
+        norms = gramian.diagonal().clamp_min(0.0).sqrt()
+        scale = torch.where(norms > 0, norms, 1.0)
+        return gramian / scale[:, None] / scale
+
+    def combined(self, weights: Tensor | Mapping[str, float]) -> dict[str, Tensor]:
+        """The gradient of the weighted sum of the terms, without another backward pass.
+
+        Args:
+            weights: K numbers in the order of the names, or a mapping from the names.
+
+        Returns:
+            For each parameter that a term depends on, the gradient.
+        """
+        vector = self._weights(weights)
+        found: dict[int, Tensor] = {}
+        for group in self._groups:
+            for position, gradient in zip(group.positions, group.combined(vector), strict=True):
+                before = found.get(position)
+                found[position] = gradient if before is None else before + gradient
+        return {self.parameters[position]: found[position] for position in sorted(found)}
+
+    def _weights(self, weights: Tensor | Mapping[str, float]) -> Tensor:
+        if isinstance(weights, Mapping):
+            weights = torch.tensor([float(weights[name]) for name in self.names])
+        return weights.to(self.values)
+
+    @property
+    def gradients(self) -> dict[str, dict[str, Tensor]]:
+        """For each term the gradient of each parameter that it depends on."""
+        found: dict[str, dict[str, Tensor]] = {name: {} for name in self.names}
+        for group in self._groups:
+            for position, rows in zip(group.positions, group.rows(), strict=True):
+                name = self.parameters[position]
+                for term, row in zip(self.names, rows, strict=True):
+                    if self._reached[self.names.index(term)][position]:
+                        before = found[term].get(name)
+                        found[term][name] = row if before is None else before + row
+        return found
+
+    def gradient_rows(self) -> dict[str, Tensor]:
+        """For each parameter the gradients of all terms, K stacked tensors of its shape."""
+        found: dict[str, Tensor] = {}
+        for group in self._groups:
+            for position, rows in zip(group.positions, group.rows(), strict=True):
+                name = self.parameters[position]
+                found[name] = found[name] + rows if name in found else rows
+        return found
+
+    @property
+    def constant(self) -> tuple[str, ...]:
+        return tuple(
+            name
+            for name, reached in zip(self.names, self._reached, strict=True)
+            if not any(reached)
+        )
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        used = [any(column) for column in zip(*self._reached, strict=True)]
+        return tuple(name for name, use in zip(self.parameters, used, strict=True) if not use)
+
+    @property
+    def unreached(self) -> dict[str, tuple[str, ...]]:
+        return {
+            name: tuple(
+                parameter
+                for parameter, yes in zip(self.parameters, reached, strict=True)
+                if not yes
+            )
+            for name, reached in zip(self.names, self._reached, strict=True)
+        }
+
+    @property
+    def nonfinite(self) -> tuple[str, ...]:
+        finite = torch.isfinite(self.values)
+        if self._gramian is not None:
+            finite = finite & torch.isfinite(self._gramian.diagonal())
+        for statistic in self._table.wanted:
+            finite = finite & torch.isfinite(self._table.over_all(statistic))
+        return tuple(
+            name for name, fine in zip(self.names, finite.tolist(), strict=True) if not fine
+        )
+
+
+def term_gradients(
+    terms: Mapping[str, Tensor | None],
+    params: Any,
+    *,
+    want: Iterable[Want] = STATISTICS,
+    retain_graph: bool = True,
+) -> TermGradients:
+    """The gradient of every term of a composite loss (the text follows)."""
+    wanted = tuple(want)
+    for one in wanted:
+        if one not in WANTS:
+            raise ValueError(f"`want` must be of {', '.join(WANTS)}, got {one!r}")
+    return computed(
+        named_terms(terms),
+        chosen_parameters(params),
+        wanted,
+        hold="gradients" in wanted,
+        retain_graph=retain_graph,
+    )
+
+
+def computed(
+    terms: Terms,
+    parameters: Parameters,
+    want: Sequence[Want],
+    *,
+    hold: bool,
+    retain_graph: bool,
+    scale: Tensor | float = 1.0,
+) -> TermGradients:
+    """Compute what is wanted of the gradients, which are held for combining if asked for."""
+    sizes = [tensor.numel() for tensor in parameters.tensors]
+    count = len(terms)
+    device = terms.tensors[0].device
+    table = StatisticsTable([one for one in SINGLE if one in want], sizes, count, device)
+    first = parameters.tensors[0]
+    matrix = torch.zeros(count, sum(sizes), dtype=first.dtype, device=first.device)
+    reached: list[list[bool]] = []
+    for k, term in enumerate(terms.tensors):
+        if not term.requires_grad:
+            reached.append([False] * len(parameters))
+            continue
+        last = k == count - 1
+        gradients = torch.autograd.grad(
+            term * scale,
+            parameters.tensors,
+            retain_graph=retain_graph or not last,
+            allow_unused=True,
+        )
+        reached.append([gradient is not None for gradient in gradients])
+        filled = [
+            torch.zeros_like(tensor) if gradient is None else gradient / scale
+            for gradient, tensor in zip(gradients, parameters.tensors, strict=True)
+        ]
+        table.add(k, range(len(filled)), filled)
+        torch.cat([part.reshape(-1).to(matrix.dtype) for part in filled], out=matrix[k])
+    rows = Rows(range(len(parameters)), parameters.tensors, matrix)
+    gramian = rows.products() if "gramian" in want or "cosine" in want else None
+    return TermGradients(terms, parameters, table, gramian, [rows], reached)

@@ -1,0 +1,85 @@
+"""Statistics of the gradient of each term, kept parameter by parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from lossproof.terms.terms import solving_dtype
+
+Tensor = torch.Tensor
+
+SINGLE = ("norm", "mean", "mean_abs", "max_abs")
+"""The statistics of one gradient, as opposed to those of a pair."""
+
+
+class StatisticsTable:
+    """For each wanted statistic a matrix with a row for each parameter, a column for each term.
+
+    What is kept is what adds up: the sum of squares for ``norm``, sums for the two means.
+    """
+
+    def __init__(
+        self, wanted: Sequence[str], sizes: Sequence[int], count: int, device: torch.device
+    ) -> None:
+        dtype = solving_dtype(device)
+        self.sizes = torch.tensor(sizes, dtype=dtype, device=device)
+        self._kept = {
+            name: torch.zeros(len(sizes), count, dtype=dtype, device=device) for name in wanted
+        }
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        return tuple(self._kept)
+
+    def add(self, term: int, positions: Sequence[int], gradients: Sequence[Tensor]) -> None:
+        """Take the gradients of a term for the parameters at these positions into account."""
+        if not gradients or not self._kept:
+            return
+        at = list(positions)
+        if "norm" in self._kept:
+            self._kept["norm"][at, term] += self._norms(gradients, 2.0).square()
+        if "mean_abs" in self._kept:
+            self._kept["mean_abs"][at, term] += self._norms(gradients, 1.0)
+        if "max_abs" in self._kept:
+            self._kept["max_abs"][at, term] = self._norms(gradients, float("inf"))
+        if "mean" in self._kept:
+            sums = torch.stack([part.sum(dtype=_summing_dtype(part)) for part in gradients])
+            self._kept["mean"][at, term] += sums.to(self.sizes.dtype)
+
+    def set(self, name: str, position: int, values: Tensor) -> None:
+        """Set the sums (of squares, for ``norm``) of one parameter for all terms."""
+        self._kept[name][position] = values.to(self.sizes.dtype)
+
+    def _norms(self, gradients: Sequence[Tensor], order: float) -> Tensor:
+        norms = [
+            torch.linalg.vector_norm(part, order, dtype=_summing_dtype(part)) for part in gradients
+        ]
+        return torch.stack(norms).to(self.sizes.dtype)
+
+    def by_parameter(self, name: str) -> Tensor:
+        """The statistic of each parameter and term, a matrix of parameters x K."""
+        kept = self._kept[name]
+        if name == "norm":
+            return kept.clamp_min(0.0).sqrt()
+        return kept / self.sizes[:, None] if name in ("mean", "mean_abs") else kept
+
+    def over_all(self, name: str) -> Tensor:
+        """The statistic over all parameters, K numbers."""
+        kept = self._kept[name]
+        if name == "max_abs":
+            return kept.amax(0)
+        if name == "norm":
+            return kept.sum(0).clamp_min(0.0).sqrt()
+        return kept.sum(0) / self.sizes.sum()
+
+    def rescaled(self, factor: Tensor) -> None:
+        """Divide every gradient by a factor, after the fact."""
+        for name, kept in list(self._kept.items()):
+            self._kept[name] = kept / (factor.square() if name == "norm" else factor)
+
+
+def _summing_dtype(part: Tensor) -> torch.dtype:
+    """Half precision is summed in float32; long float32 rows are right in blocks of torch's own."""
+    return torch.float32 if part.dtype in (torch.float16, torch.bfloat16) else part.dtype

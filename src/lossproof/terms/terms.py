@@ -1,0 +1,82 @@
+"""The terms of a composite loss: named scalar tensors of one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+Tensor = torch.Tensor
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The terms of one step, in their order."""
+
+    names: tuple[str, ...]
+    tensors: tuple[Tensor, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def values(self) -> Tensor:
+        """The value of each term, float64 where the device has it, without a graph."""
+        dtype = solving_dtype(self.tensors[0].device)
+        return torch.stack([term.detach().to(dtype) for term in self.tensors])
+
+
+def named_terms(terms: Any) -> Terms:
+    """Check the terms of a step.
+
+    Args:
+        terms: a mapping from names to scalar floating-point tensors. A term that is ``None`` is
+            absent in this step. A term may be a constant (it then has no gradient), and the same
+            tensor may stand under two names.
+
+    Raises:
+        TypeError: it is no mapping, a name is no string, or a term is no real floating tensor.
+        ValueError: there is no term, one is no scalar, or they lie on different devices.
+
+    Example:
+        >>> import torch
+        >>> from lossproof.terms.terms import named_terms
+        >>> named_terms({"data": torch.tensor(2.0), "bc": None}).names
+        ('data',)
+    """
+    if not isinstance(terms, Mapping):
+        raise TypeError(
+            "`terms` must be a mapping from the name of each term to a scalar tensor, such as "
+            f"{{'data': data_loss, 'pde': pde_loss}}, got {type(terms).__name__}"
+        )
+    present = {name: term for name, term in terms.items() if term is not None}
+    if not present:
+        raise ValueError("`terms` must hold at least one term that is not None, got none")
+    for name, term in present.items():
+        _usable(name, term)
+    devices = {term.device for term in present.values()}
+    if len(devices) > 1:
+        where = ", ".join(f"{name!r} on {term.device}" for name, term in present.items())
+        raise ValueError(f"the terms must lie on one device, got {where}")
+    return Terms(tuple(present), tuple(present.values()))
+
+
+def _usable(name: Any, term: Any) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"the names of `terms` must be strings, got {name!r}")
+    if not isinstance(term, Tensor):
+        raise TypeError(f"term {name!r} must be a scalar tensor, got {type(term).__name__}")
+    if not term.is_floating_point():
+        raise TypeError(f"term {name!r} must be a real floating-point tensor, got {term.dtype}")
+    if term.numel() != 1 or term.dim() != 0:
+        raise ValueError(
+            f"term {name!r} must be a scalar, got the shape {list(term.shape)}; reduce it first, "
+            "for example with lossproof.reduce"
+        )
+
+
+def solving_dtype(device: torch.device) -> torch.dtype:
+    """The dtype in which K x K problems are solved: float64, where the device has it."""
+    return torch.float32 if device.type == "mps" else torch.float64
