@@ -85,6 +85,12 @@ class TermGradients:
         rows = Rows([0], parameters.tensors, matrix)
         return cls(terms, parameters, table, rows.products(), [rows], [[True]] * count)
 
+    @property
+    def known(self) -> tuple[str, ...]:
+        """What was computed, and can be asked for: statistics, ``"gramian"`` and ``"cosine"``."""
+        of_pairs = () if self._gramian is None else ("gramian", "cosine")
+        return self._table.wanted + of_pairs
+
     def vector(self, statistic: str) -> Tensor:
         """A statistic of every term over all parameters: K numbers in the order of the names.
 
