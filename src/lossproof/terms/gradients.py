@@ -25,6 +25,7 @@ class TermGradients:
         names: the names of the terms, in their order.
         values: the values of the terms, K numbers.
         parameters: the names of the parameters that the gradients are of.
+        shapes: their shapes.
         frozen: the chosen parameters that require no gradient.
         unused: the parameters that no term depends on.
         constant: the terms that depend on none of the parameters.
@@ -44,6 +45,7 @@ class TermGradients:
         self.names = terms.names
         self.values = terms.values
         self.parameters = parameters.names
+        self.shapes = tuple(tensor.shape for tensor in parameters.tensors)
         self.frozen = parameters.frozen
         self._chosen = parameters
         self._table = table
