@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 
 from lossproof.terms.gradients import TermGradients
+from lossproof.terms.report import StepReport, report_of
 
 Tensor = torch.Tensor
 
@@ -42,3 +43,14 @@ class BalanceStep:
     def value(self) -> dict[str, Tensor]:
         """The value of each term by its name."""
         return dict(zip(self.names, self.values, strict=True))
+
+    def report(self) -> StepReport:
+        """All figures as plain Python numbers, and what is wrong; it waits for the device, once."""
+        return report_of(self)
+
+    def as_dict(self, prefix: str = "terms/") -> dict[str, float]:
+        """The figures as a flat dictionary for any tracker, see :meth:`StepReport.as_dict`."""
+        return self.report().as_dict(prefix)
+
+    def __str__(self) -> str:
+        return str(self.report())
