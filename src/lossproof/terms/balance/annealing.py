@@ -8,6 +8,8 @@ from typing import ClassVar
 import torch
 
 from lossproof.terms.balance.base import Balancer
+from lossproof.terms.balance.moving_average import moving_average
+from lossproof.terms.balance.reached import entries, reached
 from lossproof.terms.gradients import TermGradients, Want
 from lossproof.write.arguments import choice, flag, number
 
@@ -76,8 +78,9 @@ class LearningRateAnnealing(Balancer):
         >>> step.weights  # max of (20, 20) over mean of (1, 2), of which a tenth is taken
         tensor([1.0000, 2.2333], dtype=torch.float64)
 
-    Source: S. Wang, Y. Teng, P. Perdikaris (2021), "Understanding and mitigating gradient flow
-    pathologies in physics-informed neural networks", SIAM Journal on Scientific Computing 43(5).
+    Source:
+        Wang, Teng and Perdikaris (2021), Understanding and mitigating gradient flow pathologies in
+        physics-informed neural networks, SIAM Journal on Scientific Computing 43(5), algorithm 2.1.
     """
 
     needs: ClassVar[tuple[Want, ...]] = ("max_abs", "mean_abs")
@@ -94,7 +97,6 @@ class LearningRateAnnealing(Balancer):
         matrices_only: bool | None = None,
         every: int = 1,
     ) -> None:
-        super().__init__(names, every=every)
         if reference is not None and not isinstance(reference, str):
             raise TypeError(f"`reference` must be the name of a term, got {reference!r}")
         self.reference = reference
@@ -110,10 +112,10 @@ class LearningRateAnnealing(Balancer):
             "matrices_only", paper if matrices_only is None else matrices_only
         )
         self.needs = _NEEDS[self.ratio]  # type: ignore[misc]  # no variant asks for more than its own
-        if self.names is not None:
-            self._reference_among(self.names)
+        super().__init__(names, every=every)
 
     def initial_state(self, count: int) -> dict[str, Tensor]:
+        self._reference_among(self.names or ())
         return {"annealed": torch.ones(count, dtype=torch.float64)}
 
     def weights_of(self, figures: TermGradients) -> Tensor:
@@ -122,9 +124,7 @@ class LearningRateAnnealing(Balancer):
         before = self.annealed.to(own)
         if self.denominator == "weighted":
             own = before * own
-        target = of_reference[reference] / own
-        target = torch.where(target.isfinite() & (target > 0), target, before)
-        after = (1 - self.alpha) * before + self.alpha * target
+        after = moving_average(before, of_reference[reference] / own, self.alpha)
         after[reference] = 1.0
         self.annealed = after
         return after.clone()
@@ -135,12 +135,13 @@ class LearningRateAnnealing(Balancer):
         if self.ratio == "norm":
             norms = torch.linalg.vector_norm(figures.by_parameter("norm")[rows], dim=0)
             return norms, norms
-        means = figures.by_parameter("mean_abs")[rows]
+        means, counted = figures.by_parameter("mean_abs")[rows], reached(figures)[rows]
         if self.ratio == "mean_mean":
-            mean = _mean_over_reached(figures, rows, means, by_entry=True)
+            counted = counted * entries(figures)[rows]
+        mean = (counted * means).sum(0) / counted.sum(0)
+        if self.ratio == "mean_mean":
             return mean, mean
-        maxima = figures.by_parameter("max_abs")[rows].amax(0)
-        return maxima, _mean_over_reached(figures, rows, means, by_entry=False)
+        return figures.by_parameter("max_abs")[rows].amax(0), mean
 
     def _rows(self, figures: TermGradients) -> list[int]:
         """Which parameters count, by their positions."""
@@ -162,29 +163,3 @@ class LearningRateAnnealing(Balancer):
                 f"`reference` must be one of the terms {list(names)}, got {self.reference!r}"
             )
         return names.index(self.reference)
-
-
-def _mean_over_reached(
-    figures: TermGradients, rows: Sequence[int], means: Tensor, *, by_entry: bool
-) -> Tensor:
-    """The mean, for each term, over the parameters that it depends on.
-
-    A layer that a term never meets says nothing about the size of its gradient.
-
-    Args:
-        figures: the figures of the step.
-        rows: the parameters that count.
-        means: the mean magnitude in each of these parameters, for each term; 0 where it is unmet.
-        by_entry: whether a parameter counts with the number of its entries, or once.
-    """
-    shares = [figures.shapes[row].numel() if by_entry else 1 for row in rows]
-    unmet = {name: set(parameters) for name, parameters in figures.unreached.items()}
-    totals = [
-        sum(
-            share
-            for row, share in zip(rows, shares, strict=True)
-            if figures.parameters[row] not in unmet[name]
-        )
-        for name in figures.names
-    ]
-    return means.new_tensor(shares) @ means / means.new_tensor(totals)
