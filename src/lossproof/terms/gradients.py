@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from typing import Any, Literal, get_args
 
 import torch
 
-from lossproof.terms.held import Group, Rows
+from lossproof.terms.engine import Found, compute
+from lossproof.terms.held import Rows, total_products
 from lossproof.terms.parameters import Parameters, chosen_parameters
 from lossproof.terms.statistics import SINGLE, StatisticsTable
 from lossproof.terms.terms import Terms, named_terms
@@ -37,10 +39,8 @@ class TermGradients:
         self,
         terms: Terms,
         parameters: Parameters,
-        table: StatisticsTable,
-        gramian: Tensor | None,
-        groups: Sequence[Group],
-        reached: Sequence[Sequence[bool]],
+        found: Found,
+        scale: Tensor | None = None,
     ) -> None:
         self.names = terms.names
         self.values = terms.values
@@ -48,10 +48,15 @@ class TermGradients:
         self.shapes = tuple(tensor.shape for tensor in parameters.tensors)
         self.frozen = parameters.frozen
         self._chosen = parameters
-        self._table = table
-        self._gramian = gramian
-        self._groups = tuple(groups)
-        self._reached = reached
+        self._table = found.table
+        self._gramian = found.gramian
+        self._groups = tuple(found.groups)
+        self._reached = found.reached
+        self._scale = scale
+        if scale is not None:
+            by = scale.to(self.values)
+            self._table.rescale(by)
+            self._gramian = None if self._gramian is None else self._gramian / by.square()
 
     @classmethod
     def from_matrix(
@@ -84,8 +89,33 @@ class TermGradients:
         table = StatisticsTable(SINGLE, [size], count, matrix.device)
         for term, row in enumerate(matrix):
             table.add(term, [0], [row])
-        rows = Rows([0], parameters.tensors, matrix)
-        return cls(terms, parameters, table, rows.products(), [rows], [[True]] * count)
+        rows = Rows.of_matrix(matrix)
+        gramian = total_products([rows], count, matrix.device)
+        return cls(terms, parameters, Found(table, gramian, [rows], [[True]] * count))
+
+    @classmethod
+    def of_values(cls, terms: Terms) -> TermGradients:
+        """What is known where nothing was computed of the gradients: the values of the terms."""
+        table = StatisticsTable((), (), len(terms), terms.tensors[0].device)
+        return cls(terms, Parameters((), ()), Found(table, None, [], [[]] * len(terms)))
+
+    @property
+    def parts(self) -> dict[str, Tensor]:
+        """All figures as tensors: values, sums or maxima of statistics, Gramian, what is reached."""
+        found = {"values": self.values, **self._table.kept}
+        if self._gramian is not None:
+            found["gramian"] = self._gramian
+        reached = torch.tensor([list(row) for row in self._reached], dtype=torch.bool)
+        return {**found, "reached": reached.to(self.values.device)}
+
+    def replaced(self, parts: Mapping[str, Tensor]) -> TermGradients:
+        """The same gradients with other figures, such as those over all ranks (see `parts`)."""
+        figures = copy(self)
+        figures.values = parts["values"]
+        figures._table = self._table.replaced({name: parts[name] for name in self._table.kept})
+        figures._gramian = parts.get("gramian")
+        figures._reached = parts["reached"].tolist()
+        return figures
 
     @property
     def known(self) -> tuple[str, ...]:
@@ -169,18 +199,19 @@ class TermGradients:
         Returns:
             For each parameter that a term depends on, the gradient.
         """
-        vector = self._weights(weights)
+        vector = self._unscaled(self._weights(weights))
         found: dict[int, Tensor] = {}
         for group in self._groups:
-            for position, gradient in zip(group.positions, group.combined(vector), strict=True):
-                before = found.get(position)
-                found[position] = gradient if before is None else before + gradient
+            found.update(zip(group.positions, group.combined(vector), strict=True))
         return {self.parameters[position]: found[position] for position in sorted(found)}
 
     def _weights(self, weights: Tensor | Mapping[str, float]) -> Tensor:
         if isinstance(weights, Mapping):
             weights = torch.tensor([float(weights[name]) for name in self.names])
         return weights.to(self.values)
+
+    def _unscaled(self, values: Tensor) -> Tensor:
+        return values if self._scale is None else values / self._scale.to(values)
 
     @property
     def gradients(self) -> dict[str, dict[str, Tensor]]:
@@ -189,10 +220,9 @@ class TermGradients:
         for group in self._groups:
             for position, rows in zip(group.positions, group.rows(), strict=True):
                 name = self.parameters[position]
-                for term, row in zip(self.names, rows, strict=True):
+                for term, row in zip(self.names, self._unscaled(rows), strict=True):
                     if self._reached[self.names.index(term)][position]:
-                        before = found[term].get(name)
-                        found[term][name] = row if before is None else before + row
+                        found[term][name] = row
         return found
 
     def gradient_rows(self) -> dict[str, Tensor]:
@@ -201,7 +231,7 @@ class TermGradients:
         for group in self._groups:
             for position, rows in zip(group.positions, group.rows(), strict=True):
                 name = self.parameters[position]
-                found[name] = found[name] + rows if name in found else rows
+                found[name] = self._unscaled(rows)
         return found
 
     @property
@@ -268,34 +298,18 @@ def computed(
     *,
     hold: bool,
     retain_graph: bool,
-    scale: Tensor | float = 1.0,
+    scale: Tensor | None = None,
 ) -> TermGradients:
-    """Compute what is wanted of the gradients, which are held for combining if asked for."""
-    sizes = [tensor.numel() for tensor in parameters.tensors]
-    count = len(terms)
-    device = terms.tensors[0].device
-    table = StatisticsTable([one for one in SINGLE if one in want], sizes, count, device)
-    first = parameters.tensors[0]
-    matrix = torch.zeros(count, sum(sizes), dtype=first.dtype, device=first.device)
-    reached: list[list[bool]] = []
-    for k, term in enumerate(terms.tensors):
-        if not term.requires_grad:
-            reached.append([False] * len(parameters))
-            continue
-        last = k == count - 1
-        gradients = torch.autograd.grad(
-            term * scale,
-            parameters.tensors,
-            retain_graph=retain_graph or not last,
-            allow_unused=True,
-        )
-        reached.append([gradient is not None for gradient in gradients])
-        filled = [
-            torch.zeros_like(tensor) if gradient is None else gradient / scale
-            for gradient, tensor in zip(gradients, parameters.tensors, strict=True)
-        ]
-        table.add(k, range(len(filled)), filled)
-        torch.cat([part.reshape(-1).to(matrix.dtype) for part in filled], out=matrix[k])
-    rows = Rows(range(len(parameters)), parameters.tensors, matrix)
-    gramian = rows.products() if "gramian" in want or "cosine" in want else None
-    return TermGradients(terms, parameters, table, gramian, [rows], reached)
+    """Compute what is wanted of the gradients, which are held for combining if asked for.
+
+    Args:
+        terms: the terms.
+        parameters: what they are differentiated by.
+        want: what must be known.
+        hold: whether ``combined`` will be called.
+        retain_graph: whether the graph can be gone through again afterwards.
+        scale: a loss scale, a scalar: the gradients are computed with it, so that half precision
+            does not lose them, and everything that is told of them is without it.
+    """
+    found = compute(terms, parameters, want, hold=hold, retain_graph=retain_graph, scale=scale)
+    return TermGradients(terms, parameters, found, scale)

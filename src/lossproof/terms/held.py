@@ -1,6 +1,6 @@
 """The gradients of K terms, held in whatever form was the cheapest to compute.
 
-Every form answers the same questions: the inner products of the gradients, the gradient of one
+Every form answers the same questions: the inner products of the gradients, the gradient of each
 term, and the gradient of a weighted sum of the terms, which needs no further backward pass.
 """
 
@@ -11,7 +11,8 @@ from typing import Protocol
 
 import torch
 
-from lossproof.terms.products import inner_products
+from lossproof.terms.products import inner_products, out_of_range
+from lossproof.terms.terms import solving_dtype
 
 Tensor = torch.Tensor
 
@@ -19,11 +20,17 @@ Tensor = torch.Tensor
 class Group(Protocol):
     """The K gradients of some of the parameters."""
 
-    positions: Sequence[int]
-    """Where these parameters stand among the chosen ones."""
+    @property
+    def positions(self) -> Sequence[int]:
+        """Where these parameters stand among the chosen ones."""
+        ...
 
-    def products(self) -> Tensor:
+    def products(self, dtype: torch.dtype | None = None) -> Tensor:
         """K x K inner products, summed over the parameters of the group."""
+        ...
+
+    def vanishes(self, term: int) -> bool:
+        """Whether the gradient of a term is exactly zero."""
         ...
 
     def combined(self, weights: Tensor) -> list[Tensor]:
@@ -35,30 +42,179 @@ class Group(Protocol):
         ...
 
 
-class Rows:
-    """A matrix with a row for each term, in which the gradients lie side by side."""
+def total_products(groups: Sequence[Group], count: int, device: torch.device) -> Tensor:
+    """The inner products of the gradients over all groups, K x K.
 
-    def __init__(self, positions: Sequence[int], parameters: Sequence[Tensor], matrix: Tensor):
+    They are computed in the gradients' own precision, and again in float64 where a squared norm
+    leaves the range of float32: a gradient of 1e-25 has a square of 1e-50.
+    """
+    total = torch.zeros(count, count, dtype=solving_dtype(device), device=device)
+    for group in groups:
+        total += group.products().to(device)
+    if device.type == "mps" or not _worth_repeating(groups, total):
+        return total
+    exact = torch.zeros_like(total)
+    for group in groups:
+        exact += group.products(torch.float64).to(device)
+    return exact
+
+
+def _worth_repeating(groups: Sequence[Group], total: Tensor) -> bool:
+    for term, suspicious in enumerate(out_of_range(total).tolist()):
+        if suspicious and not all(group.vanishes(term) for group in groups):
+            return True
+    return False
+
+
+class Rows:
+    """A matrix with a row for each term, in which the gradients lie side by side.
+
+    Args:
+        positions: where the parameters stand among the chosen ones.
+        parameters: the parameters.
+        count: the number of terms.
+    """
+
+    def __init__(self, positions: Sequence[int], parameters: Sequence[Tensor], count: int) -> None:
         self.positions = positions
         self._parameters = parameters
-        self._matrix = matrix
+        self._sizes = [parameter.numel() for parameter in parameters]
+        self._transposed: list[bool] | None = None
+        first = parameters[0]
+        shape = (count, sum(self._sizes))
+        self.matrix = torch.empty(shape, dtype=first.dtype, device=first.device)
 
-    def products(self) -> Tensor:
-        return inner_products(self._matrix)
+    @classmethod
+    def of_matrix(cls, matrix: Tensor) -> Rows:
+        """The gradients of one parameter, as they are."""
+        rows = cls.__new__(cls)
+        rows.positions, rows.matrix = (0,), matrix
+        rows._parameters, rows._sizes = (matrix[0],), [matrix.shape[1]]
+        rows._transposed = None
+        return rows
+
+    def fill(self, term: int, gradients: Sequence[Tensor | None]) -> None:
+        """Write the gradients of a term, ``None`` where it does not depend on the parameter."""
+        if all(gradient is None for gradient in gradients):
+            self.matrix[term].zero_()
+            return
+        if self._transposed is None:
+            self._transposed = [_lies_transposed(gradient) for gradient in gradients]
+        parts = [
+            self.matrix.new_zeros(size)
+            if gradient is None
+            else (gradient.mT if transposed else gradient).reshape(-1)
+            for gradient, size, transposed in zip(
+                gradients, self._sizes, self._transposed, strict=True
+            )
+        ]
+        torch.cat(parts, out=self.matrix[term])
+
+    def products(self, dtype: torch.dtype | None = None) -> Tensor:
+        return inner_products(self.matrix, dtype=dtype)
+
+    def vanishes(self, term: int) -> bool:
+        return not bool(self.matrix[term].any())
 
     def combined(self, weights: Tensor) -> list[Tensor]:
-        flat = weights.to(self._matrix.dtype) @ self._matrix
-        return [
-            part.view(parameter.shape)
-            for part, parameter in zip(self._split(flat), self._parameters, strict=True)
-        ]
+        return self._shaped(weights.to(self.matrix.dtype) @ self.matrix)
 
     def rows(self) -> list[Tensor]:
-        return [
-            part.view(-1, *parameter.shape)
-            for part, parameter in zip(self._split(self._matrix), self._parameters, strict=True)
+        return self._shaped(self.matrix)
+
+    def _shaped(self, flat: Tensor) -> list[Tensor]:
+        transposed = self._transposed or [False] * len(self._sizes)
+        shaped = []
+        for part, parameter, flip in zip(
+            torch.split(flat, self._sizes, dim=-1), self._parameters, transposed, strict=True
+        ):
+            lead = flat.shape[:-1]
+            if flip:
+                shaped.append(part.reshape(*lead, *parameter.shape[::-1]).mT)
+            else:
+                shaped.append(part.reshape(*lead, *parameter.shape))
+        return shaped
+
+
+def _lies_transposed(gradient: Tensor | None) -> bool:
+    """Whether a matrix lies in memory column by column, as autograd leaves it behind a ``.T``."""
+    return (
+        gradient is not None
+        and gradient.dim() == 2
+        and not gradient.is_contiguous()
+        and gradient.mT.is_contiguous()
+    )
+
+
+class OfOneTerm:
+    """The gradients of parameters that one term alone depends on, such as those of its head."""
+
+    def __init__(
+        self, positions: Sequence[int], gradients: Sequence[Tensor], term: int, count: int
+    ) -> None:
+        self.positions = positions
+        self._gradients = gradients
+        self._term = term
+        self._count = count
+
+    def products(self, dtype: torch.dtype | None = None) -> Tensor:
+        device = self._gradients[0].device
+        total = torch.zeros(self._count, self._count, dtype=solving_dtype(device), device=device)
+        for gradient in self._gradients:
+            product = inner_products(gradient.reshape(1, -1), dtype=dtype)
+            total[self._term, self._term] += product[0, 0]
+        return total
+
+    def vanishes(self, term: int) -> bool:
+        return term != self._term or not any(bool(part.any()) for part in self._gradients)
+
+    def combined(self, weights: Tensor) -> list[Tensor]:
+        return [weights[self._term].to(part.dtype) * part for part in self._gradients]
+
+    def rows(self) -> list[Tensor]:
+        rows = []
+        for gradient in self._gradients:
+            alone = gradient.new_zeros((self._count, *gradient.shape))
+            alone[self._term] = gradient
+            rows.append(alone)
+        return rows
+
+
+class SparseRows:
+    """The K gradients of an embedding with sparse gradients, which stay sparse."""
+
+    def __init__(self, position: int, gradients: Sequence[Tensor | None], parameter: Tensor):
+        self.positions = (position,)
+        self._parameter = parameter
+        self._gradients = [
+            None if gradient is None else gradient.coalesce() for gradient in gradients
         ]
 
-    def _split(self, flat: Tensor) -> tuple[Tensor, ...]:
-        sizes = [parameter.numel() for parameter in self._parameters]
-        return torch.split(flat, sizes, dim=-1)
+    def products(self, dtype: torch.dtype | None = None) -> Tensor:
+        count, device = len(self._gradients), self._parameter.device
+        total = torch.zeros(count, count, dtype=solving_dtype(device), device=device)
+        for k, left in enumerate(self._gradients):
+            for j, right in enumerate(self._gradients[: k + 1]):
+                if left is not None and right is not None:
+                    product = (left.to(total.dtype) * right.to(total.dtype)).values().sum()
+                    total[k, j] = total[j, k] = product
+        return total
+
+    def vanishes(self, term: int) -> bool:
+        gradient = self._gradients[term]
+        return gradient is None or not bool(gradient.values().any())
+
+    def combined(self, weights: Tensor) -> list[Tensor]:
+        total = None
+        for weight, gradient in zip(weights, self._gradients, strict=True):
+            if gradient is not None:
+                part = gradient * weight.to(gradient.dtype)
+                total = part if total is None else total + part
+        assert total is not None  # a parameter that no term reaches has no group
+        return [total]
+
+    def rows(self) -> list[Tensor]:
+        zero = torch.zeros_like(self._parameter)
+        return [
+            torch.stack([zero if part is None else part.to_dense() for part in self._gradients])
+        ]

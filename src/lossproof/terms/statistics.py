@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import copy
 
 import torch
 
@@ -74,7 +75,7 @@ class StatisticsTable:
             return kept.sum(0).clamp_min(0.0).sqrt()
         return kept.sum(0) / self.sizes.sum()
 
-    def rescaled(self, factor: Tensor) -> None:
+    def rescale(self, factor: Tensor) -> None:
         """Divide every gradient by a factor, after the fact."""
         for name, kept in list(self._kept.items()):
             self._kept[name] = kept / (factor.square() if name == "norm" else factor)

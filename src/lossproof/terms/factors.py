@@ -1,0 +1,159 @@
+r"""Gradients of a matrix kept as factors: the cotangents and the saved input of each layer.
+
+With :math:`g_k = C_k^\top X` all inner products are
+:math:`\langle g_k, g_l \rangle = \sum (X X^\top) \circ (C_k C_l^\top)`, and the gradient of
+a weighted sum of the terms is :math:`(\sum_k w_k C_k)^\top X`: one product instead of K.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from lossproof.terms.products import at_least_single, inner_products
+from lossproof.terms.terms import solving_dtype
+
+Tensor = torch.Tensor
+
+
+class SharedFactors:
+    """One matrix whose K gradients share the saved factor: every term went through the layer.
+
+    Args:
+        position: where the parameter stands among the chosen ones.
+        parameter: the matrix.
+        fixed: the saved factor, rows x columns; of several uses of the matrix stacked.
+        cotangents: K x rows x columns.
+        cotangent_left: whether a gradient is ``cotangent.T @ fixed`` or ``fixed.T @ cotangent``.
+    """
+
+    def __init__(
+        self,
+        position: int,
+        parameter: Tensor,
+        fixed: Tensor,
+        cotangents: Tensor,
+        cotangent_left: bool,
+    ) -> None:
+        self.positions = (position,)
+        self._parameter = parameter
+        self._fixed = fixed
+        self._cotangents = cotangents
+        self._left = cotangent_left
+
+    def products(self, dtype: torch.dtype | None = None) -> Tensor:
+        fixed = at_least_single(self._fixed, dtype)
+        cotangents = at_least_single(self._cotangents, dtype)
+        through = torch.matmul(fixed @ fixed.T, cotangents)
+        return inner_products(through.flatten(1), cotangents.flatten(1))
+
+    def vanishes(self, term: int) -> bool:
+        return not bool(self._cotangents[term].any())
+
+    def sums(self) -> Tensor:
+        """The sum of the entries of each gradient, K numbers."""
+        fixed, cotangents = at_least_single(self._fixed), at_least_single(self._cotangents)
+        dtype = solving_dtype(fixed.device)
+        return cotangents.sum(2).to(dtype) @ fixed.sum(1).to(dtype)
+
+    def combined(self, weights: Tensor) -> list[Tensor]:
+        mixed = torch.tensordot(weights.to(self._cotangents.dtype), self._cotangents, 1)
+        return [self._gradient(mixed)]
+
+    def rows(self) -> list[Tensor]:
+        return [torch.stack([self._gradient(cotangent) for cotangent in self._cotangents])]
+
+    def _gradient(self, cotangent: Tensor) -> Tensor:
+        left, right = (cotangent, self._fixed) if self._left else (self._fixed, cotangent)
+        return (left.mT @ right).to(self._parameter.dtype)
+
+
+class SegmentFactors:
+    """One matrix whose gradients come from rows that belong to one term each.
+
+    Args:
+        position: where the parameter stands among the chosen ones.
+        parameter: the matrix.
+        fixed: the saved factor, rows x columns.
+        cotangent: rows x columns.
+        owners: for each segment of rows the term it belongs to, and how many rows it has.
+        count: the number of terms.
+        cotangent_left: whether a gradient is ``cotangent.T @ fixed`` or ``fixed.T @ cotangent``.
+    """
+
+    def __init__(
+        self,
+        position: int,
+        parameter: Tensor,
+        fixed: Tensor,
+        cotangent: Tensor,
+        owners: Sequence[tuple[int, int]],
+        count: int,
+        cotangent_left: bool,
+    ) -> None:
+        self.positions = (position,)
+        self._parameter = parameter
+        self._fixed = fixed
+        self._cotangent = cotangent
+        self._owners = owners
+        self._count = count
+        self._left = cotangent_left
+        self._dense: Tensor | None = None
+
+    def products(self, dtype: torch.dtype | None = None) -> Tensor:
+        rows, size = self._fixed.shape[0], self._parameter.numel()
+        widths = self._fixed.shape[1] + self._cotangent.shape[1]
+        # Rows x rows products, or the gradients themselves (15 more for their memory traffic)?
+        if rows * rows * widths < size * (rows + self._count * (self._count + 15)):
+            fixed = at_least_single(self._fixed, dtype)
+            return self._products_of_rows(fixed, at_least_single(self._cotangent, dtype))
+        self._dense = self._gradients()
+        return inner_products(self._dense.flatten(1), dtype=dtype)
+
+    def vanishes(self, term: int) -> bool:
+        starts = torch.nonzero(self._owner_of_row() == term)[:, 0]
+        return not bool(self._cotangent[starts].any())
+
+    def _products_of_rows(self, fixed: Tensor, cotangent: Tensor) -> Tensor:
+        pairs = (fixed @ fixed.T).mul_(cotangent @ cotangent.T)
+        indicator = self._indicator(pairs.dtype)
+        return (indicator @ pairs @ indicator.T).to(solving_dtype(pairs.device))
+
+    def _indicator(self, dtype: torch.dtype) -> Tensor:
+        """K x rows: which rows are whose."""
+        terms = torch.arange(self._count, device=self._fixed.device)
+        return (terms[:, None] == self._owner_of_row()).to(dtype)
+
+    def _owner_of_row(self) -> Tensor:
+        owners = torch.tensor([owner for owner, _ in self._owners])
+        lengths = torch.tensor([length for _, length in self._owners])
+        return owners.repeat_interleave(lengths).to(self._fixed.device)
+
+    def sums(self) -> Tensor:
+        """The sum of the entries of each gradient, K numbers."""
+        dtype = solving_dtype(self._fixed.device)
+        of_rows = self._fixed.to(dtype).sum(1) * self._cotangent.to(dtype).sum(1)
+        return self._indicator(dtype) @ of_rows
+
+    def combined(self, weights: Tensor) -> list[Tensor]:
+        if self._dense is not None:
+            return [torch.tensordot(weights.to(self._dense.dtype), self._dense, 1)]
+        of_rows = weights.to(self._cotangent.dtype)[self._owner_of_row()]
+        return [self._gradient(self._cotangent * of_rows[:, None], self._fixed)]
+
+    def rows(self) -> list[Tensor]:
+        return [self._gradients() if self._dense is None else self._dense]
+
+    def _gradients(self) -> Tensor:
+        gradients = self._parameter.new_zeros((self._count, *self._parameter.shape))
+        start = 0
+        for owner, length in self._owners:
+            part = slice(start, start + length)
+            gradients[owner] += self._gradient(self._cotangent[part], self._fixed[part])
+            start += length
+        return gradients
+
+    def _gradient(self, cotangent: Tensor, fixed: Tensor) -> Tensor:
+        left, right = (cotangent, fixed) if self._left else (fixed, cotangent)
+        return (left.mT @ right).to(self._parameter.dtype)

@@ -1,0 +1,123 @@
+"""The recorded computation behind the terms, read from autograd's own graph.
+
+Nothing is traced and no hook is set: the graph that a forward pass leaves behind says which term
+depends on what, where the terms part, and which operations lie between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+Tensor = torch.Tensor
+Node = Any
+"""A node of autograd's graph (``torch.autograd.graph.Node``; its saved tensors are untyped)."""
+
+
+class UnsupportedGraphError(RuntimeError):
+    """The graph holds an operation through which gradients of single terms cannot be taken."""
+
+
+@dataclass
+class Graph:
+    """The nodes behind some terms, each with the set of terms that depend on it.
+
+    Attributes:
+        roots: for each term the node that computed it and its output number, or ``None`` for a
+            constant.
+        order: every node, a consumer before its producers.
+        masks: for each node the terms that depend on it, one bit for each.
+        consumers: for each node the nodes that use its outputs: consumer, position among the
+            consumer's inputs, and number of the output.
+        leaves: the leaf tensors that the terms depend on, with their nodes.
+    """
+
+    roots: list[GradientEdge | None]
+    order: list[Node] = field(default_factory=list)
+    masks: dict[Node, int] = field(default_factory=dict)
+    consumers: dict[Node, list[tuple[Node, int, int]]] = field(default_factory=dict)
+    leaves: dict[int, tuple[Tensor, Node]] = field(default_factory=dict)
+
+    @property
+    def present(self) -> list[int]:
+        """The terms that have a graph."""
+        return [term for term, root in enumerate(self.roots) if root is not None]
+
+    @property
+    def everyone(self) -> int:
+        """The mask of all the terms that have a graph."""
+        return sum(1 << term for term in self.present)
+
+    def mask_of(self, leaf: Tensor) -> int:
+        """The terms that depend on a leaf."""
+        found = self.leaves.get(id(leaf))
+        return 0 if found is None else self.masks[found[1]]
+
+
+def read_graph(terms: Sequence[Tensor]) -> Graph:
+    """Read the graph behind the terms.
+
+    Raises:
+        UnsupportedGraphError: it holds a reentrant activation checkpoint.
+    """
+    graph = Graph([get_gradient_edge(term) if term.requires_grad else None for term in terms])
+    roots = [root.node for root in graph.roots if root is not None]
+    graph.order = _consumers_first(roots)
+    for node in graph.order:
+        graph.masks[node] = 0
+    for bit, root in enumerate(graph.roots):
+        if root is not None:
+            graph.masks[root.node] |= 1 << bit
+    for node in graph.order:
+        mask = graph.masks[node]
+        children = node.next_functions
+        if not children:
+            _leaf_or_refused(graph, node)
+            continue
+        for position, (child, number) in enumerate(children):
+            if child is not None:
+                graph.masks[child] |= mask
+                graph.consumers.setdefault(child, []).append((node, position, number))
+    return graph
+
+
+def _leaf_or_refused(graph: Graph, node: Node) -> None:
+    variable = getattr(node, "variable", None)
+    if variable is not None:
+        graph.leaves[id(variable)] = (variable, node)
+
+
+def _consumers_first(roots: Iterable[Node]) -> list[Node]:
+    """Every node behind the roots, a consumer before what it consumes, depth first."""
+    finished: list[Node] = []
+    state: dict[Node, bool] = {}
+    for root in roots:
+        stack = [root]
+        while stack:
+            node = stack[-1]
+            if node not in state:
+                state[node] = False
+                _refuse_reentrant(node)
+                for child, _ in node.next_functions:
+                    if child is not None and child not in state:
+                        stack.append(child)
+                continue
+            stack.pop()
+            if not state[node]:
+                state[node] = True
+                finished.append(node)
+    finished.reverse()
+    return finished
+
+
+def _refuse_reentrant(node: Node) -> None:
+    if node.name() == "CheckpointFunctionBackward":
+        raise UnsupportedGraphError(
+            "a part of the model runs under torch.utils.checkpoint with use_reentrant=True, which "
+            "hides its parameters from everything but a plain backward(): the gradients of single "
+            "terms would silently be zero there; pass use_reentrant=False to checkpoint"
+        )
