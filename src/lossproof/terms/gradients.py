@@ -101,7 +101,7 @@ class TermGradients:
 
     @property
     def parts(self) -> dict[str, Tensor]:
-        """All figures as tensors: values, sums or maxima of statistics, Gramian, what is reached."""
+        """All figures as tensors: values, sums or maxima of statistics, Gramian, reach."""
         found = {"values": self.values, **self._table.kept}
         if self._gramian is not None:
             found["gramian"] = self._gramian

@@ -75,6 +75,17 @@ class StatisticsTable:
             return kept.sum(0).clamp_min(0.0).sqrt()
         return kept.sum(0) / self.sizes.sum()
 
+    @property
+    def kept(self) -> dict[str, Tensor]:
+        """What is kept of each statistic, parameters x K: sums (of squares for norms) or maxima."""
+        return dict(self._kept)
+
+    def replaced(self, kept: Mapping[str, Tensor]) -> StatisticsTable:
+        """A table of the same parameters that keeps something else, such as sums over all ranks."""
+        table = copy(self)
+        table._kept = dict(kept)
+        return table
+
     def rescale(self, factor: Tensor) -> None:
         """Divide every gradient by a factor, after the fact."""
         for name, kept in list(self._kept.items()):
