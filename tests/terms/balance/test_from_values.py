@@ -128,6 +128,56 @@ def test_resuming_is_bit_equal(method: str) -> None:
 def test_permuting_the_terms_permutes_the_weights(method: str) -> None:
     order = (2, 0, 1)
     plain = run(METHODS[method](NAMES), NAMES, RUN)
+    names = [NAMES[k] for k in order]
+    if method == "fixed":
+        moved: Balancer = FixedWeights({NAMES[k]: 1.0 + k for k in order})
+    else:
+        moved = METHODS[method](names)
+    other = run(moved, names, [[row[k] for k in order] for row in RUN])
+    for one, two in zip(plain, other, strict=True):
+        torch.testing.assert_close(one[list(order)], two)
+
+
+@every_method
+@pytest.mark.parametrize("value", [0.0, 1e-30, 1e30])
+@pytest.mark.parametrize("count", [1, 3, 32])
+def test_zero_tiny_and_huge_values_give_finite_weights(
+    method: str, value: float, count: int
+) -> None:
+    names = [f"term {k}" for k in range(count)]
+    balancer = METHODS[method](names)
+    for row in ([value] * count, [value] + [1.0] * (count - 1), [1.0] * count, [value] * count):
+        x = torch.ones(count, dtype=torch.float64, requires_grad=True)
+        terms = {name: x[k] * row[k] for k, name in enumerate(names)}
+        done = balancer.backward(terms, [x])
+        assert done.weights.isfinite().all()
+        assert done.total.isfinite()
+        assert x.grad is not None
+        assert x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("method", POSITIVE_ONLY)
+def test_a_negative_value_is_refused_by_name(method: str) -> None:
+    with pytest.raises(ValueError, match=r"needs values of at least 0, but that of term 'b' is -2"):
+        run(METHODS[method](NAMES), NAMES, [[1.0, -2.0, 1.0]])
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in POSITIVE_ONLY])
+def test_the_others_take_negative_values(method: str) -> None:
+    for weights in run(METHODS[method](NAMES), NAMES, [[1.0, -2.0, 0.5], [-1.0, -2.0, 3.0]] * 3):
+        assert weights.isfinite().all()
+
+
+@pytest.mark.parametrize("method", SCALE_FREE)
+@given(exponents=st.lists(st.floats(-20, 20), min_size=3, max_size=3))
+@settings(max_examples=25, deadline=None)
+def test_units_do_not_matter(method: str, exponents: list[float]) -> None:
+    """Each term in a unit of its own: the weights times values keep their shares."""
+    if method == "soft_adapt, normalized":
+        exponents = exponents[:1] * 3  # slopes are compared: one unit for all
+    units = [10.0**e for e in exponents]
+    scaled = [[v * u for v, u in zip(row, units, strict=True)] for row in RUN]
+    plain = run(METHODS[method](NAMES), NAMES, RUN)
     other = run(METHODS[method](NAMES), NAMES, scaled)
     if method in ("famo", "geometric_mean"):  # their weights are in units: compare what they share
         plain, other = shares(plain, RUN), shares(other, scaled)
