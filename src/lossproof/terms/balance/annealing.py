@@ -10,6 +10,7 @@ import torch
 from lossproof.terms.balance.base import Balancer
 from lossproof.terms.balance.moving_average import moving_average
 from lossproof.terms.balance.reached import entries, reached
+from lossproof.terms.balance.reference import reference_name, reference_position
 from lossproof.terms.gradients import TermGradients, Want
 from lossproof.write.arguments import choice, flag, number
 
@@ -97,9 +98,7 @@ class LearningRateAnnealing(Balancer):
         matrices_only: bool | None = None,
         every: int = 1,
     ) -> None:
-        if reference is not None and not isinstance(reference, str):
-            raise TypeError(f"`reference` must be the name of a term, got {reference!r}")
-        self.reference = reference
+        self.reference = reference_name(reference)
         self.alpha = number("alpha", alpha, above=0, maximum=1)
         self.ratio = choice("ratio", ratio, tuple(_NEEDS))
         paper = self.ratio == "max_mean"
@@ -115,11 +114,11 @@ class LearningRateAnnealing(Balancer):
         super().__init__(names, every=every)
 
     def initial_state(self, count: int) -> dict[str, Tensor]:
-        self._reference_among(self.names or ())
+        reference_position(self.reference, self.names or ())
         return {"annealed": torch.ones(count, dtype=torch.float64)}
 
     def weights_of(self, figures: TermGradients) -> Tensor:
-        reference = self._reference_among(figures.names)
+        reference = reference_position(self.reference, figures.names) or 0
         of_reference, own = self._sizes(figures)
         before = self.annealed.to(own)
         if self.denominator == "weighted":
@@ -154,12 +153,3 @@ class LearningRateAnnealing(Balancer):
                 "matrices_only=False"
             )
         return rows
-
-    def _reference_among(self, names: Sequence[str]) -> int:
-        if self.reference is None:
-            return 0
-        if self.reference not in names:
-            raise ValueError(
-                f"`reference` must be one of the terms {list(names)}, got {self.reference!r}"
-            )
-        return names.index(self.reference)
