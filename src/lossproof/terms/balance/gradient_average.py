@@ -1,0 +1,82 @@
+"""Moving averages of whole gradients, whose shapes are known from the first step on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from lossproof.terms.terms import solving_dtype
+
+Tensor = torch.Tensor
+
+
+class GradientAverage(nn.Module):
+    """For each parameter a moving average of the gradients of K terms, saved with the module.
+
+    The buffers are called ``"0"``, ``"1"``, ... in the order in which the parameters came; they are
+    made at the first step, or by the checkpoint that is loaded. Half precision is averaged in
+    float32, for there a small part of a new gradient would be rounded away.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._dtypes: dict[str, torch.dtype] = {}
+        """The dtypes of the parameters by their names, in the order of the buffers."""
+
+    def update(self, rows: Mapping[str, Tensor], factors: Tensor, old_share: Tensor) -> None:
+        """Take the gradients of a step into the averages.
+
+        Args:
+            rows: for each parameter, K stacked tensors of its shape.
+            factors: what the gradient of each term is multiplied with first, K numbers.
+            old_share: the part of the old averages, a number.
+
+        Raises:
+            ValueError: the parameters are not those of the step before.
+        """
+        if self._buffers and len(self._buffers) != len(rows):
+            raise ValueError(
+                f"the averages are of the gradients of {len(self._buffers)} parameters, got "
+                f"{len(rows)}; use one balancer for each set of parameters"
+            )
+        for position, (name, row) in enumerate(rows.items()):
+            wide = row.to(torch.promote_types(row.dtype, torch.float32))
+            new = wide * factors.to(wide).view(-1, *[1] * (wide.dim() - 1))
+            old = self._buffers.get(str(position))
+            if old is None:
+                old = torch.zeros_like(new)
+            elif old.shape != new.shape:
+                raise ValueError(
+                    f"the averages hold gradients of shape {list(old.shape[1:])} where the "
+                    f"parameter {name!r} has {list(new.shape[1:])}; use one balancer for each set "
+                    "of parameters"
+                )
+            average = torch.lerp(new, old.to(new), old_share.to(new))
+            self.register_buffer(str(position), average)
+        self._dtypes = {name: row.dtype for name, row in rows.items()}
+
+    def norms(self) -> Tensor:
+        """The Euclidean norm of the average gradient of each term, K numbers."""
+        parts = [
+            torch.linalg.vector_norm(average.flatten(1), dim=1, dtype=solving_dtype(average.device))
+            for average in self.buffers(recurse=False)
+        ]
+        norms: Tensor = torch.linalg.vector_norm(torch.stack(parts), dim=0)
+        return norms
+
+    def combined(self, factors: Tensor) -> dict[str, Tensor]:
+        """The sum of the average gradients with a factor for each term, by parameter."""
+        averages = self.buffers(recurse=False)
+        return {
+            name: torch.tensordot(factors.to(average), average, 1).to(dtype)
+            for (name, dtype), average in zip(self._dtypes.items(), averages, strict=True)
+        }
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        for name, saved in state_dict.items():
+            if name.startswith(prefix) and name.removeprefix(prefix) not in self._buffers:
+                self.register_buffer(name.removeprefix(prefix), torch.empty_like(saved))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
