@@ -10,8 +10,9 @@ import torch
 from tests.terms.architectures import ARCHITECTURES, Built
 from torch.utils.checkpoint import checkpoint
 
-from lossproof.terms import TermGradients, term_gradients
+from lossproof.terms import TermGradients, plan, term_gradients
 from lossproof.terms.gradients import STATISTICS, computed
+from lossproof.terms.graph import Graph
 from lossproof.terms.parameters import chosen_parameters
 from lossproof.terms.terms import named_terms
 
@@ -202,6 +203,33 @@ def test_what_a_step_holds_combines_to_the_weighted_sum(name: str) -> None:
         figures = held(case, case.params, want)
         compare(figures, true, want, DOUBLE)
         compare_combined(figures, true, DOUBLE)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("batched", [False, True])
+def test_the_cheapest_way_is_no_other_gradient(
+    name: str, batched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On models this small nothing would stay in factors, and few would be batched."""
+    monkeypatch.setattr(plan, "START", -(10**12))
+    monkeypatch.setattr(plan, "FEW_ROWS", 10**6 if batched else 0)
+    if batched:
+        monkeypatch.setattr(plan, "_batching_pays", batching_is_possible)
+    true, case = true_in_double(name), ARCHITECTURES[name].build()
+    for params in subsets(case):
+        figures = held(case, params, ("gramian",))
+        compare(figures, true, ("gramian", "gradients"), DOUBLE)
+        compare_combined(figures, true, DOUBLE)
+    for want in (("norm", "mean"), STATISTICS):
+        figures = term_gradients(case.terms, case.params, want=want)
+        compare(figures, true, want, DOUBLE)
+
+
+def batching_is_possible(graph: Graph, *_: object) -> bool:
+    """Whether the nodes that all terms share can take the cotangents of all at once."""
+    everyone = graph.everyone
+    names = {node.name() for node in graph.order if graph.masks[node] == everyone}
+    return not plan.is_single(everyone) and names <= plan._BATCHABLE
 
 
 def held(
