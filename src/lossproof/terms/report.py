@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Tensor = torch.Tensor
 Magnitude = Literal["norm", "mean_abs", "max_abs"]
 Kind = Literal["nonfinite", "dropped", "dead", "dominating", "conflicting", "runaway"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 MAGNITUDES: tuple[Magnitude, ...] = get_args(Magnitude)
 """What tells the size of a gradient, the best first."""
 WORDS = {
@@ -170,9 +171,14 @@ class StepReport:
             elif self.magnitude and self.magnitudes[position] == 0:
                 yield Problem("dead", (name,), f"{name!r} is dead: its gradient is zero")
 
+    @property
+    def shares_judged(self) -> bool:
+        """Whether the shares say who dominates; where the weights are held, values do not."""
+        return self.magnitude is not None or self.refreshed
+
     def _dominating(self, limit: float) -> Iterator[Problem]:
         shares = self.shares
-        if sum(share > 0 for share in shares) < 2:
+        if not self.shares_judged or sum(share > 0 for share in shares) < 2:
             return
         what = WORDS[self.magnitude] if self.magnitude else "value"
         for name, share in zip(self.names, shares, strict=True):
@@ -197,12 +203,16 @@ class StepReport:
         Args:
             prefix: what every key begins with.
         """
+        found = self.figures()
+        found |= {f"{one.kind}/{'/'.join(one.terms)}": 1.0 for one in self.problems()}
+        return {prefix + key: one for key, one in found.items()}
+
+    def figures(self) -> dict[str, float]:
+        """What :meth:`as_dict` has without a prefix and without what is wrong."""
         found = {"total": self.total, "refreshed": float(self.refreshed)}
         for word, numbers in self._by_term().items():
             found |= {f"{word}/{name}": one for name, one in zip(self.names, numbers, strict=True)}
-        found |= {f"cosine/{a}/{b}": cosine for (a, b), cosine in self.pairs.items()}
-        found |= {f"{one.kind}/{'/'.join(one.terms)}": 1.0 for one in self.problems()}
-        return {prefix + key: one for key, one in found.items()}
+        return found | {f"cosine/{a}/{b}": cosine for (a, b), cosine in self.pairs.items()}
 
     def _by_term(self) -> dict[str, tuple[float, ...]]:
         """What is known of each term, by the word for it."""
