@@ -1,0 +1,52 @@
+"""How a step of the Helmholtz problem is taken: plainly, and by each of the balancers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from benchmarks.terms.helmholtz_problem import Network
+
+Step = Callable[[dict[str, torch.Tensor]], dict[str, float]]
+
+
+def plain(network: Network) -> Step:
+    """The plain sum."""
+
+    def step(terms: dict[str, torch.Tensor]) -> dict[str, float]:
+        sum(terms.values()).backward()
+        return dict.fromkeys(terms, 1.0)
+
+    return step
+
+
+def balanced(name: str, **options: Any) -> Callable[[Network], Step]:
+    """A balancer over all parameters."""
+
+    def prepare(network: Network) -> Step:
+        import lossproof.terms
+
+        balancer = getattr(lossproof.terms, name)(**options)
+
+        def step(terms: dict[str, torch.Tensor]) -> dict[str, float]:
+            weights = balancer.backward(terms, network).weights
+            return dict(zip(terms, weights.tolist(), strict=True))
+
+        return step
+
+    return prepare
+
+
+METHODS: dict[str, Callable[[Network], Step]] = {
+    "plain": plain,
+    "annealed": balanced("LearningRateAnnealing", reference="residual", every=10),
+    "annealed (norm)": balanced(
+        "LearningRateAnnealing", reference="residual", ratio="norm", every=10
+    ),
+    "annealed (mean / mean)": balanced(
+        "LearningRateAnnealing", reference="residual", ratio="mean_mean", every=10
+    ),
+}
+"""The paper's own method updates its weights in every tenth step, and so do its variants."""
