@@ -1,0 +1,260 @@
+"""Per-term gradients of parameters that are sharded over the ranks (FSDP2, ``fully_shard``).
+
+A sharded parameter is not in autograd's graph: FSDP gathers a whole copy for the forward pass, and
+takes the gradient away from that copy in the backward pass, adds it up over the ranks and leaves
+each rank its shard of the sum. So every term is sent through a backward pass of its own, after
+which ``.grad`` holds this rank's shard of the gradient of the whole batch; from the shards, inner
+products and statistics are exact.
+
+That costs as many gathers and reductions as there are terms, in every step in which weights are
+computed anew; ``every=n`` makes these rare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from lossproof.terms.engine import Found
+from lossproof.terms.graph import read_graph
+from lossproof.terms.held import Group, total_products
+from lossproof.terms.parameters import Parameters
+from lossproof.terms.products import inner_products
+from lossproof.terms.statistics import SINGLE, StatisticsTable
+from lossproof.terms.terms import Terms, solving_dtype
+
+Tensor = torch.Tensor
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether a parameter is distributed over ranks, as ``fully_shard`` leaves it."""
+    # Nobody has such a tensor who has not imported the module, which takes its time.
+    return hasattr(tensor, "device_mesh") and hasattr(tensor, "placements")
+
+
+def shard_of(tensor: Any) -> Tensor:
+    """What this rank holds of a tensor."""
+    shard: Tensor = tensor.to_local() if is_sharded(tensor) else tensor
+    return shard
+
+
+def shards(tensor: Any) -> int:
+    """Into how many different pieces a tensor is divided; its copies are not counted."""
+    if not is_sharded(tensor):
+        return 1
+    count = 1
+    for axis, placement in enumerate(tensor.placements):
+        if placement.is_shard():
+            count *= tensor.device_mesh.size(axis)
+    return count
+
+
+def whole(shard: Tensor, like: Any) -> Tensor:
+    """The tensor of which this is the shard, distributed like another of its shape."""
+    if not is_sharded(like):
+        return shard
+    from torch.distributed.tensor import DTensor
+
+    return DTensor.from_local(
+        shard, like.device_mesh, like.placements, shape=like.shape, stride=like.stride()
+    )
+
+
+class Shards:
+    """The gradients of one parameter, of which this rank holds a shard.
+
+    Args:
+        position: where the parameter stands among the chosen ones.
+        parameter: the parameter.
+        gradients: for each term the shard of its gradient, ``None`` where it does not depend on
+            the parameter.
+    """
+
+    def __init__(self, position: int, parameter: Tensor, gradients: Sequence[Tensor | None]):
+        self.positions = (position,)
+        self._parameter = parameter
+        self._gradients = gradients
+
+    def products(self, dtype: torch.dtype | None = None) -> Tensor:
+        """This rank's part, so much enlarged that the mean over the ranks is the whole."""
+        device = shard_of(self._parameter).device
+        count = len(self._gradients)
+        there = [k for k, gradient in enumerate(self._gradients) if gradient is not None]
+        rows = torch.stack([part.reshape(-1) for part in self._gradients if part is not None])
+        total = torch.zeros(count, count, dtype=solving_dtype(device), device=device)
+        index = torch.tensor(there, device=device)
+        total[index[:, None], index] = inner_products(rows, dtype=dtype) * shards(self._parameter)
+        return total
+
+    def vanishes(self, term: int) -> bool:
+        gradient = self._gradients[term]
+        return gradient is None or not bool(gradient.any())
+
+    def combined(self, weights: Tensor) -> list[Tensor]:
+        total: Tensor | None = None
+        for weight, gradient in zip(weights, self._gradients, strict=True):
+            if gradient is not None:
+                part = gradient * weight.to(gradient)
+                total = part if total is None else total.add_(part)
+        assert total is not None  # a parameter that no term reaches has no group
+        return [whole(total, self._parameter)]
+
+    def rows(self) -> list[Tensor]:
+        zero = torch.zeros_like(shard_of(self._parameter))
+        return [torch.stack([zero if part is None else part for part in self._gradients])]
+
+
+def compute_sharded(
+    terms: Terms,
+    parameters: Parameters,
+    want: Sequence[str],
+    *,
+    retain_graph: bool,
+    scale: Tensor | None = None,
+) -> Found:
+    """Compute what is wanted of the gradients, by a backward pass for each term.
+
+    The figures are this rank's part, so much enlarged that their mean over the ranks is the whole.
+
+    Raises:
+        ValueError: something listens to ``.grad``, gradients are not added up over the ranks, or
+            the model has sharded parameters that are not among the chosen ones.
+    """
+    _refuse_listeners(parameters)
+    count, device = len(terms), terms.tensors[0].device
+    sizes = [tensor.numel() for tensor in parameters.tensors]
+    table = StatisticsTable([one for one in SINGLE if one in want], sizes, count, device)
+    bystanders = Bystanders(terms.tensors, parameters)
+    present = [k for k, term in enumerate(terms.tensors) if term.requires_grad]
+    gradients: list[Sequence[Tensor | None]] = [[None] * len(parameters)] * count
+    for k in present:
+        again = retain_graph or k != present[-1]
+        gradients[k] = _gradients_of(terms.tensors[k], k, bystanders, parameters, scale, again)
+        parts = {p: part for p, part in enumerate(gradients[k]) if part is not None}
+        filled = {p: part for p, part in parts.items() if part.numel()}
+        table.add(k, list(filled), list(filled.values()))
+    _refuse_silence(gradients, parameters)
+    reached = [[part is not None for part in row] for row in gradients]
+    groups: list[Group] = [
+        Shards(position, tensor, [row[position] for row in gradients])
+        for position, tensor in enumerate(parameters.tensors)
+        if any(row[position] is not None for row in gradients)
+    ]
+    gramian = None
+    if "gramian" in want or "cosine" in want:
+        gramian = total_products(groups, count, device)
+    return Found(_enlarged(table, parameters), gramian, groups, reached)
+
+
+def _enlarged(table: StatisticsTable, parameters: Parameters) -> StatisticsTable:
+    """Sums over a shard, so much enlarged that their mean over the ranks is the whole sum."""
+    factors = table.sizes.new_tensor([shards(tensor) for tensor in parameters.tensors])
+    return table.replaced(
+        {
+            name: kept if name == "max_abs" else kept * factors[:, None]
+            for name, kept in table.kept.items()
+        }
+    )
+
+
+def _refuse_listeners(parameters: Parameters) -> None:
+    for name, tensor in zip(parameters.names, parameters.tensors, strict=True):
+        if is_sharded(tensor) and tensor._post_accumulate_grad_hooks:
+            raise ValueError(
+                f"the sharded parameter {name!r} has a hook that runs when its gradient is there "
+                "(register_post_accumulate_grad_hook); it would run for every single term: step "
+                "the optimiser after balancer.backward instead"
+            )
+
+
+def _refuse_silence(gradients: Sequence[Sequence[Tensor | None]], parameters: Parameters) -> None:
+    sharded = [position for position, one in enumerate(parameters.tensors) if is_sharded(one)]
+    if all(row[position] is None for row in gradients for position in sharded):
+        raise ValueError(
+            "no gradient of any term arrived at the sharded parameters: either the terms do not "
+            "depend on them, or the gradients are not added up over the ranks in this step "
+            "(set_requires_gradient_sync(False)); balancing needs them in every step, and they "
+            "accumulate in .grad all the same"
+        )
+
+
+def _gradients_of(
+    term: Tensor,
+    number: int,
+    bystanders: Bystanders,
+    parameters: Parameters,
+    scale: Tensor | None,
+    retain_graph: bool,
+) -> list[Tensor | None]:
+    """This rank's shard of the gradient of one term for every parameter; ``.grad`` stays."""
+    start = torch.ones_like(term) if scale is None else scale.to(term.dtype).reshape(term.shape)
+    before = [tensor.grad for tensor in parameters.tensors]
+    with bystanders.left_alone():
+        for tensor in parameters.tensors:
+            tensor.grad = None
+        try:
+            torch.autograd.backward([term], [start], retain_graph=retain_graph)
+            bystanders.check(number, parameters)
+            return [_own_part(tensor) for tensor in parameters.tensors]
+        finally:
+            for tensor, grad in zip(parameters.tensors, before, strict=True):
+                tensor.grad = grad
+
+
+def _own_part(parameter: Any) -> Tensor | None:
+    gradient: Any = parameter.grad
+    if gradient is None:
+        return None
+    if is_sharded(parameter) and gradient.placements != parameter.placements:
+        gradient = gradient.redistribute(parameter.device_mesh, parameter.placements)
+    return shard_of(gradient)
+
+
+class Bystanders:
+    """The leaves behind the terms that are not among the parameters.
+
+    A backward pass that is not told where to go fills their ``.grad``, too. Among them are the
+    whole copies of sharded parameters, from which FSDP takes the gradient away.
+    """
+
+    def __init__(self, terms: Sequence[Tensor], parameters: Parameters) -> None:
+        chosen = {id(tensor) for tensor in parameters.tensors}
+        graph = read_graph(terms)
+        self._leaves = [
+            (leaf, graph.masks[node])
+            for key, (leaf, node) in graph.leaves.items()
+            if key not in chosen
+        ]
+
+    @contextmanager
+    def left_alone(self) -> Iterator[None]:
+        """Inside, their ``.grad`` may be filled; afterwards it is what it was before."""
+        before = [leaf.grad for leaf, _ in self._leaves]
+        for leaf, _ in self._leaves:
+            leaf.grad = None
+        try:
+            yield
+        finally:
+            for (leaf, _), grad in zip(self._leaves, before, strict=True):
+                leaf.grad = grad
+
+    def check(self, term: int, parameters: Parameters) -> None:
+        """Whatever FSDP took away from a copy must have arrived at one of the parameters.
+
+        Raises:
+            ValueError: it arrived elsewhere.
+        """
+        arrived = sum(is_sharded(one) and one.grad is not None for one in parameters.tensors)
+        taken = sum(
+            isinstance(leaf, nn.Parameter) and leaf.grad is None and bool(mask >> term & 1)
+            for leaf, mask in self._leaves
+        )
+        if 0 < arrived < taken:
+            raise ValueError(
+                f"the terms depend on {taken} sharded parameters, but only {arrived} of them are "
+                "in `params`: with fully_shard, give the parameters of the whole model"
+            )
