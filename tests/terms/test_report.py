@@ -133,10 +133,26 @@ def test_a_weight_that_is_not_finite_is_named():
     assert kinds(report(weights=(1.0, INF))) == [("nonfinite", "b")]
 
 
-def test_a_dropped_term_is_named():
-    found = step_of([[1.0, 0.0], [0.0, 1.0]], dropped=("1",)).report()
-    assert kinds(found) == [("dropped", "1")]
-    assert found.as_dict("")["dropped/1"] == 1.0
+def test_a_dropped_term_is_named_with_the_reason():
+    x = torch.ones(2, requires_grad=True)
+    terms = {"fine": x.sum(), "value": x[0] * NAN, "gradient": (x[0] - 1).sqrt(), "two": 2 * x[0]}
+    found = Equal().backward(terms, [x], nonfinite="drop").report()
+    assert [str(problem) for problem in found.problems()] == [
+        "'value' was left out of the step: value nan",
+        "'gradient' was left out of the step: gradient norm nan",
+    ]
+    assert found.magnitudes[::3] == pytest.approx((math.sqrt(2), 2.0))
+    assert found.shares[3] == pytest.approx(2 / (2 + math.sqrt(2)))
+    assert found.pairs["fine", "two"] == pytest.approx(math.sqrt(0.5))
+    assert math.isnan(found.pairs["value", "two"])
+    assert found.as_dict("")["dropped/value"] == 1.0
+
+
+def test_the_norm_of_the_whole_gradient_is_told_where_it_is_clipped():
+    x = torch.ones(2, requires_grad=True)
+    step = Equal().backward({"a": 3 * x[0], "b": 4 * x[1]}, [x], clip=1.0)
+    assert step.as_dict("")["total_norm"] == pytest.approx(5.0)
+    assert "total_norm" not in step_of([[1.0], [2.0]]).as_dict("")
 
 
 def test_a_term_without_gradient_and_one_of_zero_are_dead():
@@ -199,7 +215,11 @@ def test_packing_never_waits_for_the_device():
     meta = torch.device("meta")
     square = torch.zeros(3, 3, device=meta)
     figures = SimpleNamespace(
-        known=("gramian", "cosine"), gramian=square, cosine=square, constant=("c",)
+        known=("gramian", "cosine"),
+        names=("a", "b", "c"),
+        gramian=square,
+        cosine=square,
+        constant=("c",),
     )
     ones = torch.ones(3, device=meta)
     step = BalanceStep(("a", "b", "c"), ones, ones, ones.sum(), figures)

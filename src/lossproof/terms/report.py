@@ -68,6 +68,7 @@ class StepReport:
             else ``"max_abs"``, or ``None``.
         magnitudes: that of each term.
         cosines: the cosine between every two gradients, a row for each term, where it is known.
+        norm: the norm of the whole gradient before it was clipped, where it was to be.
         constant: the terms that depend on none of the parameters.
         dropped: the terms that were left out because they were not finite.
 
@@ -100,6 +101,7 @@ class StepReport:
     magnitude: Magnitude | None = None
     magnitudes: tuple[float, ...] = ()
     cosines: tuple[tuple[float, ...], ...] | None = None
+    norm: float | None = None
     constant: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
 
@@ -158,10 +160,11 @@ class StepReport:
             if self.magnitude:
                 found[WORDS[self.magnitude]] = self.magnitudes[position]
             wrong = [f"{word} {one:g}" for word, one in found.items() if not math.isfinite(one)]
-            if wrong:
+            if name in self.dropped:
+                why = wrong[0] if wrong else "its gradient is not finite"
+                yield Problem("dropped", (name,), f"{name!r} was left out of the step: {why}")
+            elif wrong:
                 yield Problem("nonfinite", (name,), f"{name!r} is not finite: {', '.join(wrong)}")
-        for name in self.dropped:
-            yield Problem("dropped", (name,), f"{name!r} was left out: it was not finite")
 
     def _dead(self) -> Iterator[Problem]:
         for position, name in enumerate(self.names):
@@ -195,10 +198,11 @@ class StepReport:
     def as_dict(self, prefix: str = "terms/") -> dict[str, float]:
         """All figures as a flat dictionary of Python floats, for any tracker.
 
-        The keys are ``total``, ``refreshed`` (1 or 0), ``value/NAME``, ``weight/NAME``;
-        ``norm/NAME`` (or ``mean_abs/NAME``, ``max_abs/NAME``) and ``share/NAME`` where the
-        gradients are known, else ``value_share/NAME``; ``cosine/NAME/NAME`` where the Gramian is
-        known. What is wrong stands there as ``KIND/NAME`` with a 1, in the steps in which it is.
+        The keys are ``total``, ``refreshed`` (1 or 0), ``total_norm`` (where the gradient was to be
+        clipped), ``value/NAME``, ``weight/NAME``; ``norm/NAME`` (or ``mean_abs/NAME``,
+        ``max_abs/NAME``) and ``share/NAME`` where the gradients are known, else
+        ``value_share/NAME``; ``cosine/NAME/NAME`` where the Gramian is known. What is wrong stands
+        there as ``KIND/NAME`` with a 1, in the steps in which it is.
 
         Args:
             prefix: what every key begins with.
@@ -210,6 +214,8 @@ class StepReport:
     def figures(self) -> dict[str, float]:
         """What :meth:`as_dict` has without a prefix and without what is wrong."""
         found = {"total": self.total, "refreshed": float(self.refreshed)}
+        if self.norm is not None:
+            found["total_norm"] = self.norm
         for word, numbers in self._by_term().items():
             found |= {f"{word}/{name}": one for name, one in zip(self.names, numbers, strict=True)}
         return found | {f"cosine/{a}/{b}": cosine for (a, b), cosine in self.pairs.items()}
@@ -255,6 +261,7 @@ class PackedStep:
     refreshed: bool
     magnitude: Magnitude | None
     paired: bool
+    normed: bool
     constant: tuple[str, ...]
     dropped: tuple[str, ...]
 
@@ -276,6 +283,7 @@ class PackedStep:
             magnitude=self.magnitude,
             magnitudes=taken(count) if self.magnitude else (),
             cosines=tuple(taken(count) for _ in self.names) if self.paired else None,
+            norm=taken(1)[0] if self.normed else None,
             constant=self.constant,
             dropped=self.dropped,
         )
@@ -284,21 +292,42 @@ class PackedStep:
 def packed(step: BalanceStep) -> PackedStep:
     """The numbers of a step, still on its device; nothing waits for them."""
     parts = [step.values, step.weights, step.total.reshape(1)]
-    magnitude, sizes = _magnitudes(step.gradients)
-    if sizes is not None:
-        parts.append(sizes)
-    paired = step.gradients is not None and "cosine" in step.gradients.known
-    if step.gradients is not None and paired:
-        parts.append(step.gradients.cosine.flatten())
+    gradients = step.gradients
+    magnitude, sizes = _magnitudes(gradients)
+    paired = gradients is not None and "cosine" in gradients.known
+    if gradients is not None:
+        at = _positions(gradients.names, step)
+        if sizes is not None:
+            parts.append(_spread(sizes, at, len(step.names)))
+        if paired:
+            rows = _spread(gradients.cosine, at, len(step.names))
+            parts.append(_spread(rows.T, at, len(step.names)).T.flatten())
+    if step.norm is not None:
+        parts.append(step.norm.reshape(1))
     return PackedStep(
         step.names,
         torch.cat([part.detach().to(step.values) for part in parts]),
         refreshed=step.refreshed,
         magnitude=magnitude,
         paired=paired,
-        constant=() if step.gradients is None else step.gradients.constant,
+        normed=step.norm is not None,
+        constant=() if gradients is None else gradients.constant,
         dropped=step.dropped,
     )
+
+
+def _positions(names: Sequence[str], step: BalanceStep) -> Tensor | None:
+    """Where the terms that were measured stand among all, or ``None`` where these are all."""
+    if tuple(names) == step.names:
+        return None
+    return torch.tensor([step.names.index(name) for name in names], device=step.values.device)
+
+
+def _spread(numbers: Tensor, at: Tensor | None, count: int) -> Tensor:
+    """The numbers of the terms that were measured among those of all; NaN for the others."""
+    if at is None:
+        return numbers
+    return numbers.new_full((count, *numbers.shape[1:]), math.nan).index_copy(0, at, numbers)
 
 
 def _magnitudes(gradients: TermGradients | None) -> tuple[Magnitude | None, Tensor | None]:
