@@ -49,14 +49,17 @@ def flat(gradients) -> torch.Tensor:
 
 
 def linear_terms(rows) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """Terms a, b, ... whose gradients are the given rows, and their parameter, a matrix."""
+    """Terms a, b, ... whose gradients are the given rows, and their parameter, a matrix.
+
+    A row of zeros is a constant, unless all are.
+    """
     matrix = torch.as_tensor(rows)
     weight = torch.zeros(1, matrix.shape[1], dtype=matrix.dtype, requires_grad=True)
-    terms = {
-        chr(ord("a") + k): (row * weight).sum() + 1.0 + k if bool((row != 0).any()) else
-        torch.tensor(1.0 + k, dtype=matrix.dtype)
-        for k, row in enumerate(matrix)
-    }  # fmt: skip
+    terms = {}
+    for k, row in enumerate(matrix):
+        constant = bool((row == 0).all()) and bool((matrix != 0).any())
+        bare = weight.detach() if constant else weight
+        terms[chr(ord("a") + k)] = (row * bare).sum() + 1.0 + k
     return terms, weight
 
 

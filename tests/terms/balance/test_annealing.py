@@ -206,3 +206,15 @@ def test_no_matrix_among_the_parameters():
     bias = nn.Parameter(torch.ones(3))
     with pytest.raises(ValueError, match="`matrices_only` is True, but none .* parameter 0"):
         LearningRateAnnealing().backward({"pde": bias.sum()}, [bias])
+
+
+def test_absent_terms_keep_their_weight_and_without_the_reference_all_do():
+    network = small_network()
+    balancer = LearningRateAnnealing()
+    first = balancer.backward(terms_of(network, 0), network).weights.clone()
+    balancer.backward(terms_of(network, 1) | {"bc": None}, network)
+    second = balancer.weights.clone()
+    assert second[1] == first[1]
+    assert second[2] != first[2]
+    balancer.backward(terms_of(network, 2) | {"pde": None}, network)
+    assert torch.equal(balancer.weights, second)

@@ -154,3 +154,16 @@ def test_a_negative_term_is_named():
     weight = torch.ones(2, requires_grad=True)
     with pytest.raises(ValueError, match="DBMTL needs values of at least 0, but that of term 'b'"):
         DBMTL().backward({"a": weight.sum(), "b": -weight.sum()}, [weight])
+
+
+def test_the_average_of_an_absent_term_stays():
+    network = small_network()
+    balancer = DBMTL()
+    balancer.backward(terms_of(network, 0), network)
+    before = balancer.averages.get_buffer("2").clone()
+    step = balancer.backward(terms_of(network, 1) | {"bc": None}, network)
+    after = balancer.averages.get_buffer("2")
+    assert step.names == ("pde", "data")
+    assert torch.equal(after[1], before[1])
+    assert not torch.equal(after[0], before[0])
+    assert not torch.equal(after[2], before[2])

@@ -117,3 +117,11 @@ def test_residuals_at_every_point_are_refused():
     network = small_network()
     with pytest.raises(ValueError, match="term 'pde' must be a scalar"):
         InverseDirichlet().backward(residuals(network), network)
+
+
+def test_without_the_reference_the_weights_are_held():
+    network = small_network()
+    balancer = InverseDirichlet(reference="pde")
+    first = balancer.backward(terms_of(network, 0), network).weights.clone()
+    balancer.backward(terms_of(network, 1) | {"pde": None}, network)
+    assert torch.equal(balancer.weights, first)

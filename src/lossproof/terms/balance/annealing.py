@@ -10,7 +10,7 @@ import torch
 from lossproof.terms.balance.base import Balancer
 from lossproof.terms.balance.moving_average import moving_average
 from lossproof.terms.balance.reached import entries, reached
-from lossproof.terms.balance.reference import reference_name, reference_position
+from lossproof.terms.balance.reference import reference_among, reference_name
 from lossproof.terms.gradients import TermGradients, Want
 from lossproof.write.arguments import choice, flag, number
 
@@ -34,8 +34,9 @@ class LearningRateAnnealing(Balancer):
 
     The weights start at 1 and are not normalised. The maximum is over all weight matrices; the mean
     is the mean over the matrices of the mean magnitude in each, so that a small layer counts as
-    much as a large one. A term whose gradient is zero keeps its weight, and all terms keep theirs
-    while the gradient of the reference is zero.
+    much as a large one, and without the matrices that a term does not depend on. A term whose
+    gradient is zero keeps its weight, and all terms keep theirs while the gradient of the reference
+    is zero, or the reference is absent.
 
     What goes by this name differs from place to place, down to the fixed point:
 
@@ -114,11 +115,15 @@ class LearningRateAnnealing(Balancer):
         super().__init__(names, every=every)
 
     def initial_state(self, count: int) -> dict[str, Tensor]:
-        reference_position(self.reference, self.names or ())
+        if self.reference is None and self.names:
+            self.reference = self.names[0]  # and so it stays where a step has not all terms
+        reference_among(self.reference, self.names or ())
         return {"annealed": torch.ones(count, dtype=torch.float64)}
 
     def weights_of(self, figures: TermGradients) -> Tensor:
-        reference = reference_position(self.reference, figures.names) or 0
+        if self.reference not in figures.names:
+            return self.annealed.clone()
+        reference = figures.names.index(self.reference)
         of_reference, own = self._sizes(figures)
         before = self.annealed.to(own)
         if self.denominator == "weighted":

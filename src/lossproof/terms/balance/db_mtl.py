@@ -60,6 +60,7 @@ class DBMTL(Balancer):
 
     needs: ClassVar[tuple[Want, ...]] = ("gradients",)
     updates: Tensor
+    positions: Tensor
 
     def __init__(
         self,
@@ -77,7 +78,11 @@ class DBMTL(Balancer):
         self.averages = GradientAverage()
 
     def initial_state(self, count: int) -> dict[str, Tensor]:
-        return {"updates": torch.zeros((), dtype=torch.int64)}
+        self._count = len(self.names or ())
+        return {
+            "updates": torch.zeros((), dtype=torch.int64),
+            "positions": torch.arange(count),  # of the terms that are present, where some are not
+        }
 
     def weights_of(self, figures: TermGradients) -> Tensor:
         values = figures.values
@@ -88,11 +93,13 @@ class DBMTL(Balancer):
             norms = figures.vector("norm") * inverse
         else:
             share = self.beta / self.updates.to(values).pow(self.sigma)
-            self.averages.update(figures.gradient_rows(), inverse, share)
-            norms = self.averages.norms()
+            self.averages.update(
+                figures.gradient_rows(), inverse, share, self.positions, self._count
+            )
+            norms = self.averages.norms(self.positions)
         return torch.where(norms > 0, norms.amax() / norms, 0.0) * inverse
 
     def gradients_of(self, figures: TermGradients, weights: Tensor) -> dict[str, Tensor]:
         if not self.beta:
             return super().gradients_of(figures, weights)
-        return self.averages.combined(weights * figures.values)
+        return self.averages.combined(weights * figures.values, self.positions)

@@ -26,13 +26,22 @@ class GradientAverage(nn.Module):
         self._dtypes: dict[str, torch.dtype] = {}
         """The dtypes of the parameters by their names, in the order of the buffers."""
 
-    def update(self, rows: Mapping[str, Tensor], factors: Tensor, old_share: Tensor) -> None:
+    def update(
+        self,
+        rows: Mapping[str, Tensor],
+        factors: Tensor,
+        old_share: Tensor,
+        present: Tensor,
+        count: int,
+    ) -> None:
         """Take the gradients of a step into the averages.
 
         Args:
-            rows: for each parameter, K stacked tensors of its shape.
-            factors: what the gradient of each term is multiplied with first, K numbers.
+            rows: for each parameter a stack of tensors of its shape, one for each term of the step.
+            factors: what the gradient of each term is multiplied with first.
             old_share: the part of the old averages, a number.
+            present: the positions of the terms of the step among all terms.
+            count: how many terms there are in all.
 
         Raises:
             ValueError: the parameters are not those of the step before.
@@ -47,31 +56,31 @@ class GradientAverage(nn.Module):
             new = wide * factors.to(wide).view(-1, *[1] * (wide.dim() - 1))
             old = self._buffers.get(str(position))
             if old is None:
-                old = torch.zeros_like(new)
-            elif old.shape != new.shape:
+                old = new.new_zeros(count, *new.shape[1:])
+            elif old.shape[1:] != new.shape[1:]:
                 raise ValueError(
                     f"the averages hold gradients of shape {list(old.shape[1:])} where the "
                     f"parameter {name!r} has {list(new.shape[1:])}; use one balancer for each set "
                     "of parameters"
                 )
-            average = torch.lerp(new, old.to(new), old_share.to(new))
-            self.register_buffer(str(position), average)
+            average = torch.lerp(new, old[present].to(new), old_share.to(new))
+            self.register_buffer(str(position), old.to(new).index_copy(0, present, average))
         self._dtypes = {name: row.dtype for name, row in rows.items()}
 
-    def norms(self) -> Tensor:
-        """The Euclidean norm of the average gradient of each term, K numbers."""
+    def norms(self, present: Tensor) -> Tensor:
+        """The Euclidean norm of the average gradient of each of these terms."""
         parts = [
-            torch.linalg.vector_norm(average.flatten(1), dim=1, dtype=solving_dtype(average.device))
-            for average in self.buffers(recurse=False)
+            torch.linalg.vector_norm(rows.flatten(1), dim=1, dtype=solving_dtype(rows.device))
+            for rows in (average[present] for average in self.buffers(recurse=False))
         ]
         norms: Tensor = torch.linalg.vector_norm(torch.stack(parts), dim=0)
         return norms
 
-    def combined(self, factors: Tensor) -> dict[str, Tensor]:
-        """The sum of the average gradients with a factor for each term, by parameter."""
+    def combined(self, factors: Tensor, present: Tensor) -> dict[str, Tensor]:
+        """The sum of the average gradients of these terms, each with a factor, by parameter."""
         averages = self.buffers(recurse=False)
         return {
-            name: torch.tensordot(factors.to(average), average, 1).to(dtype)
+            name: torch.tensordot(factors.to(average), average[present], 1).to(dtype)
             for (name, dtype), average in zip(self._dtypes.items(), averages, strict=True)
         }
 

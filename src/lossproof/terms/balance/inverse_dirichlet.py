@@ -10,7 +10,7 @@ import torch
 from lossproof.terms.balance.base import Balancer
 from lossproof.terms.balance.moving_average import moving_average
 from lossproof.terms.balance.reached import entries, reached
-from lossproof.terms.balance.reference import reference_name, reference_position
+from lossproof.terms.balance.reference import reference_among, reference_name
 from lossproof.terms.gradients import TermGradients, Want
 from lossproof.write.arguments import number
 
@@ -74,13 +74,17 @@ class InverseDirichlet(Balancer):
         super().__init__(names, every=every)
 
     def initial_state(self, count: int) -> dict[str, Tensor]:
-        reference_position(self.reference, self.names or ())
+        reference_among(self.reference, self.names or ())
         return {"averages": torch.ones(count, dtype=torch.float64)}
 
     def weights_of(self, figures: TermGradients) -> Tensor:
         deviations = _deviations(figures)
-        position = reference_position(self.reference, figures.names)
-        top = deviations.amax() if position is None else deviations[position]
+        if self.reference is None:
+            top = deviations.amax()
+        elif self.reference in figures.names:
+            top = deviations[figures.names.index(self.reference)]
+        else:
+            return self.averages.clone()
         self.averages = moving_average(self.averages.to(top), top / deviations, self.alpha)
         return self.averages.clone()
 

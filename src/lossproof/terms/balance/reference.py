@@ -17,14 +17,11 @@ def reference_name(given: Any) -> str | None:
     return given
 
 
-def reference_position(reference: str | None, names: Sequence[str]) -> int | None:
-    """Where the reference stands among the terms; ``None`` if none was named.
+def reference_among(reference: str | None, names: Sequence[str]) -> None:
+    """The reference, if one was named, is one of the terms.
 
     Raises:
-        ValueError: there is no such term.
+        ValueError: it is none of them.
     """
-    if reference is None:
-        return None
-    if reference not in names:
+    if reference is not None and reference not in names:
         raise ValueError(f"`reference` must be one of the terms {list(names)}, got {reference!r}")
-    return list(names).index(reference)
