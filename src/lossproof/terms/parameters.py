@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,17 @@ class Parameters:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def among(self, keep: Sequence[bool]) -> Parameters:
+        """Only those that are kept."""
+        kept = [
+            pair
+            for pair, yes in zip(zip(self.names, self.tensors, strict=True), keep, strict=True)
+            if yes
+        ]
+        return Parameters(
+            tuple(name for name, _ in kept), tuple(tensor for _, tensor in kept), self.frozen
+        )
 
 
 def chosen_parameters(params: Any) -> Parameters:

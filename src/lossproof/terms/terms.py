@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,11 +18,18 @@ class Terms:
 
     names: tuple[str, ...]
     tensors: tuple[Tensor, ...]
+    absent: tuple[str, ...] = ()
+    """The terms that were given as ``None``."""
 
     def __len__(self) -> int:
         return len(self.names)
 
-    @property
+    def among(self, names: Sequence[str]) -> Terms:
+        """Only the terms of these names, in this order."""
+        found = dict(zip(self.names, self.tensors, strict=True))
+        return Terms(tuple(names), tuple(found[name] for name in names), self.absent)
+
+    @cached_property
     def values(self) -> Tensor:
         """The value of each term, float64 where the device has it, without a graph."""
         dtype = solving_dtype(self.tensors[0].device)
@@ -29,7 +37,7 @@ class Terms:
 
 
 def named_terms(terms: Any) -> Terms:
-    """Check the terms of a step.
+    """The terms of a step, checked.
 
     Args:
         terms: a mapping from names to scalar floating-point tensors. A term that is ``None`` is
@@ -51,26 +59,29 @@ def named_terms(terms: Any) -> Terms:
             "`terms` must be a mapping from the name of each term to a scalar tensor, such as "
             f"{{'data': data_loss, 'pde': pde_loss}}, got {type(terms).__name__}"
         )
+    for name, term in terms.items():
+        _usable(name, term)
     present = {name: term for name, term in terms.items() if term is not None}
     if not present:
         raise ValueError("`terms` must hold at least one term that is not None, got none")
-    for name, term in present.items():
-        _usable(name, term)
     devices = {term.device for term in present.values()}
     if len(devices) > 1:
         where = ", ".join(f"{name!r} on {term.device}" for name, term in present.items())
         raise ValueError(f"the terms must lie on one device, got {where}")
-    return Terms(tuple(present), tuple(present.values()))
+    absent = tuple(name for name, term in terms.items() if term is None)
+    return Terms(tuple(present), tuple(present.values()), absent)
 
 
 def _usable(name: Any, term: Any) -> None:
     if not isinstance(name, str):
         raise TypeError(f"the names of `terms` must be strings, got {name!r}")
+    if term is None:
+        return
     if not isinstance(term, Tensor):
         raise TypeError(f"term {name!r} must be a scalar tensor, got {type(term).__name__}")
     if not term.is_floating_point():
         raise TypeError(f"term {name!r} must be a real floating-point tensor, got {term.dtype}")
-    if term.numel() != 1 or term.dim() != 0:
+    if term.dim() != 0:
         raise ValueError(
             f"term {name!r} must be a scalar, got the shape {list(term.shape)}; reduce it first, "
             "for example with lossproof.reduce"

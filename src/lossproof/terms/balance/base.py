@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
+from lossproof.terms.balance.closure import Closure
+from lossproof.terms.balance.filling_step import clip_long_terms, fill_step
+from lossproof.terms.balance.looking import Found, infinite, look, without
+from lossproof.terms.balance.options import NONFINITE, Nonfinite, StepOptions
+from lossproof.terms.balance.passes import stacked
+from lossproof.terms.balance.presence import Axes, axes_of_terms, only
 from lossproof.terms.balance.step import BalanceStep
-from lossproof.terms.gradients import TermGradients, Want, computed
-from lossproof.terms.parameters import chosen_parameters
+from lossproof.terms.gradients import TermGradients, Want
+from lossproof.terms.targets import Exclusive
 from lossproof.terms.terms import Terms, named_terms, solving_dtype
-from lossproof.write.arguments import integer
+from lossproof.write.arguments import choice, flag, integer
 
 Tensor = torch.Tensor
 
@@ -22,11 +29,13 @@ class Balancer(nn.Module):
 
     A balancer says in ``needs`` what it wants to know of the gradients of the terms, and computes
     the weights of the terms from it in ``weights_of``. The base computes what is needed in the
-    cheapest way, fills ``.grad`` with the gradient of the weighted sum, and keeps the state.
+    cheapest way, fills ``.grad`` with the gradient of the weighted sum, and keeps the state, all of
+    which is in ``state_dict()``. The state stays float64 under ``.half()`` and ``.to(dtype)``.
 
     Args:
         names: the names of the terms, in their order. Without them they are taken from the first
-            step (or from the checkpoint that is loaded).
+            step (or from the checkpoint that is loaded). Give them where the balancer is part of a
+            model that is copied before the first step.
         every: the weights are computed anew in every n-th step, and held in between, where a step
             costs one plain backward pass.
     """
@@ -35,13 +44,14 @@ class Balancer(nn.Module):
     """What must be known of the gradients; nothing, where the values of the terms are enough."""
 
     weights: Tensor
-    """The weights of the last step, K numbers (a buffer; empty before the names are known)."""
+    """The last weight of each term, K numbers (a buffer; ones before the first refresh)."""
 
     def __init__(self, names: Sequence[str] | None = None, *, every: int = 1) -> None:
         super().__init__()
         self.every = integer("every", every, minimum=1)
         self.names: tuple[str, ...] | None = None
         self.steps = 0
+        self._holding = 0
         if names is not None:
             self._bind(tuple(names))
 
@@ -54,86 +64,286 @@ class Balancer(nn.Module):
     def weights_of(self, figures: TermGradients) -> Tensor:
         """The weights of the terms, K numbers of ``figures.values``'s dtype and device.
 
-        It is called without gradient tracking, at every refresh, and may change the state.
+        It is called without gradient tracking, at every refresh, and may change the state. Where
+        terms are absent, the balancer is for the others alone while it is called: ``names`` and
+        the state hold what belongs to them.
         """
         raise NotImplementedError
 
     def objective(self, values: Tensor, weights: Tensor) -> Tensor:
-        """What is minimised, from the K values (with their graph) and the weights."""
+        """What is minimised, from the K values (with their graph) and the weights.
+
+        The parameters of the balancer itself are filled from it, and where the weights are held,
+        or need the values alone, the parameters of the model, too.
+        """
         return (weights.to(values) * values).sum()
 
     def gradients_of(self, figures: TermGradients, weights: Tensor) -> dict[str, Tensor]:
-        """What fills ``.grad``, by parameter name: the gradient of the weighted sum."""
+        """What fills ``.grad`` where the weights are computed anew from the gradients, by name."""
         return figures.combined(weights)
 
     def scalars(self, terms: Mapping[str, Any]) -> Mapping[str, Tensor | None]:
         """The scalar terms that are balanced, from what the user gave."""
         return terms
 
+    def axes_of_state(self) -> Axes:
+        """The axes of each buffer and parameter that have one entry for each term.
+
+        The base finds them by asking for the state of one term more; override it for a state whose
+        shape says something else.
+        """
+        count = len(self.names or ())
+        axes = axes_of_terms(self.initial_state(count), self.initial_state(count + 1), count)
+        others = {
+            name: tuple(axis for axis, size in enumerate(tensor.shape) if size == count)
+            for held in (self._buffers, self._parameters)
+            for name, tensor in held.items()
+            if tensor is not None and name not in axes
+        }
+        return {**others, **axes}
+
     # ---- what the user calls
 
     def backward(
         self,
         terms: Mapping[str, Any],
-        params: Any,
+        params: Any = None,
         *,
+        on: Any = None,
+        exclusive: Exclusive = "weighted",
+        scaler: torch.amp.GradScaler | None = None,
+        clip: float | None = None,
+        clip_terms: float | Mapping[str, float] | None = None,
         refresh: bool | None = None,
         retain_graph: bool = False,
+        nonfinite: Nonfinite = "raise",
+        group: Any = None,
     ) -> BalanceStep:
-        named = self._expected(named_terms(self.scalars(terms)))
-        due = self.steps % self.every == 0 if refresh is None else refresh
-        self.steps += 1
-        parameters = chosen_parameters(params)
-        if not self.needs or not due:
-            return self._plain(named, parameters.tensors, due, retain_graph)
-        figures = computed(named, parameters, self.needs, hold=True, retain_graph=retain_graph)
-        with torch.no_grad():
-            self.weights = self.weights_of(figures).detach()
-            found = self.gradients_of(figures, self.weights)
-            for name, parameter in zip(parameters.names, parameters.tensors, strict=True):
-                if name in found:
-                    before = parameter.grad
-                    parameter.grad = found[name] if before is None else before + found[name]
-        total = (self.weights * figures.values).sum()
-        return BalanceStep(named.names, figures.values, self.weights, total, figures, True)
+        """Weigh the terms, and add the gradient of their weighted sum to ``.grad``.
 
-    def forward(self, terms: Mapping[str, Any]) -> Tensor:
-        """What is minimised, for the methods that need the values alone."""
-        if self.needs:
+        A step in which the weights are held, and each step of a method that needs the values of the
+        terms alone, is one plain backward pass of the weighted sum, to the last bit. For gradient
+        accumulation refresh in the first micro-batch, and pass ``refresh=False`` in the others.
+
+        Tensor hooks of the parameters, hooks after accumulation and data parallelism see the
+        gradient that fills ``.grad``, once; the statistics are of the gradients before them. Hooks
+        on anything else (activations, modules) run in each pass through the graph.
+
+        Args:
+            terms: scalar tensors of one forward pass, by name. A term that is ``None`` is absent
+                in this step: the others are weighted among themselves, just as by a balancer that
+                was made for them, and its weight and its part of the state stay as they are. A
+                constant has a gradient of zero.
+            params: what is filled: a module, or parameters in any form that
+                :func:`lossproof.term_gradients` takes. Parameters of the graph that are not among
+                them are not filled, as with ``inputs=`` of ``torch.autograd.backward``; frozen
+                ones are skipped, tied ones counted once. Without it all leaves that the terms
+                depend on are filled, as by ``loss.backward()``; the gradients are then measured
+                over the ``nn.Parameter`` among them, if there is one.
+            on: what the gradients are measured over, in any of these forms, or ``"shared"``: the
+                parameters that two or more terms depend on. Without it all that is filled. A
+                small part, such as the last shared layer, costs K passes through what lies behind
+                it, and one plain pass.
+            exclusive: what a parameter that one term alone depends on (a head) gets:
+                ``"weighted"``, the gradient of that term with its weight, or ``"plain"``, without.
+                In the second case such parameters are not measured.
+            scaler: the ``torch.amp.GradScaler`` of the training. Give the terms unscaled. The
+                gradients are computed under its scale and left scaled in ``.grad``; all figures are
+                unscaled. Where a gradient overflows, the weights and the state stay as they are,
+                and ``.grad`` holds what overflowed, so that ``scaler.step`` skips the step.
+            clip: the largest norm of what this call adds to ``.grad`` (unscaled), over all
+                parameters that it fills.
+            clip_terms: the largest norm of the gradient of each term, over what is measured; one
+                number, or numbers by name. The weights are computed from the clipped gradients.
+                Each step costs as much as one in which the weights are computed anew.
+            refresh: whether the weights are computed anew; by default in every n-th step. A step
+                with ``refresh=False`` does not count.
+            retain_graph: whether the graph can be gone through again afterwards.
+            nonfinite: what happens when a value or a gradient holds NaN or an infinity:
+                ``"raise"``; ``"drop"``, which leaves the term out of this step, with weight 0,
+                and its state as it was (it costs a second look at the others where only a
+                gradient tells, and memory of the graph until then); or ``"ignore"``, which does
+                not look, so that nothing waits for the device. Where the weights are held, only
+                the values are looked at.
+            group: the process group over which the figures are synchronised.
+
+        Returns:
+            The weights and the figures of this step.
+
+        Raises:
+            TypeError: an argument is of the wrong type.
+            ValueError: a term is missing or unknown, an option is out of range, or none of the
+                terms depends on any of the parameters.
+            NonFiniteTermError: a term is not finite; ``.grad``, the weights and the state are as
+                they were before.
+        """
+        named = self._expected(self.scalars(terms))
+        options = StepOptions.checked(
+            self.names or (),
+            named.tensors[0].device,
+            params=params,
+            on=on,
+            exclusive=exclusive,
+            scaler=scaler,
+            clip=clip,
+            clip_terms=clip_terms,
+            retain_graph=retain_graph,
+            nonfinite=nonfinite,
+            group=group,
+        )
+        due, counts = self._due(refresh)
+        found = look(self, named, options, due)
+        fresh = due and not found.overflowed and (found.figures is not None or not self.needs)
+        own = self.own_parameters
+        with self._counted(counts and not found.overflowed), only(self, found.terms.names):
+            factors = clip_long_terms(found, options.limits)
+            with torch.no_grad():
+                if fresh:
+                    self._refresh(found.figures or TermGradients.of_values(found.terms))
+                total = self.objective(found.terms.values, self.weights)
+            norm = fill_step(self, found, factors, own, options, fresh=fresh)
+            weights = self.weights
+        return _outcome(named, found, weights, total, fresh, norm)
+
+    def forward(self, terms: Mapping[str, Any], *, nonfinite: Nonfinite = "raise") -> Tensor:
+        """What is minimised, as a scalar with a graph: for code that calls ``backward()`` itself.
+
+        In evaluation mode (``balancer.eval()``) nothing is learned: the weights are those of the
+        last step, of any method.
+
+        Args:
+            terms: as for ``backward``.
+            nonfinite: as for ``backward``.
+
+        Raises:
+            TypeError: the method needs the gradients of the terms.
+        """
+        choice("nonfinite", nonfinite, NONFINITE)
+        named = self._expected(self.scalars(terms))
+        due, counts = self._due(None) if self.training else (False, False)
+        if self.needs and due:
             raise TypeError(
                 f"{type(self).__name__} needs the gradients of the terms: call "
                 "balancer.backward(terms, params) in place of loss.backward()"
             )
-        named = self._expected(named_terms(self.scalars(terms)))
-        due = self.steps % self.every == 0
-        self.steps += 1
-        return self._objective(named, due)
+        usable = named
+        if nonfinite != "ignore":
+            usable = without(named, infinite(named), nonfinite)
+        with self._counted(counts), only(self, usable.names):
+            if due:
+                with torch.no_grad():
+                    self._refresh(TermGradients.of_values(usable))
+            return self.objective(stacked(usable), self.weights)
 
-    # ---- inside
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Inside, the weights stay as they are, and steps do not count."""
+        self._holding += 1
+        try:
+            yield
+        finally:
+            self._holding -= 1
 
-    def _plain(
-        self, named: Terms, parameters: Sequence[Tensor], due: bool, retain_graph: bool
-    ) -> BalanceStep:
-        total = self._objective(named, due)
-        own = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        torch.autograd.backward([total], inputs=[*parameters, *own], retain_graph=retain_graph)
-        return BalanceStep(named.names, named.values, self.weights, total.detach(), None, due)
+    def closure(
+        self,
+        compute_terms: Callable[[], Mapping[str, Any]],
+        optimizer: torch.optim.Optimizer,
+        params: Any = None,
+        **options: Any,
+    ) -> Callable[[], Tensor]:
+        """The closure for optimisers that evaluate the loss many times in a step, such as LBFGS.
 
-    def _objective(self, named: Terms, due: bool) -> Tensor:
-        if due and not self.needs:
-            with torch.no_grad():
-                self.weights = self.weights_of(_values_only(named)).detach()
-        values = torch.stack([term.to(named.values.dtype) for term in named.tensors])
-        return self.objective(values, self.weights)
+        The weights are computed anew at the first evaluation in each ``optimizer.step`` at most,
+        and held in its line search, which so compares values of one function.
 
-    def _expected(self, named: Terms) -> Terms:
-        if self.names is None:
-            self._bind(named.names, named.tensors[0].device)
-        if named.names != self.names:
+        Args:
+            compute_terms: computes the terms, without arguments.
+            optimizer: whose ``step`` calls the closure. Its gradients are set to zero each time.
+            params: as for ``backward``.
+            **options: as for ``backward``, but ``refresh``.
+
+        Example:
+            >>> import torch
+            >>> from lossproof.terms.balance.base import Balancer
+            >>> class Halves(Balancer):
+            ...     def weights_of(self, figures):
+            ...         return torch.full_like(figures.values, 0.5)
+            >>> x = torch.tensor([3.0, -2.0], requires_grad=True)
+            >>> optimizer = torch.optim.LBFGS([x], line_search_fn="strong_wolfe")
+            >>> compute = lambda: {"a": (x[0] - 1).square(), "b": (x[1] - 2).square()}
+            >>> _ = optimizer.step(Halves().closure(compute, optimizer))
+            >>> x.detach().round(decimals=3)
+            tensor([1., 2.])
+        """
+        return Closure(self, compute_terms, optimizer, params, options)
+
+    # ---- one step
+
+    def _due(self, refresh: bool | None) -> tuple[bool, bool]:
+        """Whether the weights are computed anew in this step, and whether it counts."""
+        if refresh is not None:
+            return (flag("refresh", refresh),) * 2
+        if self._holding:
+            return False, False
+        return self.steps % self.every == 0, True
+
+    @contextmanager
+    def _counted(self, counts: bool) -> Iterator[None]:
+        """Count the step, unless it fails."""
+        before = self.steps
+        self.steps += counts
+        try:
+            yield
+        except BaseException:
+            self.steps = before
+            raise
+
+    def _refresh(self, figures: TermGradients) -> None:
+        weights = self.weights_of(figures).detach()
+        if weights.shape != figures.values.shape:
             raise ValueError(
-                f"the terms of this balancer are {list(self.names or ())}, got {list(named.names)}"
+                f"`weights_of` must return one weight for each of {len(figures.names)} terms, got "
+                f"the shape {list(weights.shape)}"
             )
-        return named
+        self.weights = weights
+
+    @property
+    def linear(self) -> bool:
+        """Whether what is minimised is the plain weighted sum."""
+        return type(self).objective is Balancer.objective
+
+    @property
+    def combines(self) -> bool:
+        """Whether the method makes something else of the gradients than their weighted sum."""
+        return type(self).gradients_of is not Balancer.gradients_of
+
+    @property
+    def own_parameters(self) -> list[Tensor]:
+        """The parameters of the balancer itself, which what is minimised depends on."""
+        if self.linear:
+            return []
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    # ---- names and state
+
+    def _expected(self, terms: Mapping[str, Any]) -> Terms:
+        """The terms of this step in the order of the names, which the first step fixes."""
+        named = named_terms(terms)
+        device = named.tensors[0].device
+        if self.names is None:
+            self._bind(tuple(terms), device)
+        names = self.names or ()
+        missing = [name for name in names if name not in terms]
+        unknown = [name for name in terms if name not in names]
+        if missing or unknown:
+            what = f"{missing} missing" if missing else f"{unknown} unknown"
+            raise ValueError(
+                f"the terms of this balancer are {list(names)}, but {what}; give None for a term "
+                "that is absent in this step"
+            )
+        if self.weights.device != device:
+            self.to(device)
+        return named.among([name for name in names if terms[name] is not None])
 
     def _bind(self, names: tuple[str, ...], device: torch.device | None = None) -> None:
         """Fix the names of the terms, and make the state for them."""
@@ -152,16 +362,61 @@ class Balancer(nn.Module):
     def set_extra_state(self, state: dict[str, Any]) -> None:
         self.steps = state["steps"]
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        extra = state_dict.get(prefix + "_extra_state")
-        if extra and extra["names"] and self.names is None:
-            self._bind(tuple(extra["names"]), state_dict[prefix + "weights"].device)
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        extra = state_dict.get(prefix + "_extra_state") or {}
+        names = tuple(extra.get("names") or ())
+        if names and self.names is None:
+            self._bind(names, state_dict[prefix + "weights"].device)
+        if names and names != self.names:
+            error_msgs.append(
+                f"{type(self).__name__}: the checkpoint is of the terms {list(names)}, this "
+                f"balancer of {list(self.names or ())}"
+            )
+            return
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Balancer:
+        """Move the state, and keep its precision: weights of a half model are no half numbers."""
+        exact = {
+            name: buffer
+            for name, buffer in self._buffers.items()
+            if buffer is not None and buffer.is_floating_point()
+        }
+        for name in exact:
+            self._buffers[name] = None
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, buffer in exact.items():
+            device = fn(buffer.new_empty(0, dtype=torch.float32)).device
+            moved = device != buffer.device
+            self._buffers[name] = buffer.to(device, solving_dtype(device)) if moved else buffer
+        return self
 
 
-def _values_only(named: Terms) -> TermGradients:
-    from lossproof.terms.parameters import Parameters
-    from lossproof.terms.statistics import StatisticsTable
-
-    empty = StatisticsTable((), (), len(named), named.tensors[0].device)
-    return TermGradients(named, Parameters((), ()), empty, None, (), [[]] * len(named))
+def _outcome(
+    named: Terms,
+    found: Found,
+    weights: Tensor,
+    total: Tensor,
+    fresh: bool,
+    norm: Tensor | None,
+) -> BalanceStep:
+    """What is told of the step: a term that was dropped has weight 0."""
+    used = found.terms.names
+    if used != named.names:
+        at = torch.tensor([named.names.index(name) for name in used], device=weights.device)
+        weights = torch.zeros_like(named.values).index_copy(0, at, weights.to(named.values))
+    dropped = tuple(name for name in named.names if name not in used)
+    return BalanceStep(
+        named.names, named.values, weights, total, found.figures, fresh, dropped, norm
+    )

@@ -9,9 +9,9 @@ import torch
 
 from lossproof.terms.balance.base import Balancer
 from lossproof.terms.balance.named_numbers import NamedNumbers
+from lossproof.terms.balance.presence import only
 from lossproof.terms.balance.value_range import nonnegative
 from lossproof.terms.gradients import TermGradients, Want
-from lossproof.terms.terms import named_terms
 from lossproof.write.arguments import number
 
 Tensor = torch.Tensor
@@ -88,6 +88,7 @@ class FAMO(Balancer):
         super().__init__(names, every=every)
 
     def initial_state(self, count: int) -> dict[str, Tensor]:
+        self.min_losses.fits(self.names or ())
         zeros = torch.zeros(count, dtype=torch.float64)
         return {
             "logits": zeros,
@@ -121,8 +122,8 @@ class FAMO(Balancer):
         """
         if self.names is None:
             raise ValueError("`update` must be called after `backward`, but there was no step yet")
-        named = self._expected(named_terms(self.scalars(terms)))
-        with torch.no_grad():
+        named = self._expected(self.scalars(terms))
+        with only(self, named.names), torch.no_grad():
             self._learn(self._above_bound(named.names, named.values))
 
     def _above_bound(self, names: Sequence[str], values: Tensor) -> Tensor:
@@ -140,8 +141,9 @@ class FAMO(Balancer):
         moment = torch.lerp(gradient, self.moment, _BETAS[0])
         second = torch.lerp(gradient.square(), self.second_moment, _BETAS[1])
         updates = self.updates + 1
-        scale = (second / (1.0 - _BETAS[1] ** updates)).sqrt() + _EPS
-        logits = self.logits - self.lr * moment / (1.0 - _BETAS[0] ** updates) / scale
+        unbiased = moment / (1.0 - _BETAS[0] ** updates.to(moment))
+        size = (second / (1.0 - _BETAS[1] ** updates.to(moment))).sqrt() + _EPS
+        logits = self.logits - self.lr * unbiased / size
         self.logits = torch.where(self.pending, logits, self.logits)
         self.moment = torch.where(self.pending, moment, self.moment)
         self.second_moment = torch.where(self.pending, second, self.second_moment)

@@ -23,7 +23,8 @@ class BalanceStep:
         total: the number that was minimised in this step, for most the weighted sum of the terms.
         gradients: the figures of the gradients, where this step computed them.
         refreshed: whether the weights were computed anew in this step.
-        dropped: the terms that were left out because they were not finite.
+        dropped: the terms that were left out because they were not finite; their weight is 0.
+        norm: the norm of what was added to ``.grad``, before it was clipped, where it was to be.
     """
 
     names: tuple[str, ...]
@@ -33,6 +34,7 @@ class BalanceStep:
     gradients: TermGradients | None = None
     refreshed: bool = True
     dropped: tuple[str, ...] = field(default=())
+    norm: Tensor | None = None
 
     @property
     def weight(self) -> dict[str, Tensor]:

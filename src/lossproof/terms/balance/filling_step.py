@@ -1,0 +1,162 @@
+"""How a step fills ``.grad``: with gradients that are known, by plain backward passes, or both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from lossproof.terms.balance.looking import Found, filled_from_figures
+from lossproof.terms.balance.options import StepOptions
+from lossproof.terms.balance.passes import Pass, objective, stacked, weighted_sum
+from lossproof.terms.filling import fill, norm_of, shrinking
+from lossproof.terms.gradients import TermGradients
+from lossproof.terms.scaling import scale_terms
+
+if TYPE_CHECKING:
+    from lossproof.terms.balance.base import Balancer
+
+Tensor = torch.Tensor
+
+
+def clip_long_terms(found: Found, limits: Mapping[str, float] | None) -> Tensor:
+    """Shrink the gradients of the terms to these norms, in all that is known of them.
+
+    Returns:
+        What each was multiplied by.
+    """
+    figures = found.figures
+    if limits is None or figures is None:
+        return torch.ones_like(found.terms.values)
+    norms = _norms(figures)
+    limit = norms.new_tensor([limits[name] for name in figures.names])
+    factors = torch.where(limit.isinf(), 1.0, shrinking(norms, limit))
+    scale_terms(figures, factors)
+    return factors
+
+
+def fill_step(
+    balancer: Balancer,
+    found: Found,
+    factors: Tensor,
+    own: Sequence[Tensor],
+    options: StepOptions,
+    *,
+    fresh: bool,
+) -> Tensor | None:
+    """Add to ``.grad`` what the step makes of the gradients.
+
+    Args:
+        balancer: with the weights of this step.
+        found: what is known of the step.
+        factors: what the gradient of each term was multiplied by to clip it.
+        own: the parameters of the balancer itself.
+        options: the options of the step.
+        fresh: whether the weights were computed anew.
+
+    Returns:
+        The norm of what is added, before it was clipped, where it was to be.
+    """
+    weights, figures, limit = balancer.weights, found.figures, options.clip
+    scale = weights.new_ones(()) if options.scale is None else options.scale.to(weights)
+    known: Mapping[str, Tensor] = {}
+    norm, done = None, False
+    if figures is not None and balancer.combines and fresh:
+        known, done = balancer.gradients_of(figures, weights), True
+        if options.scale is not None:
+            known = {name: part * scale.to(part) for name, part in known.items()}
+    elif (
+        figures is not None
+        and found.goal.everything_measured
+        and (found.overflowed or filled_from_figures(balancer, fresh))
+    ):
+        if limit is not None:
+            norm = _norm_of_sum(figures, weights)
+        if norm is not None and limit is not None:
+            scale, limit = scale * shrinking(norm, limit), None
+        known, done = figures.combined(weights * scale), True
+    parameters, gradients = _used(found, known)
+    passes = _passes(balancer, found, factors, scale, own, done=done)
+    retained = [options.retain_graph] * len(passes)
+    retained[:-1] = [True] * len(retained[:-1])
+    if limit is None:
+        for one, retain_graph in zip(passes, retained, strict=True):
+            one.backward(retain_graph)
+        fill(parameters, gradients)
+        return norm
+    for one, retain_graph in zip(passes, retained, strict=True):
+        parameters = [*parameters, *(one.inputs or ())]
+        gradients = [*gradients, *one.gradients_of_inputs(retain_graph)]
+    scaled = norm_of(gradients)
+    factor = shrinking(scaled, (limit * scale).to(scaled))
+    fill(parameters, [None if part is None else part * factor.to(part) for part in gradients])
+    return scaled / scale.to(scaled)
+
+
+def _used(
+    found: Found, known: Mapping[str, Tensor]
+) -> tuple[Sequence[Tensor], Sequence[Tensor | None]]:
+    """The measured parameters that are filled, with their gradients if a term depends on them."""
+    if not known or found.figures is None or found.goal.measured is None:
+        return (), ()
+    wanted = {id(tensor) for tensor in (found.goal.filled or found.goal.measured).tensors}
+    unused = set(found.figures.unused)
+    pairs = [
+        (tensor, known[name])
+        for name, tensor in zip(found.goal.measured.names, found.goal.measured.tensors, strict=True)
+        if name in known and name not in unused and id(tensor) in wanted
+    ]
+    return [tensor for tensor, _ in pairs], [gradient for _, gradient in pairs]
+
+
+def _passes(
+    balancer: Balancer,
+    found: Found,
+    factors: Tensor,
+    scale: Tensor,
+    own: Sequence[Tensor],
+    *,
+    done: bool,
+) -> list[Pass]:
+    """The passes to all parameters that are to be filled; the measured ones may be done already."""
+    terms, goal = found.terms, found.goal
+    found_passes = []
+    inputs: Sequence[Tensor] | None = None
+    if goal.filled is not None:
+        measured = goal.measured.tensors if done and goal.measured is not None else ()
+        finished = {id(tensor) for tensor in measured}
+        inputs = [tensor for tensor in goal.filled.tensors if id(tensor) not in finished]
+
+    def minimised(values: Tensor) -> Tensor:
+        return balancer.objective(values, balancer.weights)
+
+    if inputs is None or inputs:
+        if balancer.linear:
+            found_passes.append(weighted_sum(terms, balancer.weights * factors * scale, inputs))
+        else:
+            everything = None if inputs is None else [*inputs, *own]
+            found_passes.append(objective(stacked(terms), minimised, factors, scale, everything))
+    elif own:
+        found_passes.append(objective(terms.values, minimised, factors, scale, own))
+    if goal.plain.tensors:
+        found_passes.append(weighted_sum(terms, factors * scale, goal.plain.tensors))
+    return found_passes
+
+
+def _norms(figures: TermGradients) -> Tensor:
+    if "norm" in figures.known:
+        return figures.vector("norm")
+    return figures.gramian.diagonal().clamp_min(0.0).sqrt()
+
+
+def _norm_of_sum(figures: TermGradients, weights: Tensor) -> Tensor | None:
+    """The norm of the weighted sum from the Gramian, where it is known and tells it exactly.
+
+    Where the terms all but cancel, their inner products say little about what is left.
+    """
+    if "gramian" not in figures.known:
+        return None
+    square = weights @ figures.gramian @ weights
+    longest = (weights * _norms(figures)).abs().amax().square()
+    return square.sqrt() if bool(square > 1e-3 * longest) else None

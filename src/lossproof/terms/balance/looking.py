@@ -1,0 +1,136 @@
+"""What a step must know before it weighs the terms: which are finite, and their gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from lossproof.terms.balance.options import Nonfinite, StepOptions
+from lossproof.terms.filling import hooks_held_back
+from lossproof.terms.gradients import TermGradients, computed
+from lossproof.terms.parameters import Parameters
+from lossproof.terms.targets import Targets, targets
+from lossproof.terms.terms import Terms
+
+if TYPE_CHECKING:
+    from lossproof.terms.balance.base import Balancer
+
+Tensor = torch.Tensor
+
+
+class NonFiniteTermError(FloatingPointError):
+    """The value or the gradient of a term holds NaN or an infinity; ``names`` says of which."""
+
+    def __init__(self, message: str, names: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.names = names
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is known of a step.
+
+    Attributes:
+        terms: the terms that take part: present, and not dropped.
+        goal: its parameters.
+        figures: the figures of the gradients, where they were measured.
+        overflowed: whether a gradient overflowed under the scale of a ``GradScaler``.
+    """
+
+    terms: Terms
+    goal: Targets
+    figures: TermGradients | None = None
+    overflowed: bool = False
+
+
+def look(balancer: Balancer, named: Terms, options: StepOptions, due: bool) -> Found:
+    """Find out what the balancer must know in this step."""
+    measuring = (due and bool(balancer.needs)) or options.limits is not None
+    terms = named
+    if options.nonfinite == "drop" or (options.nonfinite == "raise" and not measuring):
+        terms = without(terms, infinite(terms), options.nonfinite)
+    while True:
+        goal = _goal(terms, options, measuring)
+        if goal.measured is None:
+            return Found(terms, goal)
+        figures = _measure(balancer, terms, goal, goal.measured, options, due)
+        wrong = () if options.nonfinite == "ignore" else figures.nonfinite
+        if wrong and options.scale is not None:
+            wrong = infinite(terms)
+            if not wrong:
+                return Found(terms, goal, figures, overflowed=True)
+        if not wrong:
+            return Found(terms, goal, figures)
+        terms = without(terms, wrong, options.nonfinite)
+
+
+def filled_from_figures(balancer: Balancer, due: bool) -> bool:
+    """Whether the gradients of the terms say what fills ``.grad`` where they were measured."""
+    return balancer.linear or (due and bool(balancer.needs))
+
+
+def infinite(terms: Terms) -> tuple[str, ...]:
+    """The terms whose value is not finite."""
+    finite = torch.isfinite(terms.values).tolist()
+    return tuple(name for name, fine in zip(terms.names, finite, strict=True) if not fine)
+
+
+def without(terms: Terms, wrong: Sequence[str], nonfinite: Nonfinite) -> Terms:
+    """The terms without those that are not finite, if these may be dropped.
+
+    Raises:
+        NonFiniteTermError: they may not, or no term would be left.
+    """
+    if not wrong:
+        return terms
+    rest = [name for name in terms.names if name not in wrong]
+    if nonfinite == "raise" or not rest:
+        values = dict(zip(terms.names, terms.values.tolist(), strict=True))
+        which = ", ".join(f"{name!r} (value {values[name]:g})" for name in wrong)
+        raise NonFiniteTermError(
+            f"not finite, in their value or in their gradient, are the terms {which}", tuple(wrong)
+        )
+    return terms.among(rest)
+
+
+def _goal(terms: Terms, options: StepOptions, measuring: bool) -> Targets:
+    if not any(term.requires_grad for term in terms.tensors):
+        raise ValueError(
+            f"none of the terms {list(terms.names)} depends on a tensor that requires a gradient"
+        )
+    return targets(
+        terms,
+        options.params,
+        options.on,
+        options.exclusive,
+        measuring=measuring,
+        listed=options.clip is not None,
+    )
+
+
+def _measure(
+    balancer: Balancer,
+    terms: Terms,
+    goal: Targets,
+    over: Parameters,
+    options: StepOptions,
+    due: bool,
+) -> TermGradients:
+    complete = goal.everything_measured and filled_from_figures(balancer, due)
+    want = list(balancer.needs) if due else []
+    if not {"norm", "gramian"} & set(want) and (
+        options.limits is not None or want == ["gradients"]
+    ):
+        want.append("norm")
+    with hooks_held_back(over.tensors):
+        return computed(
+            terms,
+            over,
+            want,
+            hold=complete or (balancer.combines and due),
+            retain_graph=options.retain_graph or options.nonfinite == "drop" or not complete,
+            scale=options.scale,
+        )
