@@ -191,6 +191,21 @@ def shares(weights: list, values: list[list[float]]) -> list:
 
 
 @every_method
+def test_a_term_may_be_absent(method: str) -> None:
+    """In its step the others are weighted as if there were no more, and its state rests."""
+    balancer = METHODS[method](NAMES)
+    run(balancer, NAMES, RUN[:2])
+    before = balancer.weights.clone()
+    x = torch.ones(3, dtype=torch.float64, requires_grad=True)
+    balancer.backward({"a": x[0] * 2.0, "b": None, "c": x[2] * 0.4}, [x])
+    assert balancer.weights[1] == before[1]
+    assert x.grad is not None
+    assert x.grad[1] == 0
+    for weights in run(balancer, NAMES, RUN[3:]):
+        assert weights.isfinite().all()
+
+
+@every_method
 def test_nothing_is_left_on_the_graph(method: str) -> None:
     balancer = METHODS[method](NAMES)
     for values in RUN:

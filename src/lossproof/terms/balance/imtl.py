@@ -159,11 +159,6 @@ class IMTL(Balancer):
         learned = _scaled_sum(values.detach(), self.log_scale)
         return super().objective(values, weights) + learned - learned.detach()
 
-    def gradients_of(self, figures: TermGradients, weights: Tensor) -> dict[str, Tensor]:
-        with torch.enable_grad():
-            torch.autograd.backward([_scaled_sum(figures.values, self.log_scale)])
-        return super().gradients_of(figures, weights)
-
 
 def _scaled_sum(values: Tensor, parameter: Tensor) -> Tensor:
     log_scale = parameter.to(values)

@@ -39,7 +39,7 @@ class NamedNumbers:
         self.option = option
         self._default = default
         self.given = None if given is None else _checked(option, given, minimum, above)
-        self._cached: Tensor | None = None
+        self._cached: tuple[tuple[str, ...], Tensor] | None = None
 
     def fits(self, names: Sequence[str]) -> None:
         """The names are those of the terms.
@@ -55,15 +55,16 @@ class NamedNumbers:
 
     def of(self, names: Sequence[str], like: Tensor) -> Tensor:
         """The numbers in the order of the names, in the dtype and on the device of ``like``."""
-        cached = self._cached
-        if cached is None or cached.device != like.device or cached.dtype != like.dtype:
-            self.fits(names)
-            given = self.given or dict.fromkeys(names, self._default)
-            cached = torch.tensor(
-                [given[name] for name in names], dtype=like.dtype, device=like.device
-            )
-            self._cached = cached
-        return cached
+        names = tuple(names)
+        if self._cached is not None:
+            of, cached = self._cached
+            if of == names and cached.device == like.device and cached.dtype == like.dtype:
+                return cached
+        given = self.given or dict.fromkeys(names, self._default)
+        numbers = [given[name] for name in names]
+        numbers_there = torch.tensor(numbers, dtype=like.dtype, device=like.device)
+        self._cached = names, numbers_there
+        return numbers_there
 
 
 def required_names(method: str, names: Any) -> tuple[str, ...]:

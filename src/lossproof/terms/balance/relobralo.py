@@ -98,7 +98,7 @@ class ReLoBRaLo(Balancer):
         drawn = torch.rand((), generator=self.stream.generator, dtype=torch.float64)
         forward = (drawn < self.rho).to(values)
         past = forward * self.kept + (1.0 - forward) * self._relative_to(self.first, values)
-        alpha = torch.where(self.seen == 1, 0.0, self.alpha)
+        alpha = self.alpha * (self.seen != 1).to(values)
         weights = alpha * past + (1.0 - alpha) * self._relative_to(self.last, values)
         self.first = torch.where(self.seen == 0, values, self.first)
         self.kept = torch.where(self.seen == 0, 1.0, weights)

@@ -156,8 +156,8 @@ class ScheduledWeights(Balancer):
     def weights_of(self, figures: TermGradients) -> Tensor:
         now = self.steps - 1  # the base has counted this step
         numbers = [
-            number(f"the weight of {name!r} at step {now}", schedule(now))
-            for name, schedule in self.schedules.items()
+            number(f"the weight of {name!r} at step {now}", self.schedules[name](now))
+            for name in figures.names
         ]
         return torch.tensor(numbers, dtype=figures.values.dtype, device=figures.values.device)
 

@@ -91,6 +91,8 @@ class STCH(Balancer):
         super().__init__(names)
 
     def initial_state(self, count: int) -> dict[str, Tensor]:
+        for numbers in (self.preference, self.ideal):
+            numbers.fits(self.names or ())
         return {
             "sums": torch.zeros(count, dtype=torch.float64),
             "seen": torch.zeros((), dtype=torch.int64),
