@@ -48,5 +48,16 @@ METHODS: dict[str, Callable[[Network], Step]] = {
     "annealed (mean / mean)": balanced(
         "LearningRateAnnealing", reference="residual", ratio="mean_mean", every=10
     ),
+    "InverseDirichlet": balanced("InverseDirichlet", reference="residual", every=10),
+    "SelfAdaptiveNorms": balanced("SelfAdaptiveNorms", every=10),
+    "GradNorm": balanced("GradNorm"),
+    "DBMTL": balanced("DBMTL", beta=0.0),
+    "IMTLG": balanced("IMTLG"),
+    "ConFIG": balanced("ConFIG"),
+    "UPGrad": balanced("UPGrad"),
+    "NashMTL": balanced("NashMTL"),
+    "AlignedMTL": balanced("AlignedMTL"),
+    "FairGrad": balanced("FairGrad"),
+    "ReLoBRaLo": balanced("ReLoBRaLo"),
 }
-"""The paper's own method updates its weights in every tenth step, and so do its variants."""
+"""The weights of ratios are computed in every tenth step, as in the paper; others in every step."""

@@ -239,8 +239,8 @@ def weights_blocks(data: dict[str, Any]) -> Iterable[str]:
     )
     yield (
         "The least cosine between the combined gradient and that of a term, over "
-        f"{data['draws']} draws of 2 to 5 float32 gradients whose entries are normal numbers times "
-        "the scale; below 0 the update harms a term:"
+        f"{data['draws']} draws of 2 to 5 float32 gradients, every other one against the rest, "
+        "times the scale; below 0 the update harms a term:"
     )
     yield results.table(
         ("method", "library", *(f"{scale:.0e}" for scale in data["scales"])),
