@@ -18,7 +18,7 @@ def run(balancer, values):
 
 
 def by_the_paper(values, alpha, temperature, rhos):
-    """Equation 15 with the given lookbacks; alpha is 1 in the first step and 0 in the second."""
+    """The formula with the given lookbacks; alpha is 1 in the first step and 0 in the second."""
     kept, found = np.ones(values.shape[1]), []
     for t, row in enumerate(values):
         if t > 0:

@@ -20,7 +20,7 @@ def step(balancer, row):
 
 
 @pytest.mark.parametrize("mu", [0.01, 1.0])
-def test_equation_11(mu) -> None:
+def test_the_formula_of_the_paper(mu) -> None:
     preference, ideal = np.array([0.5, 0.3, 0.2]), np.array([0.1, -1.0, 0.0])
     balancer = STCH(
         mu=mu,

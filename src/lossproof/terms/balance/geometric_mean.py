@@ -44,7 +44,7 @@ class GeometricMean(Balancer):
     Source:
         Chennupati, Sistu, Yogamani and Rawashdeh (2019), MultiNet++: multi-stream feature
         aggregation and geometric loss strategy for multi-task learning, CVPR workshops. The
-        weights that LibMTL returns for it lack the power 1/K.
+        weights that LibMTL reports for it are not those that it trains with.
     """
 
     needs: ClassVar[tuple[Want, ...]] = ()

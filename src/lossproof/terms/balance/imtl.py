@@ -53,7 +53,7 @@ class IMTLL(Balancer):
 
     Source:
         Liu, Li, Kuang, Xue, Chen, Yang, Liao and Zhang (2021), Towards impartial multi-task
-        learning, ICLR, section 3.2 with the base a = e.
+        learning, ICLR, with the base a = e.
     """
 
     needs: ClassVar[tuple[Want, ...]] = ()
@@ -99,7 +99,7 @@ class IMTLG(Balancer):
 
     Source:
         Liu, Li, Kuang, Xue, Chen, Yang, Liao and Zhang (2021), Towards impartial multi-task
-        learning, ICLR, equation 5. LibMTL inverts the matrix of the paper, which fails for
+        learning, ICLR. LibMTL inverts the matrix of the paper, which fails for
         dependent gradients.
     """
 
@@ -139,9 +139,8 @@ class IMTL(Balancer):
 
     Source:
         Liu, Li, Kuang, Xue, Chen, Yang, Liao and Zhang (2021), Towards impartial multi-task
-        learning, ICLR, algorithm 1. There the parameters of a single term follow
-        :math:`e^{s_k} L_k` without :math:`\alpha_k`: leave them out of ``params`` for that, and
-        call ``backward`` of the scaled terms on them, as with every method of this kind.
+        learning, ICLR. There the parameters of a single term follow :math:`e^{s_k} L_k`, without
+        :math:`\alpha_k`; here all parameters that are filled follow :math:`w_k L_k`.
     """
 
     needs: ClassVar[tuple[Want, ...]] = ("gramian",)

@@ -57,8 +57,8 @@ class ReLoBRaLo(Balancer):
 
     Source:
         Bischof and Kraus (2021), Multi-objective loss balancing for physics-informed deep
-        learning, arXiv:2110.09813, equation 15 and the authors' code; the defaults are those of
-        the paper's experiments.
+        learning, arXiv:2110.09813, and the authors' code. PhysicsNeMo has it with defaults of its
+        own: alpha=0.95, rho=0.99.
     """
 
     needs: ClassVar[tuple[Want, ...]] = ()

@@ -59,8 +59,9 @@ class SoftAdapt(Balancer):
         neural networks with multi-part loss functions, arXiv:1912.12355, section 3.1. The authors'
         package takes the slope at the *oldest* of the points, and divides by the signed sum of
         the slopes, which turns the order of the weights round when all terms fall; here the slope
-        is that of the newest point, and the sum that of magnitudes. PhysicsNeMo's and jinns'
-        SoftAdapt take the ratio to the value before in place of a slope, and sum to K.
+        is that of the newest point, and the sum that of magnitudes. PhysicsNeMo's
+        SoftAdapt takes the ratio to the value before in place of a slope, and its weights sum to
+        K.
     """
 
     needs: ClassVar[tuple[Want, ...]] = ()

@@ -23,8 +23,8 @@ class STCH(Balancer):
         \mu \log \sum_k \exp \frac{\lambda_k (L_k - z_k)}{\mu}, \qquad
         w_k = \lambda_k \operatorname{softmax}_k\!\Big( \frac{\lambda (L - z)}{\mu} \Big)
 
-    with preferences :math:`\lambda` and the ideal point :math:`z`. This form (the paper's equation
-    11) compares values as they are: use it for terms in one unit. For terms in different units the
+    with preferences :math:`\lambda` and the ideal point :math:`z`. This form
+    compares values as they are: use it for terms in one unit. For terms in different units the
     paper's multi-task experiments train the logarithms in a warm-up, take the mean of each term
     over its end as the nadir point :math:`n`, and go on with
 
