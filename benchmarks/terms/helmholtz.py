@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,8 +28,6 @@ SETTINGS = (
     f"{problem.DEPTH} x {problem.WIDTH}, {problem.POINTS} points, {ITERATIONS} iterations, "
     f"rate {problem.RATE} x {problem.DECAY} each {problem.DECAY_STEPS}"
 )
-Step = Callable[[dict[str, torch.Tensor]], dict[str, float]]
-"""Fills ``.grad`` from the terms, and tells their weights."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,7 @@ def trained(run: Run) -> dict[str, Any]:
         for group in optimizer.param_groups:
             group["lr"] = problem.rate(iteration)
         optimizer.zero_grad()
-        weight = step(problem.terms(network, generator))
+        weight = step(problem.residuals(network, generator))
         optimizer.step()
         if (iteration + 1) % RECORDED == 0:
             errors.append(problem.error(network))

@@ -85,15 +85,22 @@ def on_edges(count: int, generator: torch.Generator) -> Tensor:
     return CORNERS[:, None] + (CORNERS.roll(-1, 0) - CORNERS)[:, None] * along
 
 
-def terms(network: Network, generator: torch.Generator) -> dict[str, Tensor]:
-    """The two terms on fresh points: the mean squares of the residual, and of the edges summed."""
+def residuals(network: Network, generator: torch.Generator) -> dict[str, Tensor]:
+    """What the equation and the edges leave over at fresh points; the edges' in four rows."""
     points = inside(POINTS, generator)
     value, laplacian = network.with_laplacian(points)
     edges = on_edges(POINTS, generator)
-    misfit = network(edges) - solution(edges)
     return {
-        "residual": (laplacian + value - source(points)).square().mean(),
-        "boundary": misfit.square().mean(1).sum(),
+        "residual": laplacian + value - source(points),
+        "boundary": network(edges) - solution(edges),
+    }
+
+
+def terms(found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The two terms: the mean square of the residual, and those of the edges summed."""
+    return {
+        "residual": found["residual"].square().mean(),
+        "boundary": found["boundary"].square().mean(1).sum(),
     }
 
 
