@@ -1,38 +1,42 @@
 """Balancing in several processes: the same weights, and the same gradients, on every rank.
 
-Under ``DistributedDataParallel`` each rank differentiates the terms of its own batch. The figures
-of all ranks are exchanged in one small collective, from which every rank computes the same
-weights; the weighted gradient then goes through DDP's own reducer, once, as in plain training.
+Under ``DistributedDataParallel`` each rank differentiates the terms of its own batch. Every rank
+computes the same weights from the figures of all, and the weighted gradient goes through DDP's own
+reducer, once, as in plain training. Two small collectives are added to a step: one of the values of
+the terms, and, where gradients are measured, one of the statistics and the K x K Gramian.
 
 What the figures mean when there are several ranks:
 
 - the value of a term is the mean over the ranks;
 - Gramian, squared norm, mean and mean magnitude are the means of the ranks' own, and the largest
   magnitude is the largest of all. The mean of the Gramians is the Gramian of the mean gradients
-  plus the covariance between the ranks, which is what a rank's own batch adds to the noise; the
-  Gramian of the mean gradients alone cannot be told without exchanging the gradients themselves;
+  plus the covariance between the ranks, the noise of their batches; the Gramian of the mean
+  gradients alone cannot be told without exchanging the gradients themselves;
+- whole gradients stay each rank's own: what a method makes of them is what is averaged;
 - a term that is ``None`` on some ranks counts as zero there, as it does in plain training.
 
-With ``fully_shard`` (FSDP2) the gradients are exchanged anyway, and the figures are exactly those
-of the gradients of the whole batch (see :mod:`lossproof.terms.sharded`).
+With ``fully_shard`` (FSDP2) the gradients are exchanged anyway, and all figures are exactly those
+of the whole batch (see :mod:`lossproof.terms.sharded`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 
-from lossproof.terms.gradients import TermGradients
 from lossproof.terms.statistics import SINGLE
+
+if TYPE_CHECKING:
+    from lossproof.terms.gradients import TermGradients
 
 Tensor = torch.Tensor
 
-MAXIMA = ("max_abs", "reached", "present")
-"""What is the largest over the ranks; everything else is the mean."""
+MAXIMA = ("max_abs", "reached")
+"""Of what the largest is taken over the ranks; of everything else the mean."""
 
 
 class AnotherRankError(RuntimeError):
@@ -40,7 +44,7 @@ class AnotherRankError(RuntimeError):
 
 
 class Ranks:
-    """The processes that train together, and what they tell each other in a step.
+    """The processes that train together, and what they tell each other.
 
     Args:
         group: their process group.
@@ -51,7 +55,7 @@ class Ranks:
         self.size = dist.get_world_size(group)
 
     @classmethod
-    def of(cls, group: dist.ProcessGroup | Literal[False] | None) -> Ranks | None:
+    def of(cls, group: Any) -> Ranks | None:
         """The ranks of a process group, or ``None`` for a process that is alone.
 
         Args:
@@ -59,7 +63,7 @@ class Ranks:
 
         Raises:
             TypeError: it is no process group.
-            ValueError: this process is not in the group.
+            ValueError: this process is not in the group, or nothing is initialised.
         """
         if group is False:
             return None
@@ -67,8 +71,8 @@ class Ranks:
             if group is None:
                 return None
             raise ValueError("`group` was given, but torch.distributed is not initialised")
-        chosen: Any = dist.group.WORLD if group is None else group
-        if chosen is dist.GroupMember.NON_GROUP_MEMBER:
+        chosen = dist.group.WORLD if group is None else group
+        if chosen == dist.GroupMember.NON_GROUP_MEMBER:
             raise ValueError("`group` must be a process group that this process belongs to")
         if not isinstance(chosen, dist.ProcessGroup):
             raise TypeError(
@@ -76,21 +80,31 @@ class Ranks:
             )
         return cls(chosen) if dist.get_world_size(chosen) > 1 else None
 
-    def same(self, facts: Mapping[str, Any]) -> None:
+    @property
+    def name(self) -> str:
+        """What this group is called in this process."""
+        return str(self.group.group_name)
+
+    def compare(self, facts: Mapping[str, Any], failure: str = "") -> None:
         """Make sure that something is the same on every rank.
 
         Args:
             facts: what must be the same, in words, and what it is here (picklable).
+            failure: why this rank cannot take part, if it cannot.
 
         Raises:
-            ValueError: it is not, on all ranks alike.
+            ValueError: it is not the same, on all ranks alike.
+            AnotherRankError: another rank cannot take part.
         """
         heard: list[Any] = [None] * self.size
-        dist.all_gather_object(heard, dict(facts), group=self.group)
-        for what in heard[0]:
-            here = [rank[what] for rank in heard]
-            if any(one != here[0] for one in here[1:]):
-                told = ", ".join(f"{one!r} on rank {rank}" for rank, one in enumerate(here))
+        dist.all_gather_object(heard, (failure, dict(facts)), group=self.group)
+        if failure:
+            return
+        _refuse_failures([words for words, _ in heard])
+        for what, here in facts.items():
+            there = [rank[what] for _, rank in heard]
+            if any(one != here for one in there):
+                told = ", ".join(f"{one!r} on rank {rank}" for rank, one in enumerate(there))
                 raise ValueError(f"{what} must be the same on every rank, got {told}")
 
     def gather(self, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -103,97 +117,129 @@ class Ranks:
             The same in float64, with a leading axis for the rank.
 
         Raises:
-            AnotherRankError: a rank has said that it cannot take part (see :meth:`announced`).
+            AnotherRankError: a rank cannot take part (see :meth:`fail`).
         """
         flat = torch.cat([part.reshape(-1).double() for part in parts.values()])
-        rows = self._rows(flat, failed=False)
+        rows = self._rows(flat, failure="")
         pieces = torch.split(rows, [part.numel() for part in parts.values()], dim=1)
         return {
             name: piece.reshape(self.size, *part.shape)
             for (name, part), piece in zip(parts.items(), pieces, strict=True)
         }
 
-    @contextmanager
-    def announced(
-        self, shapes: Mapping[str, Sequence[int]], device: torch.device
-    ) -> Iterator[None]:
-        """Let no rank wait for this one, if it fails before what it would have gathered.
+    def fail(self, count: int, device: torch.device, failure: str) -> None:
+        """Answer those who wait in :meth:`gather` for this rank, which cannot take part.
 
         Args:
-            shapes: the shapes of the parts that the other ranks are about to gather.
+            count: how many numbers they gather from each rank.
             device: where these are.
+            failure: why.
         """
-        try:
-            yield
-        except AnotherRankError:
-            raise
-        except Exception as error:
-            count = sum(torch.Size(shape).numel() for shape in shapes.values())
-            flat = torch.zeros(count, dtype=torch.float64, device=device)
-            self._rows(flat, failed=True, words=f"{type(error).__name__}: {error}")
-            raise
+        self._rows(torch.zeros(count, dtype=torch.float64, device=device), failure=failure)
 
-    def _rows(self, flat: Tensor, *, failed: bool, words: str = "") -> Tensor:
+    def _rows(self, flat: Tensor, *, failure: str) -> Tensor:
         """The numbers of all ranks, a row for each."""
-        sent = torch.cat([flat.new_full((1,), float(failed)), flat])
+        sent = torch.cat([flat.new_full((1,), float(bool(failure))), flat])
         received = sent.new_empty(self.size * sent.numel())
         dist.all_gather_into_tensor(received, sent, group=self.group)
         rows = received.view(self.size, -1)
-        if flat.device.type != "cpu":  # nobody waits for the device to hear that all is well
-            if not failed:
-                torch._assert_async(~rows[:, 0].any(), "another rank could not do this step")
-            return rows[:, 1:]
-        if rows[:, 0].any():
-            heard: list[Any] = [None] * self.size
-            dist.all_gather_object(heard, words, group=self.group)
-            if not failed:
-                told = "; ".join(f"rank {rank}: {one}" for rank, one in enumerate(heard) if one)
-                raise AnotherRankError(f"this step could not be done on every rank: {told}")
+        if flat.device.type == "cpu":
+            if rows[:, 0].any():
+                heard: list[Any] = [None] * self.size
+                dist.all_gather_object(heard, failure, group=self.group)
+                if not failure:
+                    _refuse_failures(heard)
+        elif not failure:  # nobody waits for the device to hear that all is well
+            torch._assert_async(~rows[:, 0].any(), "another rank could not do its part of a step")
         return rows[:, 1:]
 
-    def over_all(self, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Means over all ranks, and maxima of what is in ``MAXIMA``."""
-        return {
-            name: (part.amax(0) if name in MAXIMA else part.mean(0)).to(parts[name].dtype)
-            for name, part in self.gather(parts).items()
-        }
+    @contextmanager
+    def announcing(self, count: int, device: torch.device) -> Iterator[None]:
+        """Inside, an exception is told to the ranks that gather ``count`` numbers meanwhile."""
+        try:
+            yield
+        except Exception as error:
+            self.fail(count, device, _words(error))
+            raise
+
+
+def _refuse_failures(failures: Sequence[str]) -> None:
+    told = "; ".join(f"rank {rank}: {words}" for rank, words in enumerate(failures) if words)
+    if told:
+        raise AnotherRankError(f"this step could not be done on every rank: {told}")
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def synchronised(figures: TermGradients, ranks: Ranks | None) -> TermGradients:
     """The figures over all ranks, from those of this rank. Its gradients stay its own."""
     if ranks is None:
         return figures
-    return figures.replaced(ranks.over_all(figures.parts))
+    parts = {name: part for name, part in figures.parts.items() if name != "values"}
+    heard = {
+        name: (rows.amax(0) if name in MAXIMA else rows.mean(0)).to(parts[name].dtype)
+        for name, rows in ranks.gather(parts).items()
+    }
+    return figures.replaced({"values": figures.values, **heard})
 
 
-class _Shared(torch.autograd.Function):
-    """Other values, with the gradient of the first."""
-
-    @staticmethod
-    def forward(ctx: Any, own: Tensor, shared: Tensor) -> Tensor:
-        return shared.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Any:
-        return gradients[0], None
+def numbers_of(count: int, parameters: int, want: Sequence[str]) -> int:
+    """How many numbers :func:`synchronised` gathers for K terms from each rank."""
+    tables = 1 + sum(name in want for name in SINGLE)  # the first says what is reached
+    pairs = "gramian" in want or "cosine" in want
+    return tables * parameters * count + pairs * count * count
 
 
-def averaged(values: Tensor, ranks: Ranks | None) -> Tensor:
-    """The values of the terms over all ranks, with the graph of this rank's.
+def norm_over_ranks(norm: Tensor, ranks: Ranks | None) -> Tensor:
+    """The root mean square of a norm over the ranks.
 
-    A method that minimises a function of the values needs its slope at the values of the whole
-    batch; the mean of the ranks' gradients is then the gradient for the whole batch.
+    The mean of the ranks' gradients is never longer than that.
     """
     if ranks is None:
-        return values
-    mean = ranks.over_all({"values": values.detach()})["values"].to(values)
-    return _Shared.apply(values, mean)  # type: ignore[no-any-return, no-untyped-call]
+        return norm
+    return ranks.gather({"square": norm.double().square()})["square"].mean(0).sqrt().to(norm)
 
 
-def shapes_of(count: int, parameters: int, want: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """The shapes of the figures of a step, by their names in ``TermGradients.parts``."""
-    shapes: dict[str, tuple[int, ...]] = {"values": (count,)}
-    shapes |= {name: (parameters, count) for name in SINGLE if name in want}
-    if "gramian" in want or "cosine" in want:
-        shapes["gramian"] = (count, count)
-    return {**shapes, "reached": (count, parameters)}
+class StaticGraphs:
+    """Models under ``DistributedDataParallel(static_graph=True)`` in their first step.
+
+    In that step they add up the gradients at the end of the first backward pass that there is,
+    which here would be one that measures gradients, before any is in ``.grad``. So they are held
+    back until ``.grad`` is filled.
+    """
+
+    def __init__(self, terms: Sequence[Tensor]) -> None:
+        self._models = list(_static_models(terms))
+
+    @contextmanager
+    def held_back(self) -> Iterator[None]:
+        """Inside, ``.grad`` is filled; afterwards it is averaged over the ranks."""
+        for model in self._models:
+            model._static_graph_delay_allreduce_enqueued = True
+        try:
+            yield
+        except BaseException:
+            for model in self._models:
+                model._static_graph_delay_allreduce_enqueued = False
+            raise
+        for model in self._models:
+            model.reducer._delay_all_reduce()
+
+
+def _static_models(terms: Sequence[Tensor]) -> Iterator[Any]:
+    """The models behind the terms, read from the node that such a model puts after its outputs."""
+    waiting = [term.grad_fn for term in terms if term.grad_fn is not None]
+    seen = set(waiting)
+    while waiting:
+        node = waiting.pop()
+        if node.name() == "_DDPSinkBackward":
+            model = node.ddp_weakref()  # type: ignore[attr-defined]
+            if model.static_graph and not model._static_graph_delay_allreduce_enqueued:
+                yield model
+            continue
+        for child, _ in node.next_functions:
+            if child is not None and child not in seen:
+                seen.add(child)
+                waiting.append(child)

@@ -20,6 +20,8 @@ class Terms:
     tensors: tuple[Tensor, ...]
     absent: tuple[str, ...] = ()
     """The terms that were given as ``None``."""
+    over_ranks: Tensor | None = None
+    """The value of each term over all ranks, where several train together."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -27,11 +29,21 @@ class Terms:
     def among(self, names: Sequence[str]) -> Terms:
         """Only the terms of these names, in this order."""
         found = dict(zip(self.names, self.tensors, strict=True))
-        return Terms(tuple(names), tuple(found[name] for name in names), self.absent)
+        chosen = tuple(found[name] for name in names)
+        values = self.over_ranks
+        if values is not None:
+            values = values[[self.names.index(name) for name in names]]
+        return Terms(tuple(names), chosen, self.absent, values)
+
+    def valued(self, values: Tensor) -> Terms:
+        """The same terms, with other values: those over all ranks."""
+        return Terms(self.names, self.tensors, self.absent, values)
 
     @cached_property
     def values(self) -> Tensor:
         """The value of each term, float64 where the device has it, without a graph."""
+        if self.over_ranks is not None:
+            return self.over_ranks
         dtype = solving_dtype(self.tensors[0].device)
         return torch.stack([term.detach().to(dtype) for term in self.tensors])
 

@@ -10,12 +10,14 @@ import torch
 from torch import nn
 
 from lossproof.terms.balance.closure import Closure
+from lossproof.terms.balance.entering import announced, enter
 from lossproof.terms.balance.filling_step import clip_long_terms, fill_step
-from lossproof.terms.balance.looking import Found, infinite, look, without
+from lossproof.terms.balance.looking import Found, infinite, intention, look, without
 from lossproof.terms.balance.options import NONFINITE, Nonfinite, StepOptions
 from lossproof.terms.balance.passes import stacked
 from lossproof.terms.balance.presence import Axes, axes_of_terms, only
 from lossproof.terms.balance.step import BalanceStep
+from lossproof.terms.distributed import Ranks
 from lossproof.terms.gradients import TermGradients, Want
 from lossproof.terms.targets import Exclusive
 from lossproof.terms.terms import Terms, named_terms, solving_dtype
@@ -52,6 +54,7 @@ class Balancer(nn.Module):
         self.names: tuple[str, ...] | None = None
         self.steps = 0
         self._holding = 0
+        self.known_groups: set[str] = set()
         if names is not None:
             self._bind(tuple(names))
 
@@ -165,7 +168,9 @@ class Balancer(nn.Module):
                 gradient tells, and memory of the graph until then); or ``"ignore"``, which does
                 not look, so that nothing waits for the device. Where the weights are held, only
                 the values are looked at.
-            group: the process group over which the figures are synchronised.
+            group: the process group of the ranks that train together, which get the same weights
+                (see :mod:`lossproof.terms.distributed`); by default all, where
+                ``torch.distributed`` is initialised; ``False`` for a process that is on its own.
 
         Returns:
             The weights and the figures of this step.
@@ -177,21 +182,25 @@ class Balancer(nn.Module):
             NonFiniteTermError: a term is not finite; ``.grad``, the weights and the state are as
                 they were before.
         """
-        named = self._expected(self.scalars(terms))
-        options = StepOptions.checked(
-            self.names or (),
-            named.tensors[0].device,
-            params=params,
-            on=on,
-            exclusive=exclusive,
-            scaler=scaler,
-            clip=clip,
-            clip_terms=clip_terms,
-            retain_graph=retain_graph,
-            nonfinite=nonfinite,
-            group=group,
-        )
-        due, counts = self._due(refresh)
+        ranks = Ranks.of(group)
+        with announced(self, ranks):
+            named = self._expected(self.scalars(terms))
+            options = StepOptions.checked(
+                self.names or (),
+                named.tensors[0].device,
+                params=params,
+                on=on,
+                exclusive=exclusive,
+                scaler=scaler,
+                clip=clip,
+                clip_terms=clip_terms,
+                retain_graph=retain_graph,
+                nonfinite=nonfinite,
+                ranks=ranks,
+            )
+            due, counts = self._due(refresh)
+            meaning = intention(self, named, options, due)
+        named = enter(self, named, ranks, meaning)
         found = look(self, named, options, due)
         fresh = due and not found.overflowed and (found.figures is not None or not self.needs)
         own = self.own_parameters

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from lossproof.terms.balance.entering import Intention
 from lossproof.terms.balance.options import Nonfinite, StepOptions
+from lossproof.terms.distributed import numbers_of, synchronised
 from lossproof.terms.filling import hooks_held_back
-from lossproof.terms.gradients import TermGradients, computed
+from lossproof.terms.gradients import TermGradients, Want, computed
 from lossproof.terms.parameters import Parameters
+from lossproof.terms.sharded import is_sharded
 from lossproof.terms.targets import Targets, targets
 from lossproof.terms.terms import Terms
 
@@ -48,7 +51,7 @@ class Found:
 
 def look(balancer: Balancer, named: Terms, options: StepOptions, due: bool) -> Found:
     """Find out what the balancer must know in this step."""
-    measuring = (due and bool(balancer.needs)) or options.limits is not None
+    measuring = _is_measuring(balancer, options, due)
     terms = named
     if options.nonfinite == "drop" or (options.nonfinite == "raise" and not measuring):
         terms = without(terms, infinite(terms), options.nonfinite)
@@ -56,7 +59,7 @@ def look(balancer: Balancer, named: Terms, options: StepOptions, due: bool) -> F
         goal = _goal(terms, options, measuring)
         if goal.measured is None:
             return Found(terms, goal)
-        figures = _measure(balancer, terms, goal, goal.measured, options, due)
+        figures = _measure_together(balancer, terms, goal, goal.measured, options, due)
         wrong = () if options.nonfinite == "ignore" else figures.nonfinite
         if wrong and options.scale is not None:
             wrong = infinite(terms)
@@ -65,6 +68,26 @@ def look(balancer: Balancer, named: Terms, options: StepOptions, due: bool) -> F
         if not wrong:
             return Found(terms, goal, figures)
         terms = without(terms, wrong, options.nonfinite)
+
+
+def intention(balancer: Balancer, named: Terms, options: StepOptions, due: bool) -> Intention:
+    """What this rank is about to do in a step, from its own terms."""
+    if options.ranks is None or not _is_measuring(balancer, options, due):
+        return Intention()
+    if options.params is None:
+        raise ValueError(
+            "`params` must be given where several ranks measure gradients: what the terms depend "
+            "on may differ from rank to rank"
+        )
+    over = _goal(named, options, measuring=True).measured
+    if over is None:
+        return Intention()
+    numbers = numbers_of(len(balancer.names or ()), len(over), _wanted(balancer, options, due))
+    return Intention(
+        numbers,
+        tuple(tuple(tensor.shape) for tensor in over.tensors),
+        any(is_sharded(tensor) for tensor in over.tensors),
+    )
 
 
 def filled_from_figures(balancer: Balancer, due: bool) -> bool:
@@ -111,6 +134,37 @@ def _goal(terms: Terms, options: StepOptions, measuring: bool) -> Targets:
     )
 
 
+def _is_measuring(balancer: Balancer, options: StepOptions, due: bool) -> bool:
+    return (due and bool(balancer.needs)) or options.limits is not None
+
+
+def _wanted(balancer: Balancer, options: StepOptions, due: bool) -> list[Want]:
+    want = list(balancer.needs) if due else []
+    if not {"norm", "gramian"} & set(want) and (
+        options.limits is not None or want == ["gradients"]
+    ):
+        want.append("norm")
+    return want
+
+
+def _measure_together(
+    balancer: Balancer,
+    terms: Terms,
+    goal: Targets,
+    over: Parameters,
+    options: StepOptions,
+    due: bool,
+) -> TermGradients:
+    """The figures over all ranks."""
+    ranks = options.ranks
+    if ranks is None:
+        return _measure(balancer, terms, goal, over, options, due)
+    count = numbers_of(len(terms), len(over), _wanted(balancer, options, due))
+    with ranks.announcing(count, terms.values.device):
+        figures = _measure(balancer, terms, goal, over, options, due)
+    return synchronised(figures, ranks)
+
+
 def _measure(
     balancer: Balancer,
     terms: Terms,
@@ -120,16 +174,11 @@ def _measure(
     due: bool,
 ) -> TermGradients:
     complete = goal.everything_measured and filled_from_figures(balancer, due)
-    want = list(balancer.needs) if due else []
-    if not {"norm", "gramian"} & set(want) and (
-        options.limits is not None or want == ["gradients"]
-    ):
-        want.append("norm")
     with hooks_held_back(over.tensors):
         return computed(
             terms,
             over,
-            want,
+            _wanted(balancer, options, due),
             hold=complete or (balancer.combines and due),
             retain_graph=options.retain_graph or options.nonfinite == "drop" or not complete,
             scale=options.scale,

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from lossproof.terms.distributed import Ranks
 from lossproof.terms.targets import EXCLUSIVE, Exclusive
 from lossproof.write.arguments import choice, flag, number
 
@@ -23,6 +24,7 @@ class StepOptions:
     Attributes:
         scale: the loss scale of the ``GradScaler``, a scalar tensor, where there is one.
         limits: the largest norm of each term's gradient, infinite where it is not clipped.
+        ranks: the processes that train together, if this one is not alone.
     """
 
     params: Any
@@ -33,7 +35,7 @@ class StepOptions:
     limits: Mapping[str, float] | None
     retain_graph: bool
     nonfinite: Nonfinite
-    group: Any
+    ranks: Ranks | None
 
     @classmethod
     def checked(
@@ -49,7 +51,7 @@ class StepOptions:
         clip_terms: Any,
         retain_graph: Any,
         nonfinite: Any,
-        group: Any,
+        ranks: Ranks | None,
     ) -> StepOptions:
         if isinstance(on, str):
             choice("on", on, ("shared",))
@@ -64,7 +66,7 @@ class StepOptions:
             _limits(clip_terms, names),
             flag("retain_graph", retain_graph),
             nonfinite,
-            group,
+            ranks,
         )
 
 

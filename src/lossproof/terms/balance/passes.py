@@ -71,4 +71,8 @@ def objective(
 
 def stacked(terms: Terms) -> Tensor:
     """The values of the terms with their graph, K numbers of the dtype of the weights."""
-    return torch.stack([term.to(terms.values.dtype) for term in terms.tensors])
+    own = torch.stack([term.to(terms.values.dtype) for term in terms.tensors])
+    if terms.over_ranks is None:
+        return own
+    # The slope at the values of the whole batch, by the graph of this rank's part of it.
+    return terms.over_ranks + (own - own.detach())
