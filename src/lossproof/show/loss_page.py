@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import inspect
-import re
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from lossproof.show.docstring import call, parts, prose, section
+
 if TYPE_CHECKING:
     from lossproof.losses.catalogue import CatalogueEntry
     from lossproof.losses.torch_nn import TorchLoss
 
-SECTIONS = ("Args", "Shape", "Returns", "Raises", "Example", "Source", "Attributes")
 TORCH = """\
 ## PyTorch's own
 
 What `torch.nn` has is not written again where its result is what people expect. What surprises is
 told here, tried in the tests, with the loss of this catalogue that keeps the contract instead.
 """
-_MATH = re.compile(r"^\.\. math::[ ]*(.*(?:\n(?:[ ]+.*)?)*)", re.MULTILINE)
-_INLINE_MATH = re.compile(r":math:`([^`]+)`")
-_ROLE = re.compile(r":(?:func|class|meth|mod):`~?([^`]+)`")
-_ARGUMENT = re.compile(r"^(\w+(?:, \w+)*): ")
 
 
 def listing(entries: Sequence[CatalogueEntry]) -> str:
@@ -81,8 +77,8 @@ def as_data(entry: CatalogueEntry) -> dict[str, Any]:
 def _signature(entry: CatalogueEntry) -> str:
     lines = [f"from lossproof.losses import {_names(entry)}", ""]
     if entry.function is not None:
-        lines.append(_call(entry.name, inspect.signature(entry.function)))
-    lines.append(_call(entry.module_name, inspect.signature(entry.module)))
+        lines.append(call(entry.name, inspect.signature(entry.function)))
+    lines.append(call(entry.module_name, inspect.signature(entry.module)))
     return "```python\n" + "\n".join(lines) + "\n```"
 
 
@@ -90,68 +86,19 @@ def _names(entry: CatalogueEntry) -> str:
     return ", ".join(dict.fromkeys((entry.name, entry.module_name)))
 
 
-def _call(name: str, signature: inspect.Signature) -> str:
-    arguments = [_argument(parameter) for parameter in signature.parameters.values()]
-    keyword_only = [p.kind is p.KEYWORD_ONLY for p in signature.parameters.values()]
-    if True in keyword_only and not all(keyword_only):
-        arguments.insert(keyword_only.index(True), "*")
-    whole = f"{name}({', '.join(arguments)})"
-    return textwrap.fill(whole, 92, subsequent_indent="    ", break_long_words=False)
-
-
-def _argument(parameter: inspect.Parameter) -> str:
-    """An argument without its type; a default that is a function by its name."""
-    default = parameter.default
-    if default is not parameter.empty and callable(default):
-        return f"{parameter.name}={default.__name__}"
-    return str(parameter.replace(annotation=inspect.Parameter.empty))
-
-
 def _body(entry: CatalogueEntry, pictures: Sequence[str]) -> Iterator[str]:
-    text, sections = _sections(entry.doc)
-    yield _prose(text)
+    text, sections = parts(entry.doc)
+    yield prose(text)
     if pictures:
         words = "Value and derivative along a line through the prediction"
         yield "\n".join(f'<img src="{p}" alt="{words}" width="48%">' for p in pictures)
     yield _properties(entry)
     for title, content in sections:
         yield f"## {title}"
-        yield _section(title, content)
+        yield section(title, content)
     if entry.peers:
         yield "## In other libraries"
         yield "\n".join(f"- **{library}**: {words}" for library, words in entry.peers.items())
-
-
-def _sections(doc: str) -> tuple[str, list[tuple[str, str]]]:
-    """What stands before the first section, and the sections."""
-    titles = "|".join(SECTIONS)
-    pieces = re.split(rf"^({titles}):\s*\n", doc, flags=re.MULTILINE)
-    contents = [textwrap.dedent(piece) for piece in pieces[2::2]]
-    return pieces[0], list(zip(pieces[1::2], contents, strict=True))
-
-
-def _section(title: str, content: str) -> str:
-    if title == "Example":
-        return f"```python\n{content.strip()}\n```"
-    if title in {"Args", "Raises", "Attributes"}:
-        return _prose("\n".join(_items(content)))
-    return _prose(content)
-
-
-def _items(content: str) -> Iterator[str]:
-    """The arguments of a section as a list."""
-    for line in content.strip("\n").splitlines():
-        if line and not line.startswith(" "):
-            yield _ARGUMENT.sub(r"- **`\1`**: ", line)
-        else:
-            yield "  " + line.strip()
-
-
-def _prose(text: str) -> str:
-    text = _MATH.sub(lambda m: f"```math\n{textwrap.dedent(m[1]).strip()}\n```\n\n", text)
-    text = _INLINE_MATH.sub(r"$`\1`$", text)
-    text = _ROLE.sub(r"`\1`", text)
-    return re.sub(r"(?<!`)``([^`]+)``(?!`)", r"`\1`", text).strip("\n")
 
 
 def _properties(entry: CatalogueEntry) -> str:
