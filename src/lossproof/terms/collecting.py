@@ -10,7 +10,7 @@ from torch.autograd.graph import GradientEdge
 
 from lossproof.terms.factors import SegmentFactors, SharedFactors
 from lossproof.terms.graph import Graph, Node
-from lossproof.terms.held import Group, OfOneTerm, Rows, SparseRows
+from lossproof.terms.held import Dense, Group, OfOneTerm, SparseRows
 from lossproof.terms.layers import MatrixUse
 from lossproof.terms.parameters import Parameters
 from lossproof.terms.plan import Plan, is_single
@@ -66,8 +66,8 @@ class Collector:
                 self._users.setdefault(use.node, []).append(position)
                 self._edges[use.node] = use.edge
         self._cotangents: dict[tuple[int, Node], Tensor] = {}
-        self._open: dict[int, Tensor] = {}
-        self._rows: dict[tuple[torch.dtype, torch.device], tuple[list[int], Rows]] = {}
+        self._open: dict[int, dict[int, Tensor]] = {}
+        self._dense: dict[int, dict[int, Tensor]] = {}
         self._of_one: list[Group] = []
         self._sparse: dict[int, list[Tensor | None]] = {}
 
@@ -98,52 +98,35 @@ class Collector:
         dense = found[len(inputs.nodes) :]
         for position, gradient in zip(inputs.positions, dense, strict=True):
             if gradient is not None:
-                self._open[position] = gradient
+                self._open.setdefault(term, {})[position] = gradient
                 self.reached[term][position] = True
 
     def close(self, term: int) -> None:
         """All passes of a term have been made: take the statistics, and keep what is needed."""
-        self._table.add(term, list(self._open), list(self._open.values()))
+        gradients = self._open.pop(term, {})
+        self._table.add(term, list(gradients), list(gradients.values()))
         if self._keep:
-            self._file(term)
-        self._open = {}
+            self._file(term, gradients)
 
-    def _file(self, term: int) -> None:
+    def _file(self, term: int, gradients: dict[int, Tensor]) -> None:
         own: dict[int, Tensor] = {}
-        for position, gradient in list(self._open.items()):
+        several = self._dense.setdefault(term, {})
+        for position, gradient in gradients.items():
             if gradient.is_sparse:
                 kept = self._sparse.setdefault(position, [None] * len(self.graph.roots))
-                kept[term] = self._open.pop(position)
+                kept[term] = gradient
             elif is_single(self._masks[position]):
-                own[position] = self._open.pop(position)
+                own[position] = gradient
+            else:
+                several[position] = gradient
         if own:
             count = len(self.graph.roots)
             self._of_one.append(OfOneTerm(list(own), list(own.values()), term, count))
-        for positions, rows in self._row_groups().values():
-            rows.fill(term, [self._open.get(position) for position in positions])
-
-    def _row_groups(self) -> dict[tuple[torch.dtype, torch.device], tuple[list[int], Rows]]:
-        """The matrices of the dense gradients that several terms have, one for each dtype."""
-        if not self._rows:
-            members: dict[tuple[torch.dtype, torch.device], list[int]] = {}
-            for position in self.plan.dense:
-                tensor = self._tensors[position]
-                if not is_single(self._masks[position]) and position not in self._sparse:
-                    members.setdefault((tensor.dtype, tensor.device), []).append(position)
-            for kind, positions in members.items():
-                tensors = [self._tensors[position] for position in positions]
-                rows = Rows(positions, tensors, len(self.graph.roots))
-                self._rows[kind] = (positions, rows)
-        return self._rows
 
     def groups(self) -> list[Group]:
         """The gradients of all terms, after all passes."""
         found: list[Group] = [*self._of_one]
-        for positions, rows in self._rows.values():
-            for term, root in enumerate(self.graph.roots):
-                if root is None:
-                    rows.fill(term, [None] * len(positions))
-            found.append(rows)
+        found += self._dense_groups()
         for position, kept in self._sparse.items():
             found.append(SparseRows(position, kept, self._tensors[position]))
         for position, uses in self.plan.factored.items():
@@ -152,28 +135,51 @@ class Collector:
                 found.append(group)
         return found
 
+    def _dense_groups(self) -> list[Group]:
+        """The dense gradients that several terms have, a group for each device."""
+        members: dict[torch.device, list[int]] = {}
+        for position in sorted({at for gradients in self._dense.values() for at in gradients}):
+            members.setdefault(self._tensors[position].device, []).append(position)
+        count = len(self.graph.roots)
+        return [
+            Dense(
+                positions,
+                [self._tensors[position] for position in positions],
+                [
+                    [self._dense.get(term, {}).get(position) for position in positions]
+                    for term in range(count)
+                ],
+            )
+            for positions in members.values()
+        ]
+
     def _factored(self, position: int, uses: Sequence[MatrixUse]) -> Group | None:
         if not any(self.reached[term][position] for term in range(len(self.reached))):
             return None
         if all(is_single(self.graph.masks[use.node]) for use in uses):
             return self._by_segments(position, uses)
         fixed = self._fixed[position]
-        stacked = [self._stacked(use) for use in uses]
         return SharedFactors(
             position,
             self._tensors[position],
             fixed[0] if len(uses) == 1 else torch.cat(fixed),
-            stacked[0] if len(uses) == 1 else torch.cat(stacked, 1),
+            [self._cotangent(term, uses) for term in range(len(self.graph.roots))],
             uses[0].cotangent_left,
         )
 
-    def _stacked(self, use: MatrixUse) -> Tensor:
-        """The cotangents of all terms at a product; zeros where a term does not reach it."""
-        count = len(self.graph.roots)
-        found = [self._cotangents.pop((term, use.node), None) for term in range(count)]
-        like = next(part for part in found if part is not None)
-        parts = [torch.zeros_like(like) if part is None else part for part in found]
-        return use.oriented(torch.stack(parts)) * use.scale
+    def _cotangent(self, term: int, uses: Sequence[MatrixUse]) -> Tensor | None:
+        """The cotangent of a term at the products of a matrix; zeros where it reaches a part."""
+        found = [self._cotangents.get((term, use.node)) for use in uses]
+        if all(part is None for part in found):
+            return None
+        tensor = self._tensors[0]
+        parts = [
+            tensor.new_zeros((use.rows, use.moving))
+            if part is None
+            else _scaled(use.oriented(part), use.scale)
+            for use, part in zip(uses, found, strict=True)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _by_segments(self, position: int, uses: Sequence[MatrixUse]) -> Group:
         """Each product belongs to one term: its rows are a segment."""
@@ -183,7 +189,7 @@ class Collector:
             cotangent = self._cotangents.pop((term, use.node), None)
             if cotangent is not None:
                 fixed.append(factor)
-                cotangents.append(use.oriented(cotangent) * use.scale)
+                cotangents.append(_scaled(use.oriented(cotangent), use.scale))
                 owners.append((term, use.rows))
         return SegmentFactors(
             position,
@@ -194,3 +200,7 @@ class Collector:
             len(self.graph.roots),
             uses[0].cotangent_left,
         )
+
+
+def _scaled(cotangent: Tensor, scale: float) -> Tensor:
+    return cotangent if scale == 1.0 else cotangent * scale

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 import torch
 
-from lossproof.terms.products import at_least_single, inner_products
+from lossproof.terms.held import weighted_sum
+from lossproof.terms.products import at_least_single, products_of_vectors
 from lossproof.terms.terms import solving_dtype
 
 Tensor = torch.Tensor
@@ -24,7 +25,7 @@ class SharedFactors:
         position: where the parameter stands among the chosen ones.
         parameter: the matrix.
         fixed: the saved factor, rows x columns; of several uses of the matrix stacked.
-        cotangents: K x rows x columns.
+        cotangents: for each term rows x columns, ``None`` where it does not reach the layer.
         cotangent_left: whether a gradient is ``cotangent.T @ fixed`` or ``fixed.T @ cotangent``.
     """
 
@@ -33,7 +34,7 @@ class SharedFactors:
         position: int,
         parameter: Tensor,
         fixed: Tensor,
-        cotangents: Tensor,
+        cotangents: Sequence[Tensor | None],
         cotangent_left: bool,
     ) -> None:
         self.positions = (position,)
@@ -41,28 +42,50 @@ class SharedFactors:
         self._fixed = fixed
         self._cotangents = cotangents
         self._left = cotangent_left
+        self._known: dict[torch.dtype | None, Tensor] = {}
 
     def products(self, dtype: torch.dtype | None = None) -> Tensor:
-        fixed = at_least_single(self._fixed, dtype)
-        cotangents = at_least_single(self._cotangents, dtype)
-        through = torch.matmul(fixed @ fixed.T, cotangents)
-        return inner_products(through.flatten(1), cotangents.flatten(1))
+        if dtype not in self._known:
+            self._known[dtype] = self._products(dtype)
+        return self._known[dtype]
+
+    def _products(self, dtype: torch.dtype | None) -> Tensor:
+        count, device = len(self._cotangents), self._fixed.device
+        total = torch.zeros(count, count, dtype=solving_dtype(device), device=device)
+        present = [k for k, part in enumerate(self._cotangents) if part is not None]
+        parts = [at_least_single(part, dtype) for part in self._cotangents if part is not None]
+        half = _half_of_products(at_least_single(self._fixed, dtype), parts)
+        at = torch.tensor(present, device=device)
+        total[at[:, None], at] = half + half.T
+        return total
 
     def vanishes(self, term: int) -> bool:
-        return not bool(self._cotangents[term].any())
+        cotangent = self._cotangents[term]
+        return cotangent is None or not bool(cotangent.any())
 
     def sums(self) -> Tensor:
         """The sum of the entries of each gradient, K numbers."""
-        fixed, cotangents = at_least_single(self._fixed), at_least_single(self._cotangents)
-        dtype = solving_dtype(fixed.device)
-        return cotangents.sum(2).to(dtype) @ fixed.sum(1).to(dtype)
+        dtype = solving_dtype(self._fixed.device)
+        of_rows = at_least_single(self._fixed).sum(1).to(dtype)
+        zero = of_rows.new_zeros(())
+        return torch.stack(
+            [
+                zero if part is None else at_least_single(part).sum(1).to(dtype) @ of_rows
+                for part in self._cotangents
+            ]
+        )
 
     def combined(self, weights: Tensor) -> list[Tensor]:
-        mixed = torch.tensordot(weights.to(self._cotangents.dtype), self._cotangents, 1)
-        return [self._gradient(mixed)]
+        like = next(part for part in self._cotangents if part is not None)
+        return [self._gradient(weighted_sum(weights, self._cotangents, like))]
 
     def rows(self) -> list[Tensor]:
-        return [torch.stack([self._gradient(cotangent) for cotangent in self._cotangents])]
+        zero = torch.zeros_like(self._parameter)
+        return [
+            torch.stack(
+                [zero if part is None else self._gradient(part) for part in self._cotangents]
+            )
+        ]
 
     def _gradient(self, cotangent: Tensor) -> Tensor:
         left, right = (cotangent, self._fixed) if self._left else (self._fixed, cotangent)
@@ -109,7 +132,7 @@ class SegmentFactors:
             fixed = at_least_single(self._fixed, dtype)
             return self._products_of_rows(fixed, at_least_single(self._cotangent, dtype))
         self._dense = self._gradients()
-        return inner_products(self._dense.flatten(1), dtype=dtype)
+        return products_of_vectors(list(self._dense.flatten(1)), dtype)
 
     def vanishes(self, term: int) -> bool:
         starts = torch.nonzero(self._owner_of_row() == term)[:, 0]
@@ -157,3 +180,31 @@ class SegmentFactors:
     def _gradient(self, cotangent: Tensor, fixed: Tensor) -> Tensor:
         left, right = (cotangent, fixed) if self._left else (fixed, cotangent)
         return (left.mT @ right).to(self._parameter.dtype)
+
+
+ROWS = 64
+"""Rows in a block of a triangle: as few as a product still runs at full speed with."""
+
+
+def _half_of_products(fixed: Tensor, cotangents: Sequence[Tensor]) -> Tensor:
+    r"""The inner products through the lower triangle of :math:`X X^\top`; add its transpose.
+
+    The matrix is symmetric, so :math:`\langle C_k, X X^\top C_l \rangle` is the sum of the two
+    products with its lower triangle (half of the diagonal blocks): little more than half the work.
+    The buffers are small enough to stay in the processor's cache.
+    """
+    count, (rows, columns) = len(cotangents), cotangents[0].shape
+    total = fixed.new_zeros((count, count), dtype=solving_dtype(fixed.device))
+    through = fixed.new_empty((count, min(rows, ROWS), columns))
+    block = torch.empty_like(through)
+    for start in range(0, rows, ROWS):
+        end = min(start + ROWS, rows)
+        size = end - start
+        triangle = fixed[start:end] @ fixed[:end].T
+        triangle[:, start:] *= 0.5
+        for k, cotangent in enumerate(cotangents):
+            torch.mm(triangle, cotangent[:end], out=through[k, :size])
+            block[k, :size] = cotangent[start:end]
+        of_rows = torch.bmm(through[:, :size].transpose(0, 1), block[:, :size].permute(1, 2, 0))
+        total += of_rows.sum(0, dtype=total.dtype)
+    return total

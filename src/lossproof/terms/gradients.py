@@ -8,9 +8,11 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from lossproof.terms.distributed import Ranks, synchronised
 from lossproof.terms.engine import Found, compute
-from lossproof.terms.held import Rows, total_products
+from lossproof.terms.held import Dense, total_products
 from lossproof.terms.parameters import Parameters, chosen_parameters
+from lossproof.terms.sharded import compute_sharded, is_sharded
 from lossproof.terms.statistics import SINGLE, StatisticsTable
 from lossproof.terms.terms import Terms, named_terms
 
@@ -89,7 +91,7 @@ class TermGradients:
         table = StatisticsTable(SINGLE, [size], count, matrix.device)
         for term, row in enumerate(matrix):
             table.add(term, [0], [row])
-        rows = Rows.of_matrix(matrix)
+        rows = Dense([0], parameters.tensors, [[row] for row in matrix])
         gramian = total_products([rows], count, matrix.device)
         return cls(terms, parameters, Found(table, gramian, [rows], [[True]] * count))
 
@@ -282,13 +284,13 @@ def term_gradients(
     for one in wanted:
         if one not in WANTS:
             raise ValueError(f"`want` must be of {', '.join(WANTS)}, got {one!r}")
-    return computed(
-        named_terms(terms),
-        chosen_parameters(params),
-        wanted,
-        hold="gradients" in wanted,
-        retain_graph=retain_graph,
+    named, parameters = named_terms(terms), chosen_parameters(params)
+    figures = computed(
+        named, parameters, wanted, hold="gradients" in wanted, retain_graph=retain_graph
     )
+    if any(is_sharded(tensor) for tensor in parameters.tensors):
+        return synchronised(figures, Ranks.of(None), with_values=True)
+    return figures
 
 
 def computed(
@@ -302,6 +304,9 @@ def computed(
 ) -> TermGradients:
     """Compute what is wanted of the gradients, which are held for combining if asked for.
 
+    Where several ranks train together, it is what this rank knows: the mean over the ranks is what
+    all know (see :mod:`lossproof.terms.distributed`).
+
     Args:
         terms: the terms.
         parameters: what they are differentiated by.
@@ -311,5 +316,8 @@ def computed(
         scale: a loss scale, a scalar: the gradients are computed with it, so that half precision
             does not lose them, and everything that is told of them is without it.
     """
-    found = compute(terms, parameters, want, hold=hold, retain_graph=retain_graph, scale=scale)
+    if any(is_sharded(tensor) for tensor in parameters.tensors):
+        found = compute_sharded(terms, parameters, want, retain_graph=retain_graph, scale=scale)
+    else:
+        found = compute(terms, parameters, want, hold=hold, retain_graph=retain_graph, scale=scale)
     return TermGradients(terms, parameters, found, scale)

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import torch
 
-from lossproof.terms.products import inner_products, out_of_range
+from lossproof.terms.products import at_least_single, out_of_range, products_of_vectors
 from lossproof.terms.terms import solving_dtype
 
 Tensor = torch.Tensor
@@ -66,84 +66,103 @@ def _worth_repeating(groups: Sequence[Group], total: Tensor) -> bool:
     return False
 
 
-class Rows:
-    """A matrix with a row for each term, in which the gradients lie side by side.
+class Dense:
+    """The gradients of several parameters as autograd made them, a list for each term.
 
     Args:
         positions: where the parameters stand among the chosen ones.
         parameters: the parameters.
-        count: the number of terms.
+        gradients: for each term its gradients, ``None`` where it does not depend on a parameter.
     """
 
-    def __init__(self, positions: Sequence[int], parameters: Sequence[Tensor], count: int) -> None:
+    def __init__(
+        self,
+        positions: Sequence[int],
+        parameters: Sequence[Tensor],
+        gradients: Sequence[Sequence[Tensor | None]],
+    ) -> None:
         self.positions = positions
         self._parameters = parameters
-        self._sizes = [parameter.numel() for parameter in parameters]
-        self._transposed: list[bool] | None = None
-        first = parameters[0]
-        shape = (count, sum(self._sizes))
-        self.matrix = torch.empty(shape, dtype=first.dtype, device=first.device)
-
-    @classmethod
-    def of_matrix(cls, matrix: Tensor) -> Rows:
-        """The gradients of one parameter, as they are."""
-        rows = cls.__new__(cls)
-        rows.positions, rows.matrix = (0,), matrix
-        rows._parameters, rows._sizes = (matrix[0],), [matrix.shape[1]]
-        rows._transposed = None
-        return rows
-
-    def fill(self, term: int, gradients: Sequence[Tensor | None]) -> None:
-        """Write the gradients of a term, ``None`` where it does not depend on the parameter."""
-        if all(gradient is None for gradient in gradients):
-            self.matrix[term].zero_()
-            return
-        if self._transposed is None:
-            self._transposed = [_lies_transposed(gradient) for gradient in gradients]
-        parts = [
-            self.matrix.new_zeros(size)
-            if gradient is None
-            else (gradient.mT if transposed else gradient).reshape(-1)
-            for gradient, size, transposed in zip(
-                gradients, self._sizes, self._transposed, strict=True
-            )
-        ]
-        torch.cat(parts, out=self.matrix[term])
+        self._gradients = gradients
 
     def products(self, dtype: torch.dtype | None = None) -> Tensor:
-        return inner_products(self.matrix, dtype=dtype)
+        count, device = len(self._gradients), self._parameters[0].device
+        total = torch.zeros(count, count, dtype=solving_dtype(device), device=device)
+        small: list[list[Tensor]] = [[] for _ in range(count)]
+        for parameter, column in zip(self._parameters, self._columns(), strict=True):
+            present = [k for k, gradient in enumerate(column) if gradient is not None]
+            flat = _flattened([gradient for gradient in column if gradient is not None])
+            if parameter.numel() < SMALL:
+                for k, part in enumerate(column):
+                    small[k].append(
+                        parameter.new_zeros(parameter.numel()) if part is None else part.reshape(-1)
+                    )
+            elif len(present) == count:
+                total += products_of_vectors(flat, dtype)
+            elif present:
+                at = torch.tensor(present, device=device)
+                total[at[:, None], at] += products_of_vectors(flat, dtype)
+        if small[0]:
+            total += products_of_vectors([torch.cat(parts) for parts in small], dtype)
+        return total
+
+    def _columns(self) -> list[tuple[Tensor | None, ...]]:
+        """For each parameter its gradients."""
+        return list(zip(*self._gradients, strict=True))
 
     def vanishes(self, term: int) -> bool:
-        return not bool(self.matrix[term].any())
+        return not any(part is not None and bool(part.any()) for part in self._gradients[term])
 
     def combined(self, weights: Tensor) -> list[Tensor]:
-        return self._shaped(weights.to(self.matrix.dtype) @ self.matrix)
+        return [
+            weighted_sum(weights, column, parameter)
+            for parameter, column in zip(self._parameters, self._columns(), strict=True)
+        ]
 
     def rows(self) -> list[Tensor]:
-        return self._shaped(self.matrix)
-
-    def _shaped(self, flat: Tensor) -> list[Tensor]:
-        transposed = self._transposed or [False] * len(self._sizes)
-        shaped = []
-        for part, parameter, flip in zip(
-            torch.split(flat, self._sizes, dim=-1), self._parameters, transposed, strict=True
-        ):
-            lead = flat.shape[:-1]
-            if flip:
-                shaped.append(part.reshape(*lead, *parameter.shape[::-1]).mT)
-            else:
-                shaped.append(part.reshape(*lead, *parameter.shape))
-        return shaped
+        return [
+            torch.stack([torch.zeros_like(parameter) if part is None else part for part in column])
+            for parameter, column in zip(self._parameters, self._columns(), strict=True)
+        ]
 
 
-def _lies_transposed(gradient: Tensor | None) -> bool:
+SMALL = 1 << 12
+"""Parameters with fewer numbers are put side by side before they are multiplied."""
+
+
+def weighted_sum(weights: Tensor, parts: Sequence[Tensor | None], like: Tensor) -> Tensor:
+    """The weighted sum of tensors of one shape, without stacking them.
+
+    Half precision is added up in float32.
+    """
+    total: Tensor | None = None
+    numbers = weights.tolist() if weights.device.type == "cpu" else weights
+    for weight, part in zip(numbers, parts, strict=True):
+        if part is None:
+            continue
+        if total is None:
+            total = at_least_single(part) * _as_factor(weight, part)
+        elif isinstance(weight, float):
+            total.add_(part, alpha=weight)
+        else:
+            total.add_(part * _as_factor(weight, part))
+    return torch.zeros_like(like) if total is None else total.to(like.dtype)
+
+
+def _as_factor(weight: float | Tensor, part: Tensor) -> float | Tensor:
+    return weight.to(part.dtype) if isinstance(weight, Tensor) else weight
+
+
+def _flattened(parts: Sequence[Tensor]) -> list[Tensor]:
+    """Vectors of the entries in one order, that of memory where all lie transposed."""
+    if all(_lies_transposed(part) for part in parts):
+        return [part.mT.reshape(-1) for part in parts]
+    return [part.reshape(-1) for part in parts]
+
+
+def _lies_transposed(part: Tensor) -> bool:
     """Whether a matrix lies in memory column by column, as autograd leaves it behind a ``.T``."""
-    return (
-        gradient is not None
-        and gradient.dim() == 2
-        and not gradient.is_contiguous()
-        and gradient.mT.is_contiguous()
-    )
+    return part.dim() == 2 and not part.is_contiguous() and part.mT.is_contiguous()
 
 
 class OfOneTerm:
@@ -159,10 +178,11 @@ class OfOneTerm:
 
     def products(self, dtype: torch.dtype | None = None) -> Tensor:
         device = self._gradients[0].device
-        total = torch.zeros(self._count, self._count, dtype=solving_dtype(device), device=device)
-        for gradient in self._gradients:
-            product = inner_products(gradient.reshape(1, -1), dtype=dtype)
-            total[self._term, self._term] += product[0, 0]
+        count, solving = self._count, solving_dtype(device)
+        total = torch.zeros(count, count, dtype=solving, device=device)
+        parts = [at_least_single(gradient, dtype) for gradient in self._gradients]
+        norms = torch.stack(torch._foreach_norm(parts))
+        total[self._term, self._term] = norms.to(solving).square().sum()
         return total
 
     def vanishes(self, term: int) -> bool:

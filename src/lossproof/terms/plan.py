@@ -18,7 +18,7 @@ from lossproof.terms.parameters import Parameters
 
 Tensor = torch.Tensor
 
-TRAFFIC = 22
+TRAFFIC = 60
 """Multiply-adds in the time in which a number is written to memory and read again twice."""
 START = 1_000_000
 """Multiply-adds in the time that the dozen operations of a factored gradient need to start."""
@@ -125,8 +125,8 @@ def _factored_is_cheaper(graph: Graph, uses: Sequence[MatrixUse], count: int, ho
         dense = rows * size + count * size * (count + TRAFFIC)
         return rows * rows * (fixed + moving) + once + START < dense
     dense = count * rows * size + count * size * (count + TRAFFIC)
-    through = rows * rows * (fixed + count * moving) + count * count * rows * moving
-    return through + once + START < dense
+    through = rows * rows * (fixed + count * moving) * 5 // 8 + count * count * rows * moving
+    return 1.25 * through + once + START < dense
 
 
 def _batching_pays(graph: Graph, plan: Plan, parameters: Parameters) -> bool:

@@ -23,7 +23,7 @@ from lossproof.terms.engine import Found
 from lossproof.terms.graph import read_graph
 from lossproof.terms.held import Group, total_products
 from lossproof.terms.parameters import Parameters
-from lossproof.terms.products import inner_products
+from lossproof.terms.products import products_of_vectors
 from lossproof.terms.statistics import SINGLE, StatisticsTable
 from lossproof.terms.terms import Terms, solving_dtype
 
@@ -84,10 +84,10 @@ class Shards:
         device = shard_of(self._parameter).device
         count = len(self._gradients)
         there = [k for k, gradient in enumerate(self._gradients) if gradient is not None]
-        rows = torch.stack([part.reshape(-1) for part in self._gradients if part is not None])
+        rows = [part.reshape(-1) for part in self._gradients if part is not None]
         total = torch.zeros(count, count, dtype=solving_dtype(device), device=device)
         index = torch.tensor(there, device=device)
-        total[index[:, None], index] = inner_products(rows, dtype=dtype) * shards(self._parameter)
+        total[index[:, None], index] = products_of_vectors(rows, dtype) * shards(self._parameter)
         return total
 
     def vanishes(self, term: int) -> bool:
@@ -128,13 +128,21 @@ def compute_sharded(
     count, device = len(terms), terms.tensors[0].device
     sizes = [tensor.numel() for tensor in parameters.tensors]
     table = StatisticsTable([one for one in SINGLE if one in want], sizes, count, device)
-    bystanders = Bystanders(terms.tensors, parameters)
+    bystanders = Bystanders(terms.tensors, parameters.tensors)
+    start = torch.ones((), device=device) if scale is None else scale
     present = [k for k, term in enumerate(terms.tensors) if term.requires_grad]
     gradients: list[Sequence[Tensor | None]] = [[None] * len(parameters)] * count
     for k in present:
-        again = retain_graph or k != present[-1]
-        gradients[k] = _gradients_of(terms.tensors[k], k, bystanders, parameters, scale, again)
-        parts = {p: part for p, part in enumerate(gradients[k]) if part is not None}
+        term = terms.tensors[k]
+        arrived = gradients_by_backward(
+            [term],
+            [start.to(term.dtype).reshape(term.shape)],
+            parameters.tensors,
+            retain_graph=retain_graph or k != present[-1],
+            bystanders=bystanders,
+        )
+        parts = {p: shard_of(part) for p, part in enumerate(arrived) if part is not None}
+        gradients[k] = [parts.get(position) for position in range(len(parameters))]
         filled = {p: part for p, part in parts.items() if part.numel()}
         table.add(k, list(filled), list(filled.values()))
     _refuse_silence(gradients, parameters)
@@ -182,48 +190,61 @@ def _refuse_silence(gradients: Sequence[Sequence[Tensor | None]], parameters: Pa
         )
 
 
-def _gradients_of(
-    term: Tensor,
-    number: int,
-    bystanders: Bystanders,
-    parameters: Parameters,
-    scale: Tensor | None,
+def gradients_by_backward(
+    roots: Sequence[Tensor],
+    starts: Sequence[Tensor],
+    over: Sequence[Tensor],
+    *,
     retain_graph: bool,
+    bystanders: Bystanders | None = None,
 ) -> list[Tensor | None]:
-    """This rank's shard of the gradient of one term for every parameter; ``.grad`` stays."""
-    start = torch.ones_like(term) if scale is None else scale.to(term.dtype).reshape(term.shape)
-    before = [tensor.grad for tensor in parameters.tensors]
-    with bystanders.left_alone():
-        for tensor in parameters.tensors:
+    """The gradients that a plain backward pass brings; ``.grad`` is afterwards as it was before.
+
+    Args:
+        roots: the tensors that the pass starts from.
+        starts: their gradients.
+        over: the parameters, sharded or not.
+        retain_graph: whether the graph can be gone through again afterwards.
+        bystanders: the other leaves behind the roots, and perhaps more.
+
+    Raises:
+        ValueError: a gradient arrived at sharded parameters that are not among these.
+    """
+    others = bystanders or Bystanders(roots, over)
+    before = [tensor.grad for tensor in over]
+    with others.left_alone():
+        for tensor in over:
             tensor.grad = None
         try:
-            torch.autograd.backward([term], [start], retain_graph=retain_graph)
-            bystanders.check(number, parameters)
-            return [_own_part(tensor) for tensor in parameters.tensors]
+            torch.autograd.backward(roots, starts, retain_graph=retain_graph)
+            others.check(roots, over)
+            return [_placed(tensor) for tensor in over]
         finally:
-            for tensor, grad in zip(parameters.tensors, before, strict=True):
+            for tensor, grad in zip(over, before, strict=True):
                 tensor.grad = grad
 
 
-def _own_part(parameter: Any) -> Tensor | None:
+def _placed(parameter: Any) -> Tensor | None:
+    """The gradient of a parameter, divided among the ranks like the parameter itself."""
     gradient: Any = parameter.grad
-    if gradient is None:
-        return None
-    if is_sharded(parameter) and gradient.placements != parameter.placements:
+    if gradient is None or not is_sharded(parameter):
+        return gradient  # type: ignore[no-any-return]
+    if gradient.placements != parameter.placements:
         gradient = gradient.redistribute(parameter.device_mesh, parameter.placements)
-    return shard_of(gradient)
+    return gradient  # type: ignore[no-any-return]
 
 
 class Bystanders:
-    """The leaves behind the terms that are not among the parameters.
+    """The leaves behind some tensors that are not among the parameters.
 
     A backward pass that is not told where to go fills their ``.grad``, too. Among them are the
     whole copies of sharded parameters, from which FSDP takes the gradient away.
     """
 
-    def __init__(self, terms: Sequence[Tensor], parameters: Parameters) -> None:
-        chosen = {id(tensor) for tensor in parameters.tensors}
-        graph = read_graph(terms)
+    def __init__(self, roots: Sequence[Tensor], over: Sequence[Tensor]) -> None:
+        chosen = {id(tensor) for tensor in over}
+        graph = read_graph(roots)
+        self._bits = {id(root): 1 << bit for bit, root in enumerate(roots)}
         self._leaves = [
             (leaf, graph.masks[node])
             for key, (leaf, node) in graph.leaves.items()
@@ -242,16 +263,17 @@ class Bystanders:
             for (leaf, _), grad in zip(self._leaves, before, strict=True):
                 leaf.grad = grad
 
-    def check(self, term: int, parameters: Parameters) -> None:
+    def check(self, roots: Sequence[Tensor], over: Sequence[Tensor]) -> None:
         """Whatever FSDP took away from a copy must have arrived at one of the parameters.
 
         Raises:
             ValueError: it arrived elsewhere.
         """
-        arrived = sum(is_sharded(one) and one.grad is not None for one in parameters.tensors)
+        mask = sum(self._bits[id(root)] for root in roots)
+        arrived = sum(is_sharded(one) and one.grad is not None for one in over)
         taken = sum(
-            isinstance(leaf, nn.Parameter) and leaf.grad is None and bool(mask >> term & 1)
-            for leaf, mask in self._leaves
+            isinstance(leaf, nn.Parameter) and leaf.grad is None and bool(reached & mask)
+            for leaf, reached in self._leaves
         )
         if 0 < arrived < taken:
             raise ValueError(

@@ -38,6 +38,7 @@ class StatisticsTable:
         """Take the gradients of a term for the parameters at these positions into account."""
         if not gradients or not self._kept:
             return
+        gradients = [part.coalesce().values() if part.is_sparse else part for part in gradients]
         at = list(positions)
         if "norm" in self._kept:
             self._kept["norm"][at, term] += self._norms(gradients, 2.0).square()
