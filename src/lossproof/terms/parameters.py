@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +43,7 @@ def chosen_parameters(params: Any) -> Parameters:
         params: a module, a tensor, or an iterable or mapping of leaf tensors, of ``(name, tensor)``
             pairs as ``named_parameters()`` gives them, or of modules. A tensor that stands there
             twice (tied weights) is taken once, under its first name; one that requires no gradient
-            is listed as frozen.
+            is listed as frozen. A second tensor of the same name (of two models) gets a number.
 
     Raises:
         TypeError: something in it is neither a tensor nor a module.
@@ -60,6 +61,7 @@ def chosen_parameters(params: Any) -> Parameters:
     names: list[str] = []
     tensors: list[Tensor] = []
     frozen: list[str] = []
+    alike: Counter[str] = Counter()
     seen: set[int] = set()
     for name, tensor in _named(params):
         if id(tensor) in seen:
@@ -73,12 +75,18 @@ def chosen_parameters(params: Any) -> Parameters:
                 f"`params` must be leaf tensors, but {name!r} was computed from others; give the "
                 "parameters themselves"
             )
-        names.append(name)
+        alike[name] += 1
+        names.append(name if alike[name] == 1 else f"{name} ({alike[name]})")
         tensors.append(tensor)
     if not tensors:
         what = "all of them are frozen" if frozen else "there is none"
         raise ValueError(f"`params` must hold a parameter that requires a gradient, but {what}")
     return Parameters(tuple(names), tuple(tensors), tuple(frozen))
+
+
+def reusable(params: Any) -> Any:
+    """The same parameters in a form that can be read again and again: no generator."""
+    return list(params) if isinstance(params, Iterator) else params
 
 
 def _named(params: Any) -> Iterable[tuple[str, Tensor]]:

@@ -19,7 +19,7 @@ class Terms:
     names: tuple[str, ...]
     tensors: tuple[Tensor, ...]
     absent: tuple[str, ...] = ()
-    """The terms that were given as ``None``."""
+    """The terms that take no part: given as ``None``, or left out since."""
     over_ranks: Tensor | None = None
     """The value of each term over all ranks, where several train together."""
 
@@ -33,7 +33,8 @@ class Terms:
         values = self.over_ranks
         if values is not None:
             values = values[[self.names.index(name) for name in names]]
-        return Terms(tuple(names), chosen, self.absent, values)
+        left_out = tuple(name for name in self.names if name not in names)
+        return Terms(tuple(names), chosen, self.absent + left_out, values)
 
     def valued(self, values: Tensor) -> Terms:
         """The same terms, with other values: those over all ranks."""

@@ -12,12 +12,19 @@ from torch import nn
 from lossproof.terms.balance.closure import Closure
 from lossproof.terms.balance.entering import announced, enter
 from lossproof.terms.balance.filling_step import clip_long_terms, fill_step
-from lossproof.terms.balance.looking import Found, infinite, intention, look, without
+from lossproof.terms.balance.looking import (
+    Found,
+    infinite,
+    intention,
+    is_measuring,
+    look,
+    without,
+)
 from lossproof.terms.balance.options import NONFINITE, Nonfinite, StepOptions
 from lossproof.terms.balance.passes import stacked
 from lossproof.terms.balance.presence import Axes, axes_of_terms, only
 from lossproof.terms.balance.step import BalanceStep
-from lossproof.terms.distributed import Ranks
+from lossproof.terms.distributed import Ranks, reductions_held_back
 from lossproof.terms.gradients import TermGradients, Want
 from lossproof.terms.targets import Exclusive
 from lossproof.terms.terms import Terms, named_terms, solving_dtype
@@ -55,6 +62,7 @@ class Balancer(nn.Module):
         self.steps = 0
         self._holding = 0
         self.known_groups: set[str] = set()
+        self._ranks: Ranks | None = None
         if names is not None:
             self._bind(tuple(names))
 
@@ -201,6 +209,11 @@ class Balancer(nn.Module):
             due, counts = self._due(refresh)
             meaning = intention(self, named, options, due)
         named = enter(self, named, ranks, meaning)
+        held_back = reductions_held_back(named.tensors if is_measuring(self, options, due) else ())
+        with held_back, self._together_with(ranks):
+            return self._step(named, options, due, counts)
+
+    def _step(self, named: Terms, options: StepOptions, due: bool, counts: bool) -> BalanceStep:
         found = look(self, named, options, due)
         fresh = due and not found.overflowed and (found.figures is not None or not self.needs)
         own = self.own_parameters
@@ -214,31 +227,34 @@ class Balancer(nn.Module):
             weights = self.weights
         return _outcome(named, found, weights, total, fresh, norm)
 
-    def forward(self, terms: Mapping[str, Any], *, nonfinite: Nonfinite = "raise") -> Tensor:
+    def forward(
+        self, terms: Mapping[str, Any], *, nonfinite: Nonfinite = "raise", group: Any = None
+    ) -> Tensor:
         """What is minimised, as a scalar with a graph: for code that calls ``backward()`` itself.
 
         In evaluation mode (``balancer.eval()``) nothing is learned: the weights are those of the
-        last step, of any method.
+        last step, of any method, and the values are those of this rank.
 
         Args:
             terms: as for ``backward``.
             nonfinite: as for ``backward``.
+            group: as for ``backward``.
 
         Raises:
             TypeError: the method needs the gradients of the terms.
         """
         choice("nonfinite", nonfinite, NONFINITE)
-        named = self._expected(self.scalars(terms))
         due, counts = self._due(None) if self.training else (False, False)
         if self.needs and due:
             raise TypeError(
                 f"{type(self).__name__} needs the gradients of the terms: call "
                 "balancer.backward(terms, params) in place of loss.backward()"
             )
-        usable = named
+        ranks = Ranks.of(group) if self.training else None
+        usable = self._entered(terms, ranks)
         if nonfinite != "ignore":
-            usable = without(named, infinite(named), nonfinite)
-        with self._counted(counts), only(self, usable.names):
+            usable = without(usable, infinite(usable), nonfinite)
+        with self._together_with(ranks), self._counted(counts), only(self, usable.names):
             if due:
                 with torch.no_grad():
                     self._refresh(TermGradients.of_values(usable))
@@ -332,6 +348,32 @@ class Balancer(nn.Module):
         if self.linear:
             return []
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    # ---- several ranks
+
+    def over_ranks(self, numbers: Tensor) -> Tensor:
+        """The mean of numbers over the ranks that train together.
+
+        For methods that compute figures of their own in ``weights_of``, on every rank from its own
+        gradients or residuals.
+        """
+        if self._ranks is None:
+            return numbers
+        return self._ranks.gather({"numbers": numbers})["numbers"].mean(0).to(numbers)
+
+    @contextmanager
+    def _together_with(self, ranks: Ranks | None) -> Iterator[None]:
+        self._ranks = ranks
+        try:
+            yield
+        finally:
+            self._ranks = None
+
+    def _entered(self, terms: Mapping[str, Any], ranks: Ranks | None) -> Terms:
+        """The terms that the user gave, checked, with their values over all ranks."""
+        with announced(self, ranks):
+            named = self._expected(self.scalars(terms))
+        return enter(self, named, ranks)
 
     # ---- names and state
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from lossproof.terms.parameters import reusable
+
 if TYPE_CHECKING:
     from lossproof.terms.balance.base import Balancer
 
@@ -41,7 +43,7 @@ class Closure:
         self._balancer = balancer
         self._compute_terms = compute_terms
         self._optimizer = optimizer
-        self._params = params
+        self._params = reusable(params)
         self._options = options
         self._first = True
         _tell_of_new_steps(self, optimizer)

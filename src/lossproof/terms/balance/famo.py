@@ -11,6 +11,7 @@ from lossproof.terms.balance.base import Balancer
 from lossproof.terms.balance.named_numbers import NamedNumbers
 from lossproof.terms.balance.presence import only
 from lossproof.terms.balance.value_range import nonnegative
+from lossproof.terms.distributed import Ranks
 from lossproof.terms.gradients import TermGradients, Want
 from lossproof.write.arguments import number
 
@@ -111,18 +112,19 @@ class FAMO(Balancer):
         total = relative.sum()
         return relative / torch.where(total > 0, total, 1.0)
 
-    def update(self, terms: Mapping[str, Any]) -> None:
+    def update(self, terms: Mapping[str, Any], *, group: Any = None) -> None:
         """Learn from what the optimiser's step did to the terms.
 
         Args:
             terms: the terms on the same batch, after the step.
+            group: the process group, as for ``backward``.
 
         Raises:
             ValueError: it is called before a step, or the terms are others.
         """
         if self.names is None:
             raise ValueError("`update` must be called after `backward`, but there was no step yet")
-        named = self._expected(self.scalars(terms))
+        named = self._entered(terms, Ranks.of(group))
         with only(self, named.names), torch.no_grad():
             self._learn(self._above_bound(named.names, named.values))
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
-from lossproof.terms.balance.looking import Found, filled_from_figures
+from lossproof.terms.balance.looking import Found, filled_from_figures, refuse_unreached
 from lossproof.terms.balance.options import StepOptions
 from lossproof.terms.balance.passes import Pass, objective, stacked, weighted_sum
+from lossproof.terms.distributed import norm_over_ranks
 from lossproof.terms.filling import fill, norm_of, shrinking
 from lossproof.terms.gradients import TermGradients
+from lossproof.terms.graph import read_graph
 from lossproof.terms.scaling import scale_terms
+from lossproof.terms.sharded import is_sharded, shard_of, shards, whole
 
 if TYPE_CHECKING:
     from lossproof.terms.balance.base import Balancer
@@ -71,7 +75,7 @@ def fill_step(
         and found.goal.everything_measured
         and (found.overflowed or filled_from_figures(balancer, fresh))
     ):
-        if limit is not None:
+        if limit is not None and not own:
             norm = _norm_of_sum(figures, weights)
         if norm is not None and limit is not None:
             scale, limit = scale * shrinking(norm, limit), None
@@ -84,14 +88,30 @@ def fill_step(
         for one, retain_graph in zip(passes, retained, strict=True):
             one.backward(retain_graph)
         fill(parameters, gradients)
+        _refuse_nothing_filled(found)
         return norm
     for one, retain_graph in zip(passes, retained, strict=True):
         parameters = [*parameters, *(one.inputs or ())]
         gradients = [*gradients, *one.gradients_of_inputs(retain_graph)]
-    scaled = norm_of(gradients)
+    scaled = norm_over_ranks(norm_of([_measure_of(part) for part in gradients]), options.ranks)
     factor = shrinking(scaled, (limit * scale).to(scaled))
     fill(parameters, [None if part is None else part * factor.to(part) for part in gradients])
     return scaled / scale.to(scaled)
+
+
+def _refuse_nothing_filled(found: Found) -> None:
+    """Raise where all of the parameters were chosen in vain.
+
+    The graph is looked at only where no ``.grad`` is left, which an optimizer that steps within the
+    backward pass may have taken away.
+    """
+    if found.goal.filled is None or found.terms.absent:
+        return
+    chosen = [*found.goal.filled.tensors, *found.goal.plain.tensors]
+    if all(tensor.grad is None for tensor in chosen):
+        graph = read_graph(found.terms.tensors)
+        if not any(graph.mask_of(tensor) for tensor in chosen):
+            refuse_unreached(found.terms)
 
 
 def _used(
@@ -103,7 +123,7 @@ def _used(
     wanted = {id(tensor) for tensor in (found.goal.filled or found.goal.measured).tensors}
     unused = set(found.figures.unused)
     pairs = [
-        (tensor, known[name])
+        (tensor, whole(known[name], tensor))
         for name, tensor in zip(found.goal.measured.names, found.goal.measured.tensors, strict=True)
         if name in known and name not in unused and id(tensor) in wanted
     ]
@@ -142,6 +162,13 @@ def _passes(
     if goal.plain.tensors:
         found_passes.append(weighted_sum(terms, factors * scale, goal.plain.tensors))
     return found_passes
+
+
+def _measure_of(gradient: Tensor | None) -> Tensor | None:
+    """A gradient whose mean square norm over the ranks is that of the whole."""
+    if gradient is None or not is_sharded(gradient):
+        return gradient
+    return shard_of(gradient) * math.sqrt(shards(gradient))
 
 
 def _norms(figures: TermGradients) -> Tensor:

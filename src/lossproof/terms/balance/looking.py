@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 
@@ -51,7 +51,7 @@ class Found:
 
 def look(balancer: Balancer, named: Terms, options: StepOptions, due: bool) -> Found:
     """Find out what the balancer must know in this step."""
-    measuring = _is_measuring(balancer, options, due)
+    measuring = is_measuring(balancer, options, due)
     terms = named
     if options.nonfinite == "drop" or (options.nonfinite == "raise" and not measuring):
         terms = without(terms, infinite(terms), options.nonfinite)
@@ -60,6 +60,9 @@ def look(balancer: Balancer, named: Terms, options: StepOptions, due: bool) -> F
         if goal.measured is None:
             return Found(terms, goal)
         figures = _measure_together(balancer, terms, goal, goal.measured, options, due)
+        unused = len(figures.unused) == len(figures.parameters)
+        if unused and options.on is None and not terms.absent:
+            refuse_unreached(terms)
         wrong = () if options.nonfinite == "ignore" else figures.nonfinite
         if wrong and options.scale is not None:
             wrong = infinite(terms)
@@ -70,9 +73,14 @@ def look(balancer: Balancer, named: Terms, options: StepOptions, due: bool) -> F
         terms = without(terms, wrong, options.nonfinite)
 
 
+def refuse_unreached(terms: Terms) -> NoReturn:
+    """Raise where no term depends on what is filled, so that nothing would be trained."""
+    raise ValueError(f"none of the terms {list(terms.names)} depends on any of the `params`")
+
+
 def intention(balancer: Balancer, named: Terms, options: StepOptions, due: bool) -> Intention:
     """What this rank is about to do in a step, from its own terms."""
-    if options.ranks is None or not _is_measuring(balancer, options, due):
+    if options.ranks is None or not is_measuring(balancer, options, due):
         return Intention()
     if options.params is None:
         raise ValueError(
@@ -134,7 +142,8 @@ def _goal(terms: Terms, options: StepOptions, measuring: bool) -> Targets:
     )
 
 
-def _is_measuring(balancer: Balancer, options: StepOptions, due: bool) -> bool:
+def is_measuring(balancer: Balancer, options: StepOptions, due: bool) -> bool:
+    """Whether gradients of single terms are computed in this step."""
     return (due and bool(balancer.needs)) or options.limits is not None
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from lossproof.terms.distributed import Ranks
+from lossproof.terms.parameters import reusable
 from lossproof.terms.targets import EXCLUSIVE, Exclusive
 from lossproof.write.arguments import choice, flag, number
 
@@ -58,8 +59,8 @@ class StepOptions:
         choice("exclusive", exclusive, EXCLUSIVE)
         choice("nonfinite", nonfinite, NONFINITE)
         return cls(
-            params,
-            on,
+            reusable(params),
+            reusable(on),
             exclusive,
             _scale(scaler, device),
             None if clip is None else number("clip", clip, above=0),

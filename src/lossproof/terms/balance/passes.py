@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from lossproof.terms.filling import hooks_held_back
+from lossproof.terms.sharded import gradients_by_backward, is_sharded
 from lossproof.terms.terms import Terms
 
 Tensor = torch.Tensor
@@ -17,7 +18,8 @@ Tensor = torch.Tensor
 class Pass:
     """A backward pass: from these tensors, with a gradient of each, to these parameters.
 
-    Without ``inputs`` it goes to all leaves, as ``loss.backward()`` does.
+    Without ``inputs`` it goes to all leaves, as ``loss.backward()`` does. So it does where one of
+    them is sharded, for FSDP fills its ``.grad`` from a copy that is none of them.
     """
 
     tensors: Sequence[Tensor]
@@ -27,12 +29,23 @@ class Pass:
     def backward(self, retain_graph: bool) -> None:
         """Fill ``.grad``, with all that listens on the way."""
         torch.autograd.backward(
-            self.tensors, self.gradients, inputs=self.inputs, retain_graph=retain_graph
+            self.tensors,
+            self.gradients,
+            inputs=None if self._sharded else self.inputs,
+            retain_graph=retain_graph,
         )
+
+    @property
+    def _sharded(self) -> bool:
+        return any(is_sharded(tensor) for tensor in self.inputs or ())
 
     def gradients_of_inputs(self, retain_graph: bool) -> Sequence[Tensor | None]:
         """The gradients themselves; ``.grad`` stays as it is."""
         inputs = self.inputs or ()
+        if self._sharded:
+            return gradients_by_backward(
+                self.tensors, self.gradients, inputs, retain_graph=retain_graph
+            )
         with hooks_held_back(inputs):
             return torch.autograd.grad(
                 self.tensors, inputs, self.gradients, retain_graph=retain_graph, allow_unused=True

@@ -1,0 +1,297 @@
+"""What every balancer must survive in training: all that the package holds are found and tried."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from collections import OrderedDict
+from typing import Any
+
+import pytest
+import torch
+from tests.terms.balance.every_balancer import CLASSES, NAMES, Problem, make, train
+from torch import nn
+
+from lossproof.terms.balance.base import Balancer
+from lossproof.terms.balance.looking import NonFiniteTermError
+
+every_balancer = pytest.mark.parametrize("name", sorted(CLASSES))
+
+
+def optimizer_of(problem: Problem, balancer: Balancer) -> torch.optim.Optimizer:
+    return torch.optim.Adam([*problem.model.parameters(), *balancer.parameters()], lr=1e-2)
+
+
+def flat_state(state: Any) -> list[Any]:
+    """All that a state holds, in an order that is always the same; NaN is equal to itself."""
+    if isinstance(state, dict | OrderedDict):
+        return [(str(key), flat_state(state[key])) for key in sorted(state, key=str)]
+    if isinstance(state, list | tuple):
+        return [flat_state(one) for one in state]
+    if isinstance(state, torch.Tensor):
+        return [str(state.dtype), state.double().nan_to_num(nan=-1e300).tolist()]
+    return [state]
+
+
+def set_up(name: str, **how: Any) -> tuple[Balancer, Problem, torch.optim.Optimizer]:
+    balancer = make(name)
+    problem = Problem(balancer, **how)
+    return balancer, problem, optimizer_of(problem, balancer)
+
+
+def saved_and_loaded(state: Any) -> Any:
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+@every_balancer
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_resumed_run_is_the_same_to_the_last_bit(name, every):
+    balancer, problem, optimizer = set_up(name)
+    balancer.every = every
+    train(balancer, problem, optimizer, range(4))
+    states = saved_and_loaded(
+        [problem.model.state_dict(), balancer.state_dict(), optimizer.state_dict()]
+    )
+    expected = train(balancer, problem, optimizer, range(4, 12))
+    torch.manual_seed(77)  # whoever draws from the global stream is found out
+
+    resumed, other, second = set_up(name, seed=5)
+    resumed.every = every
+    other.x, other.y = problem.x, problem.y
+    for part, state in zip([other.model, resumed, second], states, strict=True):
+        part.load_state_dict(state)
+    assert torch.equal(train(resumed, other, second, range(4, 12)), expected)
+    assert torch.equal(other.flat, problem.flat)
+    assert flat_state(resumed.state_dict()) == flat_state(balancer.state_dict())
+
+
+@every_balancer
+@pytest.mark.parametrize("how", [copy.deepcopy, lambda given: pickle.loads(pickle.dumps(given))])
+def test_a_copy_goes_on_as_the_original(name, how):
+    if name == "ScheduledWeights" and how is not copy.deepcopy:
+        pytest.skip("a schedule that is a lambda cannot be pickled")
+    balancer, problem, optimizer = set_up(name)
+    train(balancer, problem, optimizer, range(3))
+    copied = how(balancer)
+    terms = problem.terms(3)
+    expected = balancer.backward(terms, problem.model, retain_graph=True).weights
+    assert torch.equal(copied.backward(terms, problem.model).weights, expected)
+
+
+@every_balancer
+def test_without_names_the_first_step_and_the_checkpoint_give_them(name):
+    balancer, problem, optimizer = set_up(name)
+    try:
+        unbound = CLASSES[name]()
+    except TypeError as error:
+        wanted = ("names", "schedules", "window", "points", "causal")
+        assert any(word in str(error) for word in wanted)
+        pytest.skip("it needs more than nothing")
+    if name == "FixedWeights":
+        balancer = CLASSES[name]()
+    train(balancer, problem, optimizer, range(3))
+    unbound.load_state_dict(saved_and_loaded(balancer.state_dict()))
+    assert unbound.names == NAMES
+    terms = problem.terms(3)
+    expected = balancer.backward(terms, problem.model, retain_graph=True).weights
+    assert torch.equal(unbound.backward(terms, problem.model).weights, expected)
+
+
+@every_balancer
+def test_a_checkpoint_of_other_terms_is_refused(name):
+    balancer, problem, optimizer = set_up(name)
+    train(balancer, problem, optimizer, range(2))
+    fewer = make(name, NAMES[:2])
+    with pytest.raises(RuntimeError, match=r"of the terms \['data', 'pde', 'bc'\], this balancer"):
+        fewer.load_state_dict(balancer.state_dict())
+
+
+@every_balancer
+def test_a_term_that_is_always_absent_might_as_well_not_be_there(name):
+    """The weights, the gradients and the training are those of a balancer of the others."""
+    balancer, problem, optimizer = set_up(name)
+    fewer = make(name, NAMES[:2])
+    other = Problem(fewer)
+    second = optimizer_of(other, fewer)
+    for step in range(5):
+        optimizer.zero_grad()
+        second.zero_grad()
+        found = balancer.backward(problem.terms(step, absent=["bc"]), problem.model)
+        terms = {key: term for key, term in other.terms(step).items() if key != "bc"}
+        expected = fewer.backward(terms, other.model)
+        assert found.names == expected.names == NAMES[:2]
+        torch.testing.assert_close(found.weights, expected.weights, rtol=1e-12, atol=0.0)
+        torch.testing.assert_close(found.total, expected.total, rtol=1e-12, atol=0.0)
+        optimizer.step()
+        second.step()
+        torch.testing.assert_close(problem.flat, other.flat, rtol=1e-5, atol=1e-6)
+    assert problem.heads["bc"].weight.grad is None
+
+
+@every_balancer
+@pytest.mark.parametrize("first", [True, False])
+def test_a_term_may_come_and_go(name, first):
+    balancer, problem, optimizer = set_up(name)
+    absences = [["pde"], ["pde"], [], ["data", "bc"], [], ["pde"], []]
+    for step, absent in enumerate(absences if first else absences[2:]):
+        before = dict(zip(NAMES, balancer.weights.tolist(), strict=True))
+        optimizer.zero_grad()
+        found = balancer.backward(problem.terms(step, absent), problem.model)
+        optimizer.step()
+        after = dict(zip(NAMES, balancer.weights.tolist(), strict=True))
+        assert {key: after[key] for key in absent} == {key: before[key] for key in absent}
+        assert found.weights.isfinite().all()
+        assert found.weights.abs().sum() > 0
+        assert problem.flat.isfinite().all()
+
+
+@every_balancer
+@pytest.mark.parametrize("kind", ["value", "gradient"])
+def test_a_term_that_is_not_finite_may_be_dropped_and_poisons_nothing(name, kind):
+    balancer, problem, optimizer = set_up(name)
+    train(balancer, problem, optimizer, range(3))
+    other = copy.deepcopy(balancer)
+    terms = problem.terms(3)
+    if kind == "value":
+        terms["pde"] = terms["pde"] * float("nan")
+    else:
+        if not balancer.needs:
+            pytest.skip("the gradients are not looked at")
+        terms["pde"] = terms["pde"] + 1e-30 * (0.0 * terms["pde"]).sqrt()
+        assert terms["pde"].isfinite().all()
+    optimizer.zero_grad()
+    found = balancer.backward(terms, problem.model, nonfinite="drop", retain_graph=True)
+    gradients = [parameter.grad for parameter in problem.model.parameters()]
+    assert found.dropped == ("pde",)
+    assert found.weight["pde"] == 0
+
+    optimizer.zero_grad()
+    absent = other.backward({**terms, "pde": None}, problem.model)
+    assert flat_state(balancer.state_dict()) == flat_state(other.state_dict())
+    assert torch.equal(found.weights[[0, 2]], absent.weights)
+    assert found.total == absent.total
+    for parameter, gradient in zip(problem.model.parameters(), gradients, strict=True):
+        torch.testing.assert_close(gradient, parameter.grad)
+
+
+@every_balancer
+def test_a_term_that_is_not_finite_is_named_and_nothing_has_happened(name):
+    balancer, problem, optimizer = set_up(name)
+    train(balancer, problem, optimizer, range(3))
+    optimizer.zero_grad()
+    before = flat_state(balancer.state_dict())
+    terms = problem.terms(3)
+    terms["bc"] = terms["bc"] * float("inf")
+    with pytest.raises(NonFiniteTermError, match=r"'bc' \(value inf\)") as caught:
+        balancer.backward(terms, problem.model)
+    assert caught.value.names == ("bc",)
+    assert isinstance(caught.value, FloatingPointError)
+    assert flat_state(balancer.state_dict()) == before
+    assert all(parameter.grad is None for parameter in problem.model.parameters())
+    assert all(parameter.grad is None for parameter in balancer.parameters())
+
+
+@every_balancer
+def test_held_steps_are_one_plain_backward_of_the_weighted_sum(name):
+    balancer, problem, optimizer = set_up(name)
+    train(balancer, problem, optimizer, range(3))
+    weights = balancer.weights.clone()
+    optimizer.zero_grad()
+    step = balancer.backward(problem.terms(3), problem.model, refresh=False)
+    assert not step.refreshed
+    assert torch.equal(step.weights, weights)
+    assert step.gradients is None
+    if not balancer.linear or problem.vectors:
+        pytest.skip("it minimises something else than the weighted sum")
+    found = [parameter.grad for parameter in problem.model.parameters()]
+    optimizer.zero_grad()
+    terms = problem.terms(3)
+    sum(w.float() * terms[key] for key, w in zip(NAMES, weights, strict=True)).backward()
+    for gradient, parameter in zip(found, problem.model.parameters(), strict=True):
+        assert torch.equal(gradient, parameter.grad)
+
+
+@every_balancer
+def test_before_the_first_refresh_the_weights_are_ones(name):
+    balancer, problem, _ = set_up(name)
+    with balancer.held():
+        step = balancer.backward(problem.terms(0), problem.model)
+    assert step.weights.tolist() == [1.0, 1.0, 1.0]
+    assert not step.refreshed
+
+
+@every_balancer
+def test_a_scaler_changes_nothing_but_the_scale(name):
+    """A scale that is a power of two changes no digit of the figures."""
+    plain, problem, optimizer = set_up(name)
+    scaled, other, second = set_up(name)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**13)
+    for step in range(3):
+        optimizer.zero_grad()
+        second.zero_grad()
+        expected = plain.backward(problem.terms(step), problem.model)
+        found = scaled.backward(other.terms(step), other.model, scaler=scaler)
+        torch.testing.assert_close(found.weights, expected.weights, rtol=1e-9, atol=0.0)
+        torch.testing.assert_close(found.total, expected.total, rtol=1e-9, atol=0.0)
+        for ours, theirs in zip(other.model.parameters(), problem.model.parameters(), strict=True):
+            torch.testing.assert_close(ours.grad, theirs.grad * 2.0**13, rtol=1e-5, atol=1e-2)
+        optimizer.step()
+        scaler.step(second)
+        scaler.update()
+        torch.testing.assert_close(other.flat, problem.flat, rtol=1e-4, atol=1e-6)
+
+
+@every_balancer
+def test_where_a_gradient_overflows_the_step_is_skipped_and_nothing_is_learned(name):
+    balancer, problem, optimizer = set_up(name)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    for step in range(2):
+        optimizer.zero_grad()
+        balancer.backward(problem.terms(step), problem.model, scaler=scaler)
+        scaler.step(optimizer)
+        scaler.update()
+    state, before = flat_state(balancer.state_dict()), problem.flat
+    scaler.update(2.0**127)
+    optimizer.zero_grad()
+    terms = {key: 1e6 * term for key, term in problem.terms(2).items()}
+    balancer.backward(terms, problem.model, scaler=scaler)
+    scaler.step(optimizer)
+    scaler.update()
+    assert torch.equal(problem.flat, before)
+    assert scaler.get_scale() == 2.0**126
+    if balancer.needs:  # values do not overflow: what is learned from them is right
+        assert flat_state(balancer.state_dict()) == state
+
+
+@every_balancer
+def test_the_state_keeps_its_precision_in_a_half_model(name):
+    balancer, problem, optimizer = set_up(name)
+    train(balancer, problem, optimizer, range(2))
+    before = {key: buffer.dtype for key, buffer in balancer.named_buffers()}
+    values = {key: buffer.clone() for key, buffer in balancer.named_buffers()}
+    nn.ModuleList([problem.model, balancer]).half().to("cpu")
+    own = dict(balancer.named_buffers(recurse=False))
+    assert {key: buffer.dtype for key, buffer in own.items()} == {key: before[key] for key in own}
+    assert all(torch.equal(values[key].nan_to_num(), own[key].nan_to_num()) for key in own)
+
+
+@every_balancer
+def test_half_precision_under_autocast(name):
+    """Terms of a bfloat16 and of a float16 forward pass give finite weights."""
+    for dtype in (torch.bfloat16, torch.float16):
+        balancer, problem, optimizer = set_up(name)
+        problem.y *= 0.3
+        scaler = torch.amp.GradScaler("cpu", enabled=dtype == torch.float16, init_scale=256.0)
+        for step in range(3):
+            optimizer.zero_grad()
+            with torch.autocast("cpu", dtype=dtype):
+                terms = problem.terms(step)
+            found = balancer.backward(terms, problem.model, scaler=scaler)
+            scaler.step(optimizer)
+            scaler.update()
+            assert found.weights.isfinite().all()
+        assert problem.flat.isfinite().all()
