@@ -173,11 +173,21 @@ def _words(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def synchronised(figures: TermGradients, ranks: Ranks | None) -> TermGradients:
-    """The figures over all ranks, from those of this rank. Its gradients stay its own."""
+def synchronised(
+    figures: TermGradients, ranks: Ranks | None, *, with_values: bool = False
+) -> TermGradients:
+    """The figures over all ranks, from those of this rank. Its gradients stay its own.
+
+    Args:
+        figures: the figures of this rank.
+        ranks: the processes that train together, if this one is not alone.
+        with_values: whether the values of the terms are those of this rank, too.
+    """
     if ranks is None:
         return figures
-    parts = {name: part for name, part in figures.parts.items() if name != "values"}
+    parts = figures.parts
+    if not with_values:
+        del parts["values"]
     heard = {
         name: (rows.amax(0) if name in MAXIMA else rows.mean(0)).to(parts[name].dtype)
         for name, rows in ranks.gather(parts).items()
@@ -202,30 +212,25 @@ def norm_over_ranks(norm: Tensor, ranks: Ranks | None) -> Tensor:
     return ranks.gather({"square": norm.double().square()})["square"].mean(0).sqrt().to(norm)
 
 
-class StaticGraphs:
-    """Models under ``DistributedDataParallel(static_graph=True)`` in their first step.
+@contextmanager
+def reductions_held_back(terms: Sequence[Tensor]) -> Iterator[None]:
+    """Inside, the gradients of terms are measured, and ``.grad`` is filled at the end.
 
-    In that step they add up the gradients at the end of the first backward pass that there is,
-    which here would be one that measures gradients, before any is in ``.grad``. So they are held
-    back until ``.grad`` is filled.
+    In its first step, ``DistributedDataParallel(static_graph=True)`` averages ``.grad`` over the
+    ranks at the end of the first backward pass that there is, which here measures, before anything
+    is in ``.grad``. So that is held back until it is filled.
     """
-
-    def __init__(self, terms: Sequence[Tensor]) -> None:
-        self._models = list(_static_models(terms))
-
-    @contextmanager
-    def held_back(self) -> Iterator[None]:
-        """Inside, ``.grad`` is filled; afterwards it is averaged over the ranks."""
-        for model in self._models:
-            model._static_graph_delay_allreduce_enqueued = True
-        try:
-            yield
-        except BaseException:
-            for model in self._models:
-                model._static_graph_delay_allreduce_enqueued = False
-            raise
-        for model in self._models:
-            model.reducer._delay_all_reduce()
+    models = list(_static_models(terms)) if dist.is_available() and dist.is_initialized() else []
+    for model in models:
+        model._static_graph_delay_allreduce_enqueued = True
+    try:
+        yield
+    except BaseException:
+        for model in models:
+            model._static_graph_delay_allreduce_enqueued = False
+        raise
+    for model in models:
+        model.reducer._delay_all_reduce()
 
 
 def _static_models(terms: Sequence[Tensor]) -> Iterator[Any]:
