@@ -136,7 +136,7 @@ class CausalWeighting(PointBalancer):
             if name not in self.causal
         }
         before = self._before(scalars)
-        smallest = []
+        self.last = {}
         for name in self.causal:
             if residuals[name] is None:
                 continue
@@ -147,9 +147,11 @@ class CausalWeighting(PointBalancer):
             weights = torch.exp(-eps * earlier)
             scalars[name] = (weights.to(losses) * losses).mean()
             self.last[name] = weights
-            smallest.append(weights.amin())
         in_order = {name: scalars.get(name) for name in residuals}
-        return in_order, self._next(torch.stack(smallest).amin()) if smallest else {}
+        return in_order, self._after(list(self.last))
+
+    def without(self, state: State, dropped: Sequence[str]) -> State:
+        return self._after([name for name in self.last if name not in dropped])
 
     def _before(self, scalars: Mapping[str, Tensor | None]) -> Tensor | float:
         """What stands in every sum: the term of the initial condition."""
@@ -199,8 +201,11 @@ class CausalWeighting(PointBalancer):
             )
         return time.reshape(-1).to(residual.device).argsort(stable=True)
 
-    def _next(self, smallest: Tensor) -> State:
-        """Where the sequence of eps stands after a step with this smallest weight."""
+    def _after(self, names: Sequence[str]) -> State:
+        """Where the sequence of eps stands after a step with the weights of these terms."""
+        if not names:
+            return {}
+        smallest = torch.stack([self.last[name].amin() for name in names]).amin()
         open_all = smallest > self.delta
         last = len(self.eps) - 1
         stage, steps = self.stage.to(smallest.device), self.steps_in_stage.to(smallest.device) + 1

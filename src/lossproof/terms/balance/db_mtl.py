@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 
 from lossproof.terms.balance.base import Balancer
 from lossproof.terms.balance.gradient_average import GradientAverage
+from lossproof.terms.balance.step import BalanceStep
 from lossproof.terms.balance.value_range import nonnegative
+from lossproof.terms.distributed import Ranks
 from lossproof.terms.gradients import TermGradients, Want
 from lossproof.write.arguments import number
 
@@ -39,7 +41,7 @@ class DBMTL(Balancer):
         every: the weights are computed anew in every n-th step.
 
     Raises:
-        TypeError: an option is of the wrong type.
+        TypeError: an option is of the wrong type, or ``backward`` is called without ``params``.
         ValueError: an option is out of range, or a term has a negative value. A term that is 0, or
             whose gradient is, has weight 0.
 
@@ -76,6 +78,7 @@ class DBMTL(Balancer):
             self.needs = ("norm",)  # type: ignore[misc]  # nothing is averaged
         super().__init__(names, every=every)
         self.averages = GradientAverage()
+        self._ranks: Ranks | None = None
 
     def initial_state(self, count: int) -> dict[str, Tensor]:
         self._count = len(self.names or ())
@@ -96,8 +99,23 @@ class DBMTL(Balancer):
             self.averages.update(
                 figures.gradient_rows(), inverse, share, self.positions, self._count
             )
-            norms = self.averages.norms(self.positions)
+            norms = self._over_ranks(self.averages.norms(self.positions))
         return torch.where(norms > 0, norms.amax() / norms, 0.0) * inverse
+
+    def backward(self, terms: Mapping[str, Any], params: Any = None, **options: Any) -> BalanceStep:
+        if self.beta and params is None:
+            raise TypeError(
+                "DBMTL averages gradients, and must know of which parameters: give `params`, or "
+                "beta=0"
+            )
+        self._ranks = Ranks.of(options.get("group"))
+        return super().backward(terms, params, **options)
+
+    def _over_ranks(self, norms: Tensor) -> Tensor:
+        """The same norms on every rank: the root of the mean square, as everywhere."""
+        if self._ranks is None:
+            return norms
+        return self._ranks.gather({"norms": norms})["norms"].square().mean(0).sqrt().to(norms)
 
     def gradients_of(self, figures: TermGradients, weights: Tensor) -> dict[str, Tensor]:
         if not self.beta:

@@ -12,7 +12,9 @@ from lossproof.terms.balance.moving_average import moving_average
 from lossproof.terms.balance.random_stream import RandomStream
 from lossproof.terms.balance.residuals import mean_square, residual_vector
 from lossproof.terms.balance.step import BalanceStep
+from lossproof.terms.distributed import Ranks
 from lossproof.terms.gradients import TermGradients, Want
+from lossproof.terms.sharded import is_sharded
 from lossproof.terms.targets import targets
 from lossproof.terms.terms import named_terms, solving_dtype
 from lossproof.write.arguments import choice, integer, number
@@ -93,7 +95,7 @@ class NTKTrace(Balancer):
         self.chunk = integer("chunk", chunk, minimum=1)
         super().__init__(names, every=every)
         self.random = RandomStream(seed)
-        self._given: tuple[Mapping[str, Any], Any, Any] | None = None
+        self._given: tuple[Mapping[str, Any], Any, Any, Ranks | None] | None = None
 
     def initial_state(self, count: int) -> dict[str, Tensor]:
         return {"averages": torch.ones(count, dtype=torch.float64)}
@@ -115,7 +117,7 @@ class NTKTrace(Balancer):
             on: the parameters that the kernels are of; without it those that are filled.
             **options: as for every balancer.
         """
-        self._given = (terms, params, on)
+        self._given = (terms, params, on, Ranks.of(options.get("group")))
         try:
             return super().backward(terms, params, on=on, **options)
         finally:
@@ -134,13 +136,31 @@ class NTKTrace(Balancer):
                 "NTKTrace needs the parameters: call balancer.backward(terms, params) in place of "
                 "loss.backward()"
             )
-        terms, params, on = self._given
-        residuals = {name: terms[name] for name in names}
+        terms, params, on, ranks = self._given
+        residuals = {name: terms[name] for name in names if terms[name] is not None}
+        device = next(iter(residuals.values())).device
+        if ranks is None:
+            return self._traces_here(names, residuals, params, on)
+        with ranks.announcing(len(names), device):
+            traces = self._traces_here(names, residuals, params, on)
+        return ranks.gather({"traces": traces})["traces"].mean(0).to(traces)
+
+    def _traces_here(
+        self, names: Sequence[str], residuals: Mapping[str, Tensor], params: Any, on: Any
+    ) -> Tensor:
+        """The traces on this rank; zero for a term that is absent here."""
         named = named_terms({name: residual.sum() for name, residual in residuals.items()})
         measured = targets(named, params, on, "weighted", measuring=True, listed=True).measured
         assert measured is not None
-        traces = [self._trace(residual, measured.tensors) for residual in residuals.values()]
-        return torch.stack(traces)
+        for name, parameter in zip(measured.names, measured.tensors, strict=True):
+            if is_sharded(parameter):
+                raise ValueError(
+                    f"NTKTrace needs whole parameters, but {name!r} is sharded over the ranks; "
+                    "give parameters that are not in `on`, or take SelfAdaptiveNorms"
+                )
+        traces = {name: self._trace(one, measured.tensors) for name, one in residuals.items()}
+        zero = torch.zeros_like(next(iter(traces.values())))
+        return torch.stack([traces.get(name, zero) for name in names])
 
     def _trace(self, residual: Tensor, parameters: Sequence[Tensor]) -> Tensor:
         """The trace of the tangent kernel of a residual, by its number of entries if so wished."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,14 +20,14 @@ Scalars = dict[str, Tensor | None]
 State = dict[str, Tensor]
 
 
-class PointBalancer(Balancer):
+class PointBalancer(Balancer, ABC):
     """Makes scalar terms of residuals that are given point by point.
 
     Called with residuals it returns scalar terms, which any balancer takes;
     ``backward(residuals, params)`` minimises their plain sum. Its state follows at each call in
     training mode, and stays where it is in evaluation mode, inside ``held()``, with
-    ``refresh=False`` and where a step fails. Under ``torch.nn.parallel`` it belongs to its rank:
-    every rank weighs its own points.
+    ``refresh=False`` and where a step fails. In data-parallel training every rank weighs its own
+    points, and keeps what it knows of them to itself.
 
     Args:
         names: the names of the terms, in their order.
@@ -37,7 +38,10 @@ class PointBalancer(Balancer):
 
     def __init__(self, names: Sequence[str] | None = None) -> None:
         super().__init__(names)
+        self._where: Any = None
+        self._next: State = {}
 
+    @abstractmethod
     def weigh(self, residuals: Mapping[str, Any], where: Any) -> tuple[Scalars, State]:
         """The scalar terms, and the buffers as this step would leave them.
 
@@ -45,7 +49,10 @@ class PointBalancer(Balancer):
             residuals: what the user gave.
             where: which points these are, as the method wants to know it.
         """
-        raise NotImplementedError
+
+    @abstractmethod
+    def without(self, state: State, dropped: Sequence[str]) -> State:
+        """The buffers as a step leaves them in which some terms were dropped."""
 
     def forward(  # type: ignore[override]  # it goes before a balancer, or stands for one
         self, residuals: Mapping[str, Any], *, index: Any = None
@@ -75,15 +82,28 @@ class PointBalancer(Balancer):
             index: as for a call.
             **options: as for every balancer.
         """
-        scalars, state = self.weigh(terms, index)
         own = list(self.named_parameters())
         if own and params is not None:
             chosen = chosen_parameters(params)
             params = [*zip(chosen.names, chosen.tensors, strict=True), *own]
-        step = super().backward(scalars, params, **options)
-        if step.refreshed and self.training:
-            self._keep(state)
+        self._where = index
+        try:
+            step = super().backward(terms, params, **options)
+            if step.refreshed and self.training:
+                self._keep(self.without(self._next, step.dropped))
+        finally:
+            self._where, self._next = None, {}
         return step
+
+    def scalars(self, terms: Mapping[str, Any]) -> Mapping[str, Tensor | None]:
+        scalars, self._next = self.weigh(terms, self._where)
+        return scalars
+
+    def weights_of(self, figures: TermGradients) -> Tensor:
+        return torch.ones_like(figures.values)
+
+    def axes_of_state(self) -> Axes:
+        return {"weights": (0,)}  # all else has entries for points, not for terms
 
     def get_extra_state(self) -> dict[str, Any]:
         counts = self.points.counts if self.points else {}
@@ -100,9 +120,3 @@ class PointBalancer(Balancer):
     def _keep(self, state: State) -> None:
         for name, tensor in state.items():
             setattr(self, name, tensor)
-
-    def weights_of(self, figures: TermGradients) -> Tensor:
-        return torch.ones_like(figures.values)
-
-    def axes_of_state(self) -> Axes:
-        return {"weights": (0,)}  # all else has entries for points, not for terms

@@ -99,6 +99,14 @@ class ResidualAttention(PointBalancer):
             scalars[name] = mean_square(residual, after)
         return scalars, {"attention": attention}
 
+    def without(self, state: State, dropped: Sequence[str]) -> State:
+        attention = state["attention"]
+        for name in dropped:
+            if name in self.points:
+                before = self.points.of(self.attention, name, None)
+                attention = self.points.put(attention, name, None, before)
+        return {"attention": attention}
+
 
 def _relative(residual: Tensor) -> Tensor:
     """The magnitude at every point, relative to the largest."""

@@ -99,6 +99,9 @@ class SelfAdaptivePoints(PointBalancer):
             scalars[name] = (mask * wide.square()).mean()
         return scalars, {}
 
+    def without(self, state: State, dropped: Sequence[str]) -> State:
+        return state
+
     def _masked(self, attention: Tensor) -> Tensor:
         if callable(self.mask):
             return self.mask(attention)
