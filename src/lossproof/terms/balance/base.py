@@ -52,6 +52,9 @@ class Balancer(nn.Module):
     needs: ClassVar[tuple[Want, ...]] = ()
     """What must be known of the gradients; nothing, where the values of the terms are enough."""
 
+    of_this_rank: ClassVar[tuple[str, ...]] = ()
+    """What of the state a rank has to itself; all else must be the same on every rank."""
+
     weights: Tensor
     """The last weight of each term, K numbers (a buffer; ones before the first refresh)."""
 

@@ -156,6 +156,8 @@ def _identity(balancer: Balancer) -> dict[str, Any]:
 def _digest(balancer: Balancer) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for name, held in balancer.state_dict().items():
+        if name in balancer.of_this_rank:
+            continue
         digest.update(name.encode())
         if isinstance(held, Tensor):
             raw = held.detach().cpu().contiguous().reshape(-1).view(torch.uint8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -33,6 +33,13 @@ class PointBalancer(Balancer, ABC):
         names: the names of the terms, in their order.
     """
 
+    of_this_rank: ClassVar[tuple[str, ...]] = (
+        "attention",
+        "stage",
+        "steps_in_stage",
+        "finished",
+        "_extra_state",
+    )
     points: Points | None = None
     """How many points there are, for methods that keep a number for each."""
 
