@@ -85,7 +85,7 @@ class Network(nn.Module):
         autograd for the derivative of a derivative.
         """
         value = self.scale * points
-        first = self.scale * torch.eye(2)[:, None].expand(2, len(points), 2)
+        first = self.scale * torch.eye(2).to(points)[:, None].expand(2, len(points), 2)
         second = torch.zeros_like(value)
         for layer in self.layers[:-1]:
             value, first, second = layer(value), first @ layer.weight.T, second @ layer.weight.T

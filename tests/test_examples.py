@@ -126,6 +126,86 @@ def test_cross_entropy_tells_its_story(tmp_path):
     assert "it is the gradient of the mean: True" in words
 
 
+@pytest.fixture(scope="module")
+def helmholtz():
+    return runpy.run_path(str(EXAMPLES / "helmholtz_pinn.py"))
+
+
+def test_the_solution_of_the_helmholtz_example_solves_its_equation(helmholtz):
+    points = (2 * torch.rand(50, 2, dtype=torch.float64) - 1).requires_grad_()
+    u = helmholtz["solution"](points)
+    (slopes,) = torch.autograd.grad(u.sum(), points, create_graph=True)
+    torch.testing.assert_close(helmholtz["slopes"](points), slopes)
+    bends = [torch.autograd.grad(slopes[:, k].sum(), points, retain_graph=True)[0] for k in (0, 1)]
+    torch.testing.assert_close(bends[0][:, 0] + bends[1][:, 1] + u, helmholtz["source"](points))
+
+
+def test_the_derivatives_of_the_helmholtz_network_are_those_of_autograd(helmholtz):
+    network = helmholtz["Network"](width=7).double()
+    points = (2 * torch.rand(20, 2, dtype=torch.float64) - 1).requires_grad_()
+    value, first, laplacian = network.derivatives(points)
+    torch.testing.assert_close(value, network(points))
+    (slopes,) = torch.autograd.grad(network(points).sum(), points, create_graph=True)
+    torch.testing.assert_close(first, slopes)
+    bends = [torch.autograd.grad(slopes[:, k].sum(), points, retain_graph=True)[0] for k in (0, 1)]
+    torch.testing.assert_close(laplacian, bends[0][:, 0] + bends[1][:, 1])
+
+
+@pytest.mark.parametrize("variant", [[], ["--neumann"]])
+def test_the_helmholtz_network_tells_its_story(tmp_path, variant):
+    pytest.importorskip("matplotlib")
+    path = EXAMPLES / "helmholtz_pinn.py"
+    result = run(path, "--iterations", 200, "--picture", "found.png", *variant, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    names = ["residual", "dirichlet", *(["neumann"] if variant else [])]
+    for name in names:
+        assert len(re.findall(rf"^ *{name}( +-?[\d.e+-]+){{4}}$", result.stdout, re.MULTILINE)) == 2
+    plain, annealed = re.findall(r"^ +200 +([\d.]+) +([\d.]+)$", result.stdout, re.MULTILINE)[0]
+    assert variant or float(annealed) < float(plain)
+    weights = re.search(
+        r"The weights at the end: \{'residual': 1.0, 'dirichlet': ([\d.]+)", result.stdout
+    )
+    assert float(weights[1]) > 3
+    assert (tmp_path / "found.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_multi_task_compares_the_balancers(tmp_path):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("sklearn")
+    path = EXAMPLES / "multi_task.py"
+    result = run(path, "--seeds", 2, "--epochs", 1, "--picture", "errors.png", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    rows = re.findall(
+        r"^ *([\w-]+(?: \w+)?)((?: +-?[\d.]+ ± +[\d.]+){4})", result.stdout, re.MULTILINE
+    )
+    numbers = {
+        name: [float(one) for one in re.findall(r"(-?[\d.]+) ±", text)] for name, text in rows
+    }
+    assert {"single tasks", "plain sum", "tuned weights", "UPGrad"} <= set(numbers)
+    assert numbers["single tasks"][3] == 0
+    different = {tuple(one) for one in numbers.values()}
+    assert len(different) >= len(numbers) - 1  # DWA begins as the plain sum
+    assert all(0 < error <= 100 for one in numbers.values() for error in one[:2])
+    assert "surely better than the tuned weights: " in result.stdout
+    assert (tmp_path / "errors.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_multi_task_example_judges_by_paired_differences():
+    pytest.importorskip("sklearn")
+    example = runpy.run_path(str(EXAMPLES / "multi_task.py"))
+
+    def outcome(relative):
+        return example["Outcome"]([], relative, 1.0)
+
+    surely = example["surely_better"]
+    assert surely(outcome([1.0, 11.0, 21.0]), outcome([2.0, 12.5, 22.0]))
+    assert not surely(outcome([1.0, 11.0, 21.0]), outcome([9.0, 3.0, 22.0]))
+    assert not surely(outcome([1.0]), outcome([2.0]))
+    halves = {"digit": 10.0, "even": 20.0, "lower half": 30.0}
+    worse = {"digit": 11.0, "even": 24.0, "lower half": 30.0}
+    assert example["relative"](worse, halves) == pytest.approx(10.0)
+
+
 def test_every_example_is_told_above():
     told = Path(__file__).read_text(encoding="utf-8")
     names = [path.name for path in EXAMPLES.iterdir() if path.suffix in {".py", ".sh"}]
