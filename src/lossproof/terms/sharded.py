@@ -54,8 +54,8 @@ def shards(tensor: Any) -> int:
 
 
 def whole(shard: Tensor, like: Any) -> Tensor:
-    """The tensor of which this is the shard, distributed like another of its shape."""
-    if not is_sharded(like):
+    """The tensor of which this is the shard, divided among the ranks like another of its shape."""
+    if is_sharded(shard) or not is_sharded(like):
         return shard
     from torch.distributed.tensor import DTensor
 
