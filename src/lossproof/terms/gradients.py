@@ -12,7 +12,7 @@ from lossproof.terms.distributed import Ranks, synchronised
 from lossproof.terms.engine import Found, compute
 from lossproof.terms.held import Dense, total_products
 from lossproof.terms.parameters import Parameters, chosen_parameters
-from lossproof.terms.sharded import compute_sharded, is_sharded
+from lossproof.terms.sharded import compute_sharded, is_sharded, shards
 from lossproof.terms.statistics import SINGLE, StatisticsTable
 from lossproof.terms.terms import Terms, named_terms
 
@@ -30,6 +30,7 @@ class TermGradients:
         values: the values of the terms, K numbers.
         parameters: the names of the parameters that the gradients are of.
         shapes: their shapes.
+        shards: into how many pieces each of them is divided over the ranks, 1 where it is whole.
         frozen: the chosen parameters that require no gradient.
         unused: the parameters that no term depends on.
         constant: the terms that depend on none of the parameters.
@@ -48,6 +49,7 @@ class TermGradients:
         self.values = terms.values
         self.parameters = parameters.names
         self.shapes = tuple(tensor.shape for tensor in parameters.tensors)
+        self.shards = tuple(shards(tensor) for tensor in parameters.tensors)
         self.frozen = parameters.frozen
         self._chosen = parameters
         self._table = found.table

@@ -99,7 +99,8 @@ class DBMTL(Balancer):
             self.averages.update(
                 figures.gradient_rows(), inverse, share, self.positions, self._count
             )
-            norms = self._over_ranks(self.averages.norms(self.positions))
+            shards = dict(zip(figures.parameters, figures.shards, strict=True))
+            norms = self._over_ranks(self.averages.norms(self.positions, shards))
         return torch.where(norms > 0, norms.amax() / norms, 0.0) * inverse
 
     def backward(self, terms: Mapping[str, Any], params: Any = None, **options: Any) -> BalanceStep:

@@ -71,14 +71,21 @@ class GradientAverage(nn.Module):
             )
         return old.to(new)
 
-    def norms(self, present: Tensor) -> Tensor:
-        """The Euclidean norm of the average gradient of each of these terms."""
-        parts = [
-            torch.linalg.vector_norm(rows.flatten(1), dim=1, dtype=solving_dtype(rows.device))
-            for rows in (average[present] for average in self.buffers(recurse=False))
-        ]
-        norms: Tensor = torch.linalg.vector_norm(torch.stack(parts), dim=0)
-        return norms
+    def norms(self, present: Tensor, shards: Mapping[str, int]) -> Tensor:
+        """The Euclidean norm of the average gradient of each of these terms.
+
+        Args:
+            present: the positions of the terms.
+            shards: into how many pieces each parameter is divided over the ranks. The norms of the
+                pieces are so much enlarged that their mean square is that of the whole.
+        """
+        factors = {_key(name): count**0.5 for name, count in shards.items()}
+        parts = []
+        for key, average in self.named_buffers(recurse=False):
+            rows = average[present].flatten(1)
+            norms = torch.linalg.vector_norm(rows, dim=1, dtype=solving_dtype(rows.device))
+            parts.append(norms * factors[key])
+        return torch.linalg.vector_norm(torch.stack(parts), dim=0)  # type: ignore[no-any-return]
 
     def combined(self, factors: Tensor, present: Tensor) -> dict[str, Tensor]:
         """The sum of the average gradients of these terms, each with a factor, by parameter."""
