@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -136,4 +137,5 @@ def _nearest(cosines: Array, slopes: Array) -> Array:
 
 
 def _distance(cosines: Array, pushes: Array) -> float:
-    return max(0.0, float(pushes @ cosines @ pushes)) ** 0.5
+    square = float(pushes @ cosines @ pushes)
+    return math.sqrt(max(0.0, square))
