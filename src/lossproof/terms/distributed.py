@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 
+from lossproof.terms.filling import hooks_held_back
 from lossproof.terms.statistics import SINGLE
 
 if TYPE_CHECKING:
@@ -140,9 +141,8 @@ class Ranks:
     def _rows(self, flat: Tensor, *, failure: str) -> Tensor:
         """The numbers of all ranks, a row for each."""
         sent = torch.cat([flat.new_full((1,), float(bool(failure))), flat])
-        received = sent.new_empty(self.size * sent.numel())
-        dist.all_gather_into_tensor(received, sent, group=self.group)
-        rows = received.view(self.size, -1)
+        rows = sent.new_empty(self.size, sent.numel())
+        dist.all_gather(list(rows), sent, group=self.group)
         if flat.device.type == "cpu":
             if rows[:, 0].any():
                 heard: list[Any] = [None] * self.size
@@ -235,15 +235,52 @@ def reductions_held_back(terms: Sequence[Tensor]) -> Iterator[None]:
 
 def _static_models(terms: Sequence[Tensor]) -> Iterator[Any]:
     """The models behind the terms, read from the node that such a model puts after its outputs."""
-    waiting = [term.grad_fn for term in terms if term.grad_fn is not None]
+    for node in _nodes_behind(terms):
+        if node.name() == "_DDPSinkBackward":
+            model = node.ddp_weakref()
+            if model.static_graph and not model._static_graph_delay_allreduce_enqueued:
+                yield model
+
+
+def tell_of_idle(terms: Sequence[Tensor], parameters: Sequence[Tensor]) -> None:
+    """Let listeners hear that a backward pass went by these parameters and brought no gradient.
+
+    ``DistributedDataParallel(find_unused_parameters=True)`` waits for every parameter behind the
+    outputs of its model, whether the terms use these outputs or not. A plain backward pass comes by
+    all of them.
+
+    Args:
+        terms: the terms of the step.
+        parameters: those whose ``.grad`` was not filled.
+    """
+    if not parameters or not dist.is_available() or not dist.is_initialized():
+        return
+    behind = {id(getattr(node, "variable", None)) for node in _nodes_behind(terms)}
+    idle = [parameter for parameter in parameters if id(parameter) in behind]
+    if idle:
+        with hooks_held_back(idle):
+            _NoGradient.apply(*idle).backward()  # type: ignore[no-untyped-call]
+
+
+class _NoGradient(torch.autograd.Function):
+    """A number that depends on parameters by name only."""
+
+    @staticmethod
+    def forward(ctx: Any, *parameters: Tensor) -> Tensor:
+        return torch.zeros((), device=parameters[0].device)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return (None,) * len(ctx.needs_input_grad)
+
+
+def _nodes_behind(terms: Sequence[Tensor]) -> Iterator[Any]:
+    """All nodes of autograd's graph behind the terms, each once."""
+    waiting: list[Any] = [term.grad_fn for term in terms if term.grad_fn is not None]
     seen = set(waiting)
     while waiting:
         node = waiting.pop()
-        if node.name() == "_DDPSinkBackward":
-            model = node.ddp_weakref()  # type: ignore[attr-defined]
-            if model.static_graph and not model._static_graph_delay_allreduce_enqueued:
-                yield model
-            continue
+        yield node
         for child, _ in node.next_functions:
             if child is not None and child not in seen:
                 seen.add(child)

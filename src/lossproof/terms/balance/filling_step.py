@@ -11,7 +11,7 @@ import torch
 from lossproof.terms.balance.looking import Found, filled_from_figures, refuse_unreached
 from lossproof.terms.balance.options import StepOptions
 from lossproof.terms.balance.passes import Pass, objective, stacked, weighted_sum
-from lossproof.terms.distributed import norm_over_ranks
+from lossproof.terms.distributed import norm_over_ranks, tell_of_idle
 from lossproof.terms.filling import fill, norm_of, shrinking
 from lossproof.terms.gradients import TermGradients
 from lossproof.terms.graph import read_graph
@@ -88,6 +88,9 @@ def fill_step(
         for one, retain_graph in zip(passes, retained, strict=True):
             one.backward(retain_graph)
         fill(parameters, gradients)
+        _tell_of_idle(
+            found, [*parameters, *(tensor for one in passes for tensor in one.inputs or ())]
+        )
         _refuse_nothing_filled(found)
         return norm
     for one, retain_graph in zip(passes, retained, strict=True):
@@ -96,7 +99,16 @@ def fill_step(
     scaled = norm_over_ranks(norm_of([_measure_of(part) for part in gradients]), options.ranks)
     factor = shrinking(scaled, (limit * scale).to(scaled))
     fill(parameters, [None if part is None else part * factor.to(part) for part in gradients])
+    pairs = zip(parameters, gradients, strict=True)
+    _tell_of_idle(found, [tensor for tensor, part in pairs if part is not None])
     return scaled / scale.to(scaled)
+
+
+def _tell_of_idle(found: Found, served: Sequence[Tensor]) -> None:
+    if found.goal.filled is not None:
+        done = {id(tensor) for tensor in served}
+        everyone = [*found.goal.filled.tensors, *found.goal.plain.tensors]
+        tell_of_idle(found.terms.tensors, [tensor for tensor in everyone if id(tensor) not in done])
 
 
 def _refuse_nothing_filled(found: Found) -> None:
