@@ -170,11 +170,11 @@ class Collector:
     def _cotangent(self, term: int, uses: Sequence[MatrixUse]) -> Tensor | None:
         """The cotangent of a term at the products of a matrix; zeros where it reaches a part."""
         found = [self._cotangents.get((term, use.node)) for use in uses]
-        if all(part is None for part in found):
+        like = next((part for part in found if part is not None), None)
+        if like is None:
             return None
-        tensor = self._tensors[0]
         parts = [
-            tensor.new_zeros((use.rows, use.moving))
+            like.new_zeros((use.rows, use.moving))
             if part is None
             else _scaled(use.oriented(part), use.scale)
             for use, part in zip(uses, found, strict=True)
@@ -186,7 +186,8 @@ class Collector:
         fixed, cotangents, owners = [], [], []
         for use, factor in zip(uses, self._fixed[position], strict=True):
             term = self.graph.masks[use.node].bit_length() - 1
-            cotangent = self._cotangents.pop((term, use.node), None)
+            # Both factors of a product may be parameters: the other one needs it, too.
+            cotangent = self._cotangents.get((term, use.node))
             if cotangent is not None:
                 fixed.append(factor)
                 cotangents.append(_scaled(use.oriented(cotangent), use.scale))

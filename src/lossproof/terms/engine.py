@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch.autograd.graph import GradientEdge
 
+from lossproof.terms.by_segments import SegmentPlan, gradients_by_segments, segment_plan
 from lossproof.terms.collecting import Collector
 from lossproof.terms.factors import SegmentFactors, SharedFactors
-from lossproof.terms.graph import read_graph
+from lossproof.terms.graph import Graph, read_graph
 from lossproof.terms.held import Group, total_products
 from lossproof.terms.parameters import Parameters
-from lossproof.terms.plan import make_plan
+from lossproof.terms.plan import Plan, make_plan
 from lossproof.terms.shared_part import entries, through_shared_part
 from lossproof.terms.statistics import SINGLE, StatisticsTable
 from lossproof.terms.terms import Terms
+from lossproof.terms.trust import agrees, plain_gradient, remember, structure_of, verdict_on
 
 Tensor = torch.Tensor
 
@@ -58,27 +61,104 @@ def compute(
         scale: what every gradient is multiplied by on its way (a loss scale), a scalar.
     """
     graph = read_graph(terms.tensors)
-    products = "gramian" in want or "cosine" in want
-    entrywise = bool({"mean_abs", "max_abs", "gradients"} & set(want))
-    keep = hold or products or "gradients" in want
-    plan = make_plan(graph, parameters, factors=not entrywise, hold=hold)
-    sizes = [tensor.numel() for tensor in parameters.tensors]
-    single = [name for name in SINGLE if name in want]
-    table = StatisticsTable(single, sizes, len(terms), terms.tensors[0].device)
-    collector = Collector(graph, plan, parameters, table, keep)
     start = torch.ones_like(terms.tensors[0]) if scale is None else scale
-    doors = entries(graph) if plan.batched else None
+    job = _Job(terms, parameters, graph, tuple(want), hold, start, retain_graph)
+    for way, attempt in _shortcuts(job):
+        structure = structure_of(graph, parameters, way)
+        if verdict_on(structure):
+            return attempt(job)
+        if verdict_on(structure) is None and (found := _tried(job, attempt, structure)):
+            return found
+    return _one_by_one(job, Plan.plain(graph, parameters))
+
+
+def _shortcuts(job: _Job) -> Iterator[tuple[str, Callable[[_Job], Found]]]:
+    """The ways that may be cheaper than one full pass for each term, the cheapest first."""
+    if len(job.graph.present) < 2:
+        return
+    segments = segment_plan(job.graph, job.parameters)
+    if segments is not None:
+        yield "segments", partial(_by_segments, plan=segments)
+    plan = make_plan(job.graph, job.parameters, factors=not job.entrywise, hold=job.hold)
+    doors = entries(job.graph) if plan.batched else None
     if doors:
-        _batched(collector, doors, terms, start, retain_graph)
+        yield f"batched {sorted(plan.factored)}", partial(_batched, plan=plan, doors=doors)
+    if plan.factored:
+        yield f"factored {sorted(plan.factored)}", partial(_one_by_one, plan=plan)
+
+
+def _tried(job: _Job, attempt: Callable[[_Job], Found], structure: Hashable) -> Found | None:
+    """Take a shortcut for the first time, beside a plain pass of one term."""
+    term = job.graph.present[0]
+    plain = plain_gradient(job.terms.tensors[term], job.parameters, job.start)
+    careful = replace(job, hold=True, retain_graph=True)
+    try:
+        found = attempt(careful)
+    except RuntimeError:  # a hook that cannot run on the cotangents of all terms at once
+        verdict: bool | None = False
     else:
-        _one_by_one(collector, terms, start, retain_graph)
-    groups = collector.groups()
+        verdict = agrees(found.groups, term, plain)
+    if verdict is not None:
+        remember(structure, verdict)
+    return None if verdict is False else found
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is to be computed."""
+
+    terms: Terms
+    parameters: Parameters
+    graph: Graph
+    want: tuple[str, ...]
+    hold: bool
+    start: Tensor
+    retain_graph: bool
+
+    @property
+    def products(self) -> bool:
+        return "gramian" in self.want or "cosine" in self.want
+
+    @property
+    def entrywise(self) -> bool:
+        """Whether every entry of the gradients is looked at, and not only sums and products."""
+        return bool({"mean_abs", "max_abs", "gradients"} & set(self.want))
+
+    @property
+    def keep(self) -> bool:
+        return self.hold or self.products or "gradients" in self.want
+
+    def table(self) -> StatisticsTable:
+        """Where the statistics will stand."""
+        sizes = [tensor.numel() for tensor in self.parameters.tensors]
+        single = [name for name in SINGLE if name in self.want]
+        return StatisticsTable(single, sizes, len(self.terms), self.terms.tensors[0].device)
+
+    def found(
+        self, table: StatisticsTable, groups: list[Group], reached: list[list[bool]]
+    ) -> Found:
+        """The outcome, with the products where they are wanted."""
+        gramian = None
+        if self.products:
+            gramian = total_products(groups, len(self.terms), self.terms.tensors[0].device)
+        return Found(table, gramian, groups, reached)
+
+
+def _by_segments(job: _Job, plan: SegmentPlan) -> Found:
+    """One pass for all terms, which live on rows of their own."""
+    groups, reached = gradients_by_segments(
+        plan, job.graph, job.terms.tensors, job.parameters, job.start, job.retain_graph
+    )
+    table = job.table()
     for group in groups:
-        _tabulate(table, group)
-    gramian = None
-    if products:
-        gramian = total_products(groups, len(terms), terms.tensors[0].device)
-    return Found(table, gramian, groups, collector.reached)
+        if isinstance(group, SegmentFactors) and not job.entrywise:
+            _tabulate(table, group)
+        elif table.wanted:
+            for term in job.graph.present:
+                pairs = zip(group.positions, group.gradient(term), strict=True)
+                there = {at: part for at, part in pairs if part is not None}
+                table.add(term, list(there), list(there.values()))
+    return job.found(table, groups, reached)
 
 
 def _tabulate(table: StatisticsTable, group: Group) -> None:
@@ -90,32 +170,43 @@ def _tabulate(table: StatisticsTable, group: Group) -> None:
             table.set("mean", group.positions[0], group.sums())
 
 
-def _one_by_one(collector: Collector, terms: Terms, start: Tensor, retain_graph: bool) -> None:
+def _one_by_one(job: _Job, plan: Plan) -> Found:
     """One pass for each term, through nothing but what leads to the wanted parameters."""
-    present = collector.graph.present
+    table = job.table()
+    collector = Collector(job.graph, plan, job.parameters, table, job.keep)
+    present = job.graph.present
     for k in present:
-        again = retain_graph or (collector.plan.shared and k != present[-1])
+        again = job.retain_graph or (plan.shared and k != present[-1])
         inputs = collector.wanted_of(k)
-        collector.take(k, inputs, _gradients(terms.tensors[k], inputs.all, start, again))
+        collector.take(k, inputs, _gradients(job.terms.tensors[k], inputs.all, job.start, again))
         collector.close(k)
+    return _collected(job, table, collector)
 
 
-def _batched(
-    collector: Collector, doors: Sequence[GradientEdge], terms: Terms, start: Tensor, again: bool
-) -> None:
+def _batched(job: _Job, plan: Plan, doors: Sequence[GradientEdge]) -> Found:
     """One pass for each term down to the part that all share, and one for all through that."""
-    present = collector.graph.present
+    table = job.table()
+    collector = Collector(job.graph, plan, job.parameters, table, job.keep)
+    present = job.graph.present
     arriving = []
     for k in present:
         inputs = collector.wanted_of(k, shared=False)
-        found = _gradients(terms.tensors[k], [*doors, *inputs.all], start, True)
+        found = _gradients(job.terms.tensors[k], [*doors, *inputs.all], job.start, True)
         arriving.append(found[: len(doors)])
         collector.take(k, inputs, found[len(doors) :])
     inputs = collector.wanted_of(present[0], shared=True)
-    together = through_shared_part(doors, arriving, inputs.all, again)
+    together = through_shared_part(doors, arriving, inputs.all, job.retain_graph)
     for row, k in enumerate(present):
         collector.take(k, inputs, [None if part is None else part[row] for part in together])
         collector.close(k)
+    return _collected(job, table, collector)
+
+
+def _collected(job: _Job, table: StatisticsTable, collector: Collector) -> Found:
+    groups = collector.groups()
+    for group in groups:
+        _tabulate(table, group)
+    return job.found(table, groups, collector.reached)
 
 
 def _gradients(

@@ -87,6 +87,10 @@ class SharedFactors:
             )
         ]
 
+    def gradient(self, term: int) -> list[Tensor | None]:
+        cotangent = self._cotangents[term]
+        return [None if cotangent is None else self._gradient(cotangent)]
+
     def _gradient(self, cotangent: Tensor) -> Tensor:
         left, right = (cotangent, self._fixed) if self._left else (self._fixed, cotangent)
         return (left.mT @ right).to(self._parameter.dtype)
@@ -122,28 +126,35 @@ class SegmentFactors:
         self._owners = owners
         self._count = count
         self._left = cotangent_left
-        self._dense: Tensor | None = None
+        self._known: dict[torch.dtype | None, Tensor] = {}
 
     def products(self, dtype: torch.dtype | None = None) -> Tensor:
-        rows, size = self._fixed.shape[0], self._parameter.numel()
-        widths = self._fixed.shape[1] + self._cotangent.shape[1]
-        # Rows x rows products, or the gradients themselves (15 more for their memory traffic)?
-        if rows * rows * widths < size * (rows + self._count * (self._count + 15)):
-            fixed = at_least_single(self._fixed, dtype)
-            return self._products_of_rows(fixed, at_least_single(self._cotangent, dtype))
-        self._dense = self._gradients()
-        return products_of_vectors(list(self._dense.flatten(1)), dtype)
+        if dtype not in self._known:
+            rows, size = self._fixed.shape[0], self._parameter.numel()
+            widths = self._fixed.shape[1] + self._cotangent.shape[1]
+            # Rows x rows products, or the gradients themselves (15 more for their memory traffic)?
+            if rows * rows * widths // 2 < size * (rows + self._count * (self._count + 15)):
+                self._known[dtype] = self._products_of_rows(dtype)
+            else:
+                gradients = [self._dense(term).reshape(-1) for term in range(self._count)]
+                self._known[dtype] = products_of_vectors(gradients, dtype)
+        return self._known[dtype]
 
-    def vanishes(self, term: int) -> bool:
-        starts = torch.nonzero(self._owner_of_row() == term)[:, 0]
-        return not bool(self._cotangent[starts].any())
+    def _products_of_rows(self, dtype: torch.dtype | None) -> Tensor:
+        """Sums of the products of rows, over the rows of two terms; the lower triangle, doubled."""
+        fixed = at_least_single(self._fixed, dtype)
+        cotangent = at_least_single(self._cotangent, dtype)
+        members = self._members(fixed.dtype)
+        half = fixed.new_zeros((self._count, self._count), dtype=solving_dtype(fixed.device))
+        for start in range(0, fixed.shape[0], 2 * ROWS):
+            end = min(start + 2 * ROWS, fixed.shape[0])
+            pairs = fixed[start:end] @ fixed[:end].T
+            pairs *= cotangent[start:end] @ cotangent[:end].T
+            pairs[:, start:] *= 0.5
+            half += (members[:, start:end] @ pairs @ members[:, :end].T).to(half.dtype)
+        return half + half.T
 
-    def _products_of_rows(self, fixed: Tensor, cotangent: Tensor) -> Tensor:
-        pairs = (fixed @ fixed.T).mul_(cotangent @ cotangent.T)
-        indicator = self._indicator(pairs.dtype)
-        return (indicator @ pairs @ indicator.T).to(solving_dtype(pairs.device))
-
-    def _indicator(self, dtype: torch.dtype) -> Tensor:
+    def _members(self, dtype: torch.dtype) -> Tensor:
         """K x rows: which rows are whose."""
         terms = torch.arange(self._count, device=self._fixed.device)
         return (terms[:, None] == self._owner_of_row()).to(dtype)
@@ -153,29 +164,39 @@ class SegmentFactors:
         lengths = torch.tensor([length for _, length in self._owners])
         return owners.repeat_interleave(lengths).to(self._fixed.device)
 
+    def vanishes(self, term: int) -> bool:
+        return not any(bool(cotangent.any()) for cotangent, _ in self._parts(term))
+
     def sums(self) -> Tensor:
         """The sum of the entries of each gradient, K numbers."""
         dtype = solving_dtype(self._fixed.device)
         of_rows = self._fixed.to(dtype).sum(1) * self._cotangent.to(dtype).sum(1)
-        return self._indicator(dtype) @ of_rows
+        return self._members(dtype) @ of_rows
 
     def combined(self, weights: Tensor) -> list[Tensor]:
-        if self._dense is not None:
-            return [torch.tensordot(weights.to(self._dense.dtype), self._dense, 1)]
         of_rows = weights.to(self._cotangent.dtype)[self._owner_of_row()]
         return [self._gradient(self._cotangent * of_rows[:, None], self._fixed)]
 
     def rows(self) -> list[Tensor]:
-        return [self._gradients() if self._dense is None else self._dense]
+        return [torch.stack([self._dense(term) for term in range(self._count)])]
 
-    def _gradients(self) -> Tensor:
-        gradients = self._parameter.new_zeros((self._count, *self._parameter.shape))
-        start = 0
-        for owner, length in self._owners:
-            part = slice(start, start + length)
-            gradients[owner] += self._gradient(self._cotangent[part], self._fixed[part])
-            start += length
-        return gradients
+    def gradient(self, term: int) -> list[Tensor | None]:
+        return [self._dense(term)]
+
+    def _dense(self, term: int) -> Tensor:
+        parts = [self._gradient(*pair) for pair in self._parts(term)]
+        return sum(parts[1:], parts[0]) if parts else torch.zeros_like(self._parameter)
+
+    def _parts(self, term: int) -> list[tuple[Tensor, Tensor]]:
+        """The rows of a term: cotangents and saved factors."""
+        lengths = [length for _, length in self._owners]
+        pieces = zip(
+            self._owners,
+            torch.split(self._cotangent, lengths),
+            torch.split(self._fixed, lengths),
+            strict=True,
+        )
+        return [(left, right) for (owner, _), left, right in pieces if owner == term]
 
     def _gradient(self, cotangent: Tensor, fixed: Tensor) -> Tensor:
         left, right = (cotangent, fixed) if self._left else (fixed, cotangent)

@@ -41,6 +41,10 @@ class Group(Protocol):
         """For each parameter of the group its gradients: K stacked tensors of its shape."""
         ...
 
+    def gradient(self, term: int) -> list[Tensor | None]:
+        """The gradient of one term for each parameter, ``None`` for a zero that was not stored."""
+        ...
+
 
 def total_products(groups: Sequence[Group], count: int, device: torch.device) -> Tensor:
     """The inner products of the gradients over all groups, K x K.
@@ -125,6 +129,9 @@ class Dense:
             for parameter, column in zip(self._parameters, self._columns(), strict=True)
         ]
 
+    def gradient(self, term: int) -> list[Tensor | None]:
+        return list(self._gradients[term])
+
 
 SMALL = 1 << 12
 """Parameters with fewer numbers are put side by side before they are multiplied."""
@@ -199,6 +206,9 @@ class OfOneTerm:
             rows.append(alone)
         return rows
 
+    def gradient(self, term: int) -> list[Tensor | None]:
+        return [part if term == self._term else None for part in self._gradients]
+
 
 class SparseRows:
     """The K gradients of an embedding with sparse gradients, which stay sparse."""
@@ -238,3 +248,6 @@ class SparseRows:
         return [
             torch.stack([zero if part is None else part.to_dense() for part in self._gradients])
         ]
+
+    def gradient(self, term: int) -> list[Tensor | None]:
+        return [self._gradients[term]]

@@ -55,8 +55,7 @@ class MatrixUse:
     @property
     def kept_as_it_is(self) -> bool:
         """Whether the factor lies there, and is not recomputed or fetched when it is asked for."""
-        kept = getattr(self.node, f"_raw_saved_{self._kept}")
-        return getattr(kept, "unpack_hook", kept) is None
+        return is_kept(self.node, self._kept)
 
     @property
     def _kept(self) -> str:
@@ -74,7 +73,35 @@ class BiasUse:
     """An addend of ``addmm``: its gradient is the sum of the cotangent over the rows."""
 
     edge: GradientEdge
+    node: Node
     scale: float
+
+    def of_rows(self, cotangent: Tensor) -> Tensor:
+        """What each row of the cotangent adds to the gradient."""
+        return cotangent if self.scale == 1.0 else cotangent * self.scale
+
+
+@dataclass(frozen=True)
+class NormalisationUse:
+    """The factor or the addend of a layer norm."""
+
+    edge: GradientEdge
+    node: Node
+    is_factor: bool
+
+    def of_rows(self, cotangent: Tensor) -> Tensor:
+        """What each row of the cotangent adds to the gradient."""
+        if not self.is_factor:
+            return cotangent
+        given: Tensor = self.node._saved_input.detach()
+        mean, inverse = self.node._saved_result1, self.node._saved_result2
+        return cotangent * ((given - mean) * inverse)
+
+
+def is_kept(node: Node, name: str) -> bool:
+    """Whether a saved tensor lies there as it was saved, with no hook that must bring it."""
+    kept = getattr(node, f"_raw_saved_{name}")
+    return getattr(kept, "unpack_hook", kept) is None
 
 
 def matrix_uses(graph: Graph, leaf: Tensor) -> list[MatrixUse] | None:
@@ -90,6 +117,20 @@ def matrix_uses(graph: Graph, leaf: Tensor) -> list[MatrixUse] | None:
     return uses
 
 
+def normalisation_uses(graph: Graph, leaf: Tensor) -> list[NormalisationUse] | None:
+    """All uses as factor or addend of a layer norm, or ``None`` where one is another."""
+    if leaf._backward_hooks:
+        return None
+    uses = []
+    for node, position, transposed in _ends(graph, graph.leaves[id(leaf)][1]):
+        if node.name() != "NativeLayerNormBackward0" or position not in (1, 2) or transposed:
+            return None
+        if not is_kept(node, "input"):
+            return None
+        uses.append(NormalisationUse(GradientEdge(node, 0), node, position == 1))
+    return uses
+
+
 def bias_uses(graph: Graph, leaf: Tensor) -> list[BiasUse] | None:
     """All uses of a vector that ``addmm`` adds to every row, or ``None`` where one is another."""
     if leaf.dim() != 1 or leaf._backward_hooks:
@@ -100,28 +141,38 @@ def bias_uses(graph: Graph, leaf: Tensor) -> list[BiasUse] | None:
             return None
         if node._input_metadata[0].shape[-1] != leaf.numel():
             return None
-        uses.append(BiasUse(GradientEdge(node, 0), float(node._saved_beta)))
+        uses.append(BiasUse(GradientEdge(node, 0), node, float(node._saved_beta)))
     return uses
 
 
 def _ends(graph: Graph, start: Node) -> Iterator[tuple[Node, int, bool]]:
-    """Where a leaf arrives behind transpositions and casts: node, position, whether transposed."""
+    """Where a leaf arrives behind a transposition and casts: node, position, whether transposed."""
     stack = [(start, False)]
     while stack:
         node, transposed = stack.pop()
         for consumer, position, _ in graph.consumers.get(node, ()):
-            name = consumer.name()
-            if name in _CASTS:
-                stack.append((consumer, transposed))
-            elif name in _TRANSPOSES and len(consumer._input_metadata[0].shape) == 2:
-                swaps = name == "TBackward0" or _swaps(consumer)
-                stack.append((consumer, transposed != swaps))
-            else:
+            if transposed or not _is_view(consumer):
                 yield consumer, position, transposed
+            else:
+                stack.append((consumer, consumer.name() not in _CASTS and _swaps(consumer)))
+
+
+def _is_view(node: Node) -> bool:
+    name = node.name()
+    return name in _CASTS or (name in _TRANSPOSES and len(node._input_metadata[0].shape) == 2)
+
+
+def is_view_of_leaf(node: Node) -> bool:
+    """Whether a node is a leaf, or only turns or casts one."""
+    while node.next_functions and _is_view(node):
+        node = node.next_functions[0][0]
+    return not node.next_functions
 
 
 def _swaps(node: Node) -> bool:
     """Whether a transposition of a matrix exchanges its axes, and does not leave them."""
+    if node.name() == "TBackward0":
+        return True
     if node.name() == "TransposeBackward0":
         return (int(node._saved_dim0) - int(node._saved_dim1)) % 2 == 1
     return [axis % 2 for axis in node._saved_dims] == [1, 0]

@@ -71,6 +71,12 @@ class Plan:
     shared: bool = False
     batched: bool = False
 
+    @classmethod
+    def plain(cls, graph: Graph, parameters: Parameters) -> Plan:
+        """One pass for each term, with nothing in factors."""
+        there = [at for at, tensor in enumerate(parameters.tensors) if graph.mask_of(tensor)]
+        return cls(dense=there, shared=any(_kept_twice(graph, node) for node in graph.order))
+
 
 def make_plan(graph: Graph, parameters: Parameters, *, factors: bool, hold: bool) -> Plan:
     """Decide what to compute, and how.

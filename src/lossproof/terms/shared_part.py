@@ -16,8 +16,9 @@ def entries(graph: Graph) -> list[GradientEdge] | None:
     """Where the cotangents of the terms enter the part of the graph that they all share.
 
     Returns:
-        The edges, or ``None`` where one lies behind another: a cotangent that enters at the first
-        would be counted again at the second.
+        The edges, or ``None`` where one lies behind another (a cotangent that enters at the first
+        would be counted again at the second), and where one is a parameter that is also used
+        outside that part.
     """
     everyone = graph.everyone
     found: dict[tuple[Node, int], GradientEdge] = {}
@@ -25,10 +26,12 @@ def entries(graph: Graph) -> list[GradientEdge] | None:
         if root is not None and graph.masks[root.node] == everyone:
             found[root.node, root.output_nr] = root
     for node, uses in graph.consumers.items():
-        if graph.masks[node] == everyone and node.next_functions:
+        if graph.masks[node] == everyone:
             for consumer, _, number in uses:
                 if graph.masks[consumer] != everyone:
                     found[node, number] = GradientEdge(node, number)
+    if any(not node.next_functions for node, _ in found):
+        return None
     return None if _nested(graph, {node for node, _ in found}) else list(found.values())
 
 
@@ -60,6 +63,8 @@ def through_shared_part(
     Returns:
         For each input the gradients of all terms, stacked.
     """
+    if not inputs:
+        return ()
     stacked = []
     for door, cotangents in enumerate(zip(*arriving, strict=True)):
         like = next((part for part in cotangents if part is not None), None)

@@ -1,0 +1,95 @@
+"""A shortcut is tried against a plain pass the first time a graph of its structure is met.
+
+Autograd's graph does not show everything: a hook on an activation may do to a gradient what it
+likes, and a later release of torch may call a node by an old name. So the first time a structure
+is met, the gradient of one term is computed plainly, too, and a shortcut that differs is not taken
+for that structure again.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+
+import torch
+
+from lossproof.terms.graph import Graph
+from lossproof.terms.held import Group
+from lossproof.terms.parameters import Parameters
+
+Tensor = torch.Tensor
+
+_MOST = 256
+"""How many structures are remembered."""
+_verdicts: OrderedDict[Hashable, bool] = OrderedDict()
+
+
+def structure_of(graph: Graph, parameters: Parameters, way: str) -> Hashable:
+    """What identifies a graph of the same model, and the way that was planned for it."""
+    nodes = tuple((node.name(), graph.masks[node]) for node in graph.order)
+    return hash(nodes), tuple(tensor.shape for tensor in parameters.tensors), way
+
+
+def verdict_on(structure: Hashable) -> bool | None:
+    """Whether the shortcut was right on this structure; ``None`` where it was not tried."""
+    return _verdicts.get(structure)
+
+
+def remember(structure: Hashable, verdict: bool) -> None:
+    """Keep a verdict, and forget the oldest beyond those that are remembered."""
+    _verdicts[structure] = verdict
+    while len(_verdicts) > _MOST:
+        _verdicts.popitem(last=False)
+
+
+def plain_gradient(term: Tensor, parameters: Parameters, start: Tensor) -> Sequence[Tensor | None]:
+    """The gradient of a term by an ordinary pass, after which the graph can be used again."""
+    return torch.autograd.grad(
+        term,
+        parameters.tensors,
+        grad_outputs=start.to(term.dtype).reshape(term.shape),
+        retain_graph=True,
+        allow_unused=True,
+    )
+
+
+def agrees(groups: Sequence[Group], term: int, plain: Sequence[Tensor | None]) -> bool | None:
+    """Whether a term's gradient is the plain one, up to rounding.
+
+    Returns:
+        ``None`` where it shows nothing, because it is zero or not finite.
+    """
+    found: dict[int, Tensor | None] = {}
+    for group in groups:
+        found.update(zip(group.positions, group.gradient(term), strict=True))
+    telling = False
+    for position, wanted in enumerate(plain):
+        same = _same(wanted, found.get(position))
+        if same is False:
+            return False
+        telling = telling or bool(same)
+    return True if telling else None
+
+
+def _same(wanted: Tensor | None, given: Tensor | None) -> bool | None:
+    """Whether two gradients agree; ``None`` where both are zero or the first is not finite."""
+    if wanted is None or given is None:
+        there = given if wanted is None else wanted
+        return None if there is None or not bool(there.any()) else False
+    wanted = wanted.to_dense() if wanted.is_sparse else wanted
+    given = given.to_dense() if given.is_sparse else given
+    largest = wanted.abs().amax() if wanted.numel() else wanted.new_zeros(())
+    if not bool(torch.isfinite(largest)):
+        return None
+    if bool((given - wanted).abs().gt(_ROUNDING[wanted.dtype] * largest).any()):
+        return False
+    return True if bool(largest > 0) else None
+
+
+_ROUNDING = {
+    torch.float64: 1e-9,
+    torch.float32: 1e-3,
+    torch.bfloat16: 1e-1,
+    torch.float16: 3e-2,
+}
+"""The difference of two ways to add up the same numbers, relative to the largest entry."""
