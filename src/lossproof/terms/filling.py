@@ -36,6 +36,8 @@ def fill(parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> No
         for parameter, gradient in zip(parameters, gradients, strict=True)
         if gradient is not None
     ]
+    if not pairs:
+        return
     pushed = [pair for pair in pairs if listened_to(pair[0])]
     if pushed:
         torch.autograd.backward([pair[0] for pair in pushed], [pair[1] for pair in pushed])

@@ -45,8 +45,8 @@ class Terms:
         """The value of each term, float64 where the device has it, without a graph."""
         if self.over_ranks is not None:
             return self.over_ranks
-        dtype = solving_dtype(self.tensors[0].device)
-        return torch.stack([term.detach().to(dtype) for term in self.tensors])
+        with torch.no_grad():
+            return torch.stack(self.tensors).to(solving_dtype(self.tensors[0].device))
 
 
 def named_terms(terms: Any) -> Terms:

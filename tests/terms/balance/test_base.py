@@ -718,3 +718,203 @@ def test_reentrant_checkpoints_are_refused_and_others_work():
         else:
             FromGramian().backward(terms, net)
             assert net.trunk.weight.grad.abs().sum() > 0
+
+
+# ---- what is not finite
+
+
+def broken(net, **changes):
+    """The terms, some of which are finite while their gradient is not."""
+    terms = net.terms()
+    for name, change in changes.items():
+        terms[name] = terms[name] + change(0.0 * terms[name])
+    return terms
+
+
+@pytest.mark.parametrize("method", [FromGramian, FromNorms, Signs])
+def test_a_gradient_that_is_not_finite_is_named(method):
+    net, balancer = Net(), method()
+    with pytest.raises(NonFiniteTermError, match=r"in their gradient, are the terms 'b' \(value 0"):
+        balancer.backward(broken(net, b=torch.sqrt), net)
+    assert all(grad is None for grad in grads(net))
+    assert balancer.steps == 0
+
+
+@pytest.mark.parametrize("method", [FromGramian, Signs])
+def test_several_terms_that_are_not_finite_are_dropped_at_once(method):
+    net, balancer = Net(), method()
+    terms = broken(net, b=torch.sqrt, c=lambda zero: zero + float("nan"))
+    step = balancer.backward(terms, net, nonfinite="drop")
+    assert step.dropped == ("b", "c")
+    assert step.weights.tolist() == [0.5, 0.0, 0.0]
+    assert step.gradients.names == ("a",)
+    assert all(grad is None or grad.isfinite().all() for grad in grads(net))
+
+
+@ALL
+def test_where_no_term_is_left_the_step_fails(method):
+    net = Net()
+    terms = {name: term * float("nan") for name, term in net.terms().items()}
+    with pytest.raises(NonFiniteTermError, match="'a' .*, 'b' .*, 'c' "):
+        method().backward(terms, net, nonfinite="drop")
+
+
+@ALL
+def test_nothing_is_looked_at_where_it_is_to_be_ignored(method):
+    net = Net()
+    step = method().backward(broken(net, b=torch.sqrt), net, nonfinite="ignore")
+    assert step.dropped == ()
+    assert net.trunk.weight.grad.isnan().all()
+
+
+def test_a_dropped_term_may_be_the_only_one_of_the_params():
+    net = Net()
+    FromGramian().backward(
+        broken(net, b=torch.sqrt), net.heads["b"], on=net.trunk, nonfinite="drop"
+    )
+    assert net.heads["b"].weight.grad is None
+
+
+# ---- automatic mixed precision
+
+
+def test_half_precision_gradients_do_not_vanish_under_a_scale():
+    """Their size is that of float32, while without a scale float16 holds nothing of them."""
+    net = Net()
+    expected = FromNorms().backward(net.terms(1e-8), net.trunk).gradients.vector("norm")
+    for scale in (None, 2.0**16):
+        scaler = None if scale is None else torch.amp.GradScaler("cpu", init_scale=scale)
+        with torch.autocast("cpu", dtype=torch.float16):
+            hidden = torch.tanh(net.trunk(net.x))
+            out = {name: head(hidden) for name, head in net.heads.items()}
+            terms = {name: 1e-8 * part.float().square().mean() for name, part in out.items()}
+        balancer = FromNorms()
+        if scale is None:
+            step = balancer.backward(terms, net.trunk)
+            assert step.gradients.vector("norm").sum() < 0.1 * expected.sum()
+        else:
+            net.zero_grad()
+            step = balancer.backward(terms, net.trunk, scaler=scaler)
+            torch.testing.assert_close(step.gradients.vector("norm"), expected, rtol=0.02, atol=0.0)
+            scaler.unscale_(torch.optim.SGD(net.trunk.parameters(), lr=1.0))
+            close(
+                [net.trunk.weight.grad],
+                reference(net, step.weights.float(), [net.trunk.weight], 1e-8),
+                rtol=0.05,
+                atol=0.05,
+            )
+
+
+@pytest.mark.parametrize("method", [Given, FromGramian, Learned, Signs])
+def test_clipping_is_of_the_unscaled_norm(method):
+    net = Net()
+    method().backward(net.terms(), net, clip=0.1)
+    plain = grads(net)
+    net.zero_grad()
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    method().backward(net.terms(), net, clip=0.1, scaler=scaler)
+    close(grads(net), [1024 * part for part in plain])
+
+
+def test_a_scaler_that_is_switched_off_is_none():
+    net = Net()
+    FromGramian().backward(net.terms(), net, scaler=torch.amp.GradScaler("cpu", enabled=False))
+    close(grads(net), reference(net, [0.5, 2.0, 0.25]))
+
+
+@pytest.mark.parametrize("policy", ["raise", "drop"])
+def test_a_value_that_is_not_finite_is_no_overflow_of_the_scale(policy):
+    net = Net()
+    terms = net.terms()
+    terms["b"] = terms["b"] * float("inf")
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+    if policy == "raise":
+        with pytest.raises(NonFiniteTermError, match="'b'"):
+            FromGramian().backward(terms, net, scaler=scaler)
+    else:
+        step = FromGramian().backward(terms, net, scaler=scaler, nonfinite=policy)
+        assert step.dropped == ("b",)
+        assert net.trunk.weight.grad.isfinite().all()
+
+
+def test_after_an_overflow_the_weights_are_due_again():
+    net, balancer = Net(), FromGramian(every=3)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+    step = balancer.backward(net.terms(1e6), net, scaler=scaler)
+    assert not step.refreshed
+    assert balancer.calls == 0
+    assert balancer.steps == 0
+    assert not net.trunk.weight.grad.isfinite().all()
+    scaler.update(1.0)
+    net.zero_grad()
+    assert balancer.backward(net.terms(), net, scaler=scaler).refreshed
+
+
+def test_terms_of_half_precision():
+    net = Net().to(torch.bfloat16)
+    net.x = net.x.to(torch.bfloat16)
+    balancer = FromGramian()
+    step = balancer.backward(net.terms(), net)
+    assert step.values.dtype == step.weights.dtype == torch.float64
+    assert step.gradients.gramian.dtype == torch.float64
+    assert net.trunk.weight.grad.dtype == torch.bfloat16
+    close(grads(net), reference(net, [0.5, 2.0, 0.25]), rtol=0.02, atol=0.01)
+
+
+# ---- state
+
+
+def test_the_state_is_moved_with_the_terms_and_keeps_its_precision():
+    balancer = FromNorms(NAMES)
+    assert balancer.half().mean.dtype == torch.float64
+    assert balancer.to("meta").mean.device.type == "meta"
+    assert balancer.mean.dtype == torch.float64
+    learned = Learned().half()
+    assert learned.s.dtype == torch.float16
+    assert learned.weights.dtype == torch.float64
+
+
+def test_shared_memory_and_other_in_place_changes_reach_the_state():
+    balancer = FromNorms(NAMES).share_memory()
+    assert balancer.mean.is_shared()
+
+
+def test_what_is_loaded_before_the_first_step_is_used():
+    net, balancer = Net(), FromNorms()
+    balancer.backward(net.terms(), net)
+    fresh = FromNorms()
+    fresh.load_state_dict(balancer.state_dict())
+    assert fresh.names == NAMES
+    assert fresh.steps == 1
+    assert torch.equal(fresh.mean, balancer.mean)
+
+
+def test_a_balancer_in_a_model_is_loaded_with_it():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.balancer = Net(), FromNorms()
+
+    first, second = Model(), Model()
+    first.balancer.backward(first.net.terms(), first.net)
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(second.balancer.weights, first.balancer.weights)
+    with pytest.raises(RuntimeError, match="Missing key.*balancer.mean"):
+        second.load_state_dict(Model().state_dict())
+    with pytest.raises(RuntimeError, match="Unexpected key.*balancer.other"):
+        second.load_state_dict({**first.state_dict(), "balancer.other": torch.ones(1)})
+
+
+def test_a_checkpoint_of_another_order_is_refused():
+    with pytest.raises(
+        RuntimeError, match=r"of the terms \['b', 'a'\], this balancer of \['a', 'b'"
+    ):
+        FromNorms(("a", "b")).load_state_dict(FromNorms(("b", "a")).state_dict())
+
+
+def test_averaged_models():
+    model = nn.ModuleDict({"net": Net(), "balancer": FromNorms(NAMES)})
+    averaged = torch.optim.swa_utils.AveragedModel(model, use_buffers=True)
+    model["balancer"].backward(model["net"].terms(), model["net"])
+    averaged.update_parameters(model)
+    assert torch.equal(averaged.module["balancer"].mean, model["balancer"].mean)

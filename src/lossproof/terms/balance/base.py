@@ -408,7 +408,9 @@ class Balancer(nn.Module):
         dtype = solving_dtype(place)
         self.register_buffer("weights", torch.ones(len(names), dtype=dtype, device=place))
         for name, first in self.initial_state(len(names)).items():
-            self.register_buffer(name, first.to(place))
+            self.register_buffer(
+                name, first.to(place, dtype if first.is_floating_point() else None)
+            )
 
     def get_extra_state(self) -> dict[str, Any]:
         return {"names": list(self.names) if self.names else None, "steps": self.steps}
@@ -442,18 +444,12 @@ class Balancer(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Balancer:
         """Move the state, and keep its precision: weights of a half model are no half numbers."""
-        exact = {
-            name: buffer
-            for name, buffer in self._buffers.items()
-            if buffer is not None and buffer.is_floating_point()
-        }
-        for name in exact:
-            self._buffers[name] = None
+        before = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for name, buffer in exact.items():
-            device = fn(buffer.new_empty(0, dtype=torch.float32)).device
-            moved = device != buffer.device
-            self._buffers[name] = buffer.to(device, solving_dtype(device)) if moved else buffer
+        for name, buffer in before.items():
+            moved = self._buffers[name]
+            if moved is not None and moved.dtype != buffer.dtype:
+                self._buffers[name] = buffer.to(moved.device)
         return self
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
@@ -105,8 +106,10 @@ def filled_from_figures(balancer: Balancer, due: bool) -> bool:
 
 def infinite(terms: Terms) -> tuple[str, ...]:
     """The terms whose value is not finite."""
-    finite = torch.isfinite(terms.values).tolist()
-    return tuple(name for name, fine in zip(terms.names, finite, strict=True) if not fine)
+    values = terms.values.tolist()
+    return tuple(
+        name for name, value in zip(terms.names, values, strict=True) if not math.isfinite(value)
+    )
 
 
 def without(terms: Terms, wrong: Sequence[str], nonfinite: Nonfinite) -> Terms:

@@ -54,11 +54,13 @@ class Pass:
 
 def weighted_sum(terms: Terms, weights: Tensor, inputs: Sequence[Tensor] | None) -> Pass:
     """From the terms themselves, each with its weight: no node is added to their graph."""
-    roots = [(term, k) for k, term in enumerate(terms.tensors) if term.requires_grad]
+    roots = [
+        (term, weight)
+        for term, weight in zip(terms.tensors, weights.unbind(), strict=True)
+        if term.requires_grad
+    ]
     return Pass(
-        [term for term, _ in roots],
-        [weights[k].to(term.dtype, copy=True) for term, k in roots],
-        inputs,
+        [term for term, _ in roots], [weight.to(term.dtype) for term, weight in roots], inputs
     )
 
 

@@ -28,8 +28,9 @@ def axes_of_terms(state: Mapping[str, Tensor], larger: Mapping[str, Tensor], cou
     """
     found: dict[str, tuple[int, ...]] = {}
     for name, tensor in state.items():
-        axes = [axis for axis, size in enumerate(tensor.shape) if larger[name].shape[axis] != size]
-        if any(tensor.shape[axis] != count for axis in axes):
+        sizes = list(zip(tensor.shape, larger[name].shape, strict=True))
+        axes = [axis for axis, (size, more) in enumerate(sizes) if more != size]
+        if any(sizes[axis] != (count, count + 1) for axis in axes):
             raise ValueError(
                 f"the state `{name}` of shape {list(tensor.shape)} has no entry for each of the "
                 f"{count} terms, so that no term may be left out: override `axes_of_state`"
