@@ -11,6 +11,7 @@ SECTIONS = ("Args", "Shape", "Returns", "Raises", "Example", "Source", "Attribut
 _MATH = re.compile(r"^\.\. math::[ ]*(.*(?:\n(?:[ ]+.*)?)*)", re.MULTILINE)
 _INLINE_MATH = re.compile(r":math:`([^`]+)`")
 _ROLE = re.compile(r":(?:func|class|meth|mod):`~?([^`]+)`")
+_CODE_BLOCK = re.compile(r"\A\s*\.\. code-block:: python\n+")
 _ARGUMENT = re.compile(r"^(\w+(?:, \w+)*): ")
 
 
@@ -43,7 +44,8 @@ def parts(doc: str) -> tuple[str, list[tuple[str, str]]]:
 def section(title: str, content: str) -> str:
     """The content of a section in Markdown."""
     if title == "Example":
-        return f"```python\n{content.strip()}\n```"
+        code = textwrap.dedent(_CODE_BLOCK.sub("", content.strip("\n")))
+        return f"```python\n{code.strip()}\n```"
     if title in {"Args", "Raises", "Attributes"}:
         return prose("\n".join(_items(content)))
     return prose(content)
