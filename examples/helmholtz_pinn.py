@@ -250,6 +250,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=8000, help="of each training")
     parser.add_argument("--neumann", action="store_true", help="give slopes at two of the edges")
     parser.add_argument("--picture", type=Path, help="draw the outcome to this file")
+    parser.add_argument("--history", type=Path, help="draw what the terms did to this file")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
 
@@ -270,6 +271,9 @@ def main() -> None:
     print(f"The weights at the end: {weights}")
     for problem in history.problems():
         print(f"- {problem}")
+    if given.history is not None:
+        history.plot(given.history)
+        print(f"the terms drawn to {given.history}")
     if given.picture is not None:
         draw(runs, given.picture)
         print(f"drawn to {given.picture}")
