@@ -302,3 +302,35 @@ def test_half_precision_under_autocast(name):
             scaler.update()
             assert found.weights.isfinite().all()
         assert problem.flat.isfinite().all()
+
+
+@every_balancer
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"clip": 0.01},
+        {"clip_terms": 0.5, "clip": 0.01},
+        {"on": "shared"},
+        {"exclusive": "plain"},
+        {"params": None},
+        {"params": None, "exclusive": "plain", "on": "shared", "clip": 0.01},
+    ],
+    ids=str,
+)
+def test_every_option_goes_with_every_method(name, options):
+    if name == "DBMTL" and "params" in options:
+        pytest.skip("it must know the parameters")
+    for refresh in (None, False):
+        balancer, problem, _ = set_up(name)
+        chosen = {"params": problem.model, "refresh": refresh, **options}
+        step = balancer.backward(problem.terms(0), **chosen)
+        gradients = [p.grad for p in [*problem.model.parameters(), *balancer.parameters()]]
+        assert all(
+            grad.isfinite().all() for grad in gradients[: len([*problem.model.parameters()])]
+        )
+        if "clip" in options:
+            flat = torch.cat([grad.flatten() for grad in gradients if grad is not None])
+            norm = flat.double().norm().item()
+            assert norm <= 0.01 * (1 + 1e-5)
+            assert norm == pytest.approx(min(0.01, step.norm.item()), rel=1e-4)
+        assert all(isinstance(figure, float) for figure in step.as_dict().values())

@@ -186,12 +186,14 @@ def _measure(
     due: bool,
 ) -> TermGradients:
     complete = goal.everything_measured and filled_from_figures(balancer, due)
+    own_look = due and not balancer.needs  # a method may differentiate by itself
+    again = options.retain_graph or options.nonfinite == "drop" or own_look or not complete
     with hooks_held_back(over.tensors):
         return computed(
             terms,
             over,
             _wanted(balancer, options, due),
             hold=complete or (balancer.combines and due),
-            retain_graph=options.retain_graph or options.nonfinite == "drop" or not complete,
+            retain_graph=again,
             scale=options.scale,
         )

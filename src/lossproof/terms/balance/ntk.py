@@ -149,7 +149,8 @@ class NTKTrace(Balancer):
         self, names: Sequence[str], residuals: Mapping[str, Tensor], params: Any, on: Any
     ) -> Tensor:
         """The traces on this rank; zero for a term that is absent here."""
-        named = named_terms({name: residual.sum() for name, residual in residuals.items()})
+        with torch.enable_grad():  # which parameters they depend on is read from the graph
+            named = named_terms({name: residual.sum() for name, residual in residuals.items()})
         measured = targets(named, params, on, "weighted", measuring=True, listed=True).measured
         assert measured is not None
         for name, parameter in zip(measured.names, measured.tensors, strict=True):
