@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lossproof.terms.graph import Graph, read_graph
 from lossproof.terms.parameters import Parameters, chosen_parameters
+from lossproof.terms.sharded import is_sharded
 from lossproof.terms.terms import Terms
 
 Exclusive = Literal["weighted", "plain"]
@@ -65,6 +66,8 @@ def targets(
     reads = exclusive == "plain" or unlisted or (measuring and shared_only)
     graph = read_graph(terms.tensors) if reads else None
     filled = chosen_parameters(params) if params is not None else None
+    if filled is not None and any(is_sharded(tensor) for tensor in filled.tensors):
+        _refuse_parts(on, exclusive)
     if graph is not None and filled is None:
         filled = _leaves(graph)
     plain = Parameters((), ())
@@ -82,6 +85,20 @@ def targets(
     if graph is not None and shared_only and len(terms) > 1:
         measured = _shared(graph, measured)
     return Targets(filled, plain, measured)
+
+
+def _refuse_parts(on: Any, exclusive: Exclusive) -> None:
+    """What is sharded is not in the graph of this rank, and differentiated as a whole."""
+    if on is not None:
+        raise ValueError(
+            "`on` must be None where parameters are sharded (fully_shard): the gradients are "
+            f"measured over all of them, got {on if isinstance(on, str) else type(on).__name__!r}"
+        )
+    if exclusive != "weighted":
+        raise ValueError(
+            "`exclusive` must be 'weighted' where parameters are sharded (fully_shard), got "
+            f"{exclusive!r}"
+        )
 
 
 def _leaves(graph: Graph) -> Parameters:

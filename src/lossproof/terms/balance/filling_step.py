@@ -120,6 +120,8 @@ def _refuse_nothing_filled(found: Found) -> None:
     if found.goal.filled is None or found.terms.absent:
         return
     chosen = [*found.goal.filled.tensors, *found.goal.plain.tensors]
+    if any(is_sharded(tensor) for tensor in chosen):
+        return  # their gradients may be held back until all ranks add them up
     if all(tensor.grad is None for tensor in chosen):
         graph = read_graph(found.terms.tensors)
         if not any(graph.mask_of(tensor) for tensor in chosen):
