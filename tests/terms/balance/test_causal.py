@@ -123,12 +123,12 @@ def test_the_sequence_of_eps_and_the_criterion_to_stop():
 
 
 def test_a_stage_ends_after_so_many_steps_but_the_last_does_not():
-    causal = CausalWeighting("pde", chunks=2, eps=(1.0, 2.0), max_steps=3)
+    causal = CausalWeighting("pde", chunks=2, eps=(1.0, 2.0, 3.0), max_steps=3)
     stages = []
     for _ in range(8):
         causal({"pde": torch.full((4,), 10.0)})
         stages.append(int(causal.stage))
-    assert stages == [0, 0, 1, 1, 1, 1, 1, 1]
+    assert stages == [0, 0, 1, 1, 1, 2, 2, 2]
     assert not causal.finished
 
 

@@ -102,6 +102,18 @@ def test_half_precision_is_averaged_in_single():
     torch.testing.assert_close(average, expected, rtol=1e-2, atol=0)
 
 
+def test_the_average_fades_where_a_step_has_no_gradient():
+    first, second = (torch.ones(2, requires_grad=True) for _ in range(2))
+    balancer = DBMTL(beta=0.5)
+    balancer.backward({"a": first.sum() + second.sum(), "b": second.sum()}, [first, second])
+    before = balancer.averages.get_buffer("average of parameter 1").clone()
+    balancer.backward({"a": first.sum(), "b": None}, [first, second])
+    after = balancer.averages.get_buffer("average of parameter 1")
+    assert torch.equal(after[0], before[0] / 2)
+    assert torch.equal(after[1], before[1])
+    assert (before != 0).all()
+
+
 def train(balancer, network, steps):
     rows = []
     for step in steps:

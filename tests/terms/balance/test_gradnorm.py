@@ -127,13 +127,32 @@ def test_a_constant_term_is_in_no_mean():
         torch.testing.assert_close(three[:2] / three[1], two / two[1])
 
 
-def test_a_term_that_starts_at_zero_counts_as_untrained():
-    weight = torch.zeros(2, requires_grad=True)
+def test_the_term_that_falls_slower_is_favoured():
+    """Equal norms; the first term has come down to a tenth, the second not at all."""
+    weight = torch.zeros(2, dtype=torch.float64, requires_grad=True)
     balancer = GradNorm()
+    for first in (10.0, 1.0, 1.0):
+        step = balancer.backward({"a": first + weight[0], "b": 5 + weight[1]}, [weight])
+    assert step.weights[0] < 1 < step.weights[1]
+
+
+def test_a_term_that_starts_at_zero_counts_as_untrained():
+    weight = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    balancer = GradNorm()
+    for first in (0.0, 7.0, 7.0):
+        step = balancer.backward({"a": first + weight[0], "b": 5 + weight[1]}, [weight])
+    assert step.weights.tolist() == [1.0, 1.0]
+
+
+def test_norms_that_differ_by_rounding_are_equal():
+    """Adam would make whole steps of it."""
+    row = torch.randn(2000, generator=torch.Generator().manual_seed(0)).double()
+    rows = torch.stack([row[torch.randperm(2000)] for _ in range(6)])
+    assert rows.norm(dim=1).unique().numel() > 1
+    balancer = GradNorm(alpha=0.0)
     for _ in range(3):
-        step = balancer.backward({"a": weight.sum() ** 2 + weight.sum(), "b": 1 + weight.sum()},
-                                 [weight])  # fmt: skip
-        assert step.weights.tolist() == [1.0, 1.0]
+        terms, weight = linear_terms(rows)
+        assert balancer.backward(terms, [weight]).weights.tolist() == [1.0] * 6
 
 
 def test_resume_is_bit_equal():

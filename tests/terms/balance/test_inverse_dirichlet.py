@@ -69,6 +69,12 @@ def test_without_spread_a_term_keeps_its_weight():
     assert InverseDirichlet().backward(terms, [weight]).weights.tolist() == [1.0]
 
 
+@pytest.mark.parametrize("value", [0.1, 0.7, 1e-3, 123.4])
+def test_equal_entries_have_no_spread_whatever_their_sum_rounds_to(value):
+    terms, weight = linear_terms(torch.stack([torch.full((999,), value), torch.randn(999)]))
+    assert InverseDirichlet(alpha=1.0).backward(terms, [weight]).weights.tolist() == [1.0, 1.0]
+
+
 @given(power=st.integers(-20, 20), order=st.permutations(range(4)))
 @settings(max_examples=40, deadline=None)
 def test_scale_and_order_of_the_terms_do_not_matter(power, order):

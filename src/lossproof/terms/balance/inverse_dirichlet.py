@@ -16,8 +16,8 @@ from lossproof.write.arguments import number
 
 Tensor = torch.Tensor
 
-_NO_SPREAD = 1e-6
-"""Of the mean square. A variance below it may be nothing but the rounding of float32 gradients."""
+_NO_SPREAD = 1e-4
+"""Of the mean square. A variance below it may be nothing but the rounding of float32 sums."""
 
 
 class InverseDirichlet(Balancer):
@@ -30,7 +30,8 @@ class InverseDirichlet(Balancer):
 
     The standard deviation is over all entries of a gradient, of the parameters that the term
     depends on. The weights start at 1 and are not normalised. Directions and conflicts play no
-    part. A gradient without spread (zero, or of a single parameter) leaves the weight of its term
+    part. A gradient without spread (zero, of a single parameter, or with a deviation below 1% of its
+    root mean square, which float32 cannot tell from rounding) leaves the weight of its term
     as it is.
 
     Args:

@@ -164,14 +164,15 @@ class NTKTrace(Balancer):
         return torch.stack([traces.get(name, zero) for name in names])
 
     def _trace(self, residual: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-        """The trace of the tangent kernel of a residual, by its number of entries if so wished."""
+        """The trace of the tangent kernel of a residual, by its number of entries if so wished.
+
+        Of random signs it is the sum over the probes, of which all terms have the same number.
+        """
         trace = torch.zeros((), dtype=solving_dtype(residual.device), device=residual.device)
         if not residual.requires_grad:
             return trace
         for directions in self._directions(residual):
             trace = trace + _squared_norm(residual, parameters, directions).to(trace)
-        if self.probes is not None:
-            trace = trace / self.probes
         return trace / residual.numel() if self.normalise == "points" else trace
 
     def _directions(self, residual: Tensor) -> Iterator[Tensor]:
