@@ -36,3 +36,12 @@ def test_the_groups_of_scaled_terms_answer_as_others_do():
     assert list(group.positions) == [0]
     assert [group.vanishes(k) for k in range(3)] == [False, True, False]
     torch.testing.assert_close(group.products().double(), figures.gramian)
+    assert group.gradient(0)[0].tolist() == [1.5, 2.0]
+
+
+def test_a_gradient_that_was_not_stored_stays_so():
+    x, y = (torch.ones(2, requires_grad=True) for _ in range(2))
+    figures = term_gradients({"a": 2 * x.sum(), "b": y.sum()}, [x, y], want=["norm", "gradients"])
+    scale_terms(figures, torch.tensor([3.0, 1.0], dtype=torch.float64))
+    assert figures.gradients["a"]["parameter 0"].tolist() == [6.0, 6.0]
+    assert "parameter 1" not in figures.gradients["a"]

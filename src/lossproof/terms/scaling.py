@@ -38,6 +38,11 @@ class Scaled:
         rows = self._group.rows()
         return [row * self._factors.to(row).view(-1, *[1] * (row.dim() - 1)) for row in rows]
 
+    def gradient(self, term: int) -> list[Tensor | None]:
+        factor = self._factors[term]
+        parts = self._group.gradient(term)
+        return [None if part is None else part * factor.to(part) for part in parts]
+
 
 def scale_terms(figures: TermGradients, factors: Tensor) -> None:
     """Multiply the gradient of each term by a number, in all that is known of it.
