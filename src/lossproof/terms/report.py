@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -105,7 +106,7 @@ class StepReport:
     constant: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def shares(self) -> tuple[float, ...]:
         """What each term contributes to the step: its weighted magnitude over the sum of them.
 
