@@ -30,9 +30,9 @@ class InverseDirichlet(Balancer):
 
     The standard deviation is over all entries of a gradient, of the parameters that the term
     depends on. The weights start at 1 and are not normalised. Directions and conflicts play no
-    part. A gradient without spread (zero, of a single parameter, or with a deviation below 1% of its
-    root mean square, which float32 cannot tell from rounding) leaves the weight of its term
-    as it is.
+    part. A gradient without spread leaves the weight of its term as it is: one that is zero, or of
+    a single parameter, or whose deviation is below 1% of its root mean square, which sums in
+    float32 cannot tell from rounding.
 
     Args:
         names: the names of the terms, in their order.

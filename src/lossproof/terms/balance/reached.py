@@ -23,7 +23,8 @@ def reached(figures: TermGradients) -> Tensor:
         tensor([[1., 0.],
                 [0., 1.]], dtype=torch.float64)
     """
-    unmet = [set(figures.unreached[name]) for name in figures.names]
+    unreached = figures.unreached
+    unmet = [set(unreached[name]) for name in figures.names]
     return figures.values.new_tensor(
         [[float(name not in absent) for absent in unmet] for name in figures.parameters]
     )
