@@ -37,3 +37,15 @@ class TimeLimitError(LossproofError):
     def __init__(self, message: str, location: tuple[str, int, str] | None = None) -> None:
         super().__init__(message)
         self.location = location
+
+
+class NonFiniteTermError(LossproofError, FloatingPointError):
+    """The value or the gradient of a term of a composite loss holds NaN or an infinity.
+
+    Raised by ``balancer.backward`` before anything was filled or learned; ``names`` says which
+    terms these are.
+    """
+
+    def __init__(self, message: str, names: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.names = names

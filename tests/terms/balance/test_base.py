@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+from lossproof.errors import NonFiniteTermError
 from lossproof.terms.balance.base import Balancer
-from lossproof.terms.balance.looking import NonFiniteTermError
 
 NAMES = ("a", "b", "c")
 

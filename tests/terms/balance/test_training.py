@@ -13,8 +13,8 @@ import torch
 from tests.terms.balance.every_balancer import CLASSES, NAMES, Problem, make, train
 from torch import nn
 
+from lossproof.errors import NonFiniteTermError
 from lossproof.terms.balance.base import Balancer
-from lossproof.terms.balance.looking import NonFiniteTermError
 
 every_balancer = pytest.mark.parametrize("name", sorted(CLASSES))
 

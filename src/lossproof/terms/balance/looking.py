@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import torch
 
+from lossproof.errors import NonFiniteTermError
 from lossproof.terms.balance.entering import Intention
 from lossproof.terms.balance.options import Nonfinite, StepOptions
 from lossproof.terms.distributed import numbers_of, synchronised
@@ -23,14 +24,6 @@ if TYPE_CHECKING:
     from lossproof.terms.balance.base import Balancer
 
 Tensor = torch.Tensor
-
-
-class NonFiniteTermError(FloatingPointError):
-    """The value or the gradient of a term holds NaN or an infinity; ``names`` says of which."""
-
-    def __init__(self, message: str, names: tuple[str, ...]) -> None:
-        super().__init__(message)
-        self.names = names
 
 
 @dataclass(frozen=True)
