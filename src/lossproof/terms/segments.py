@@ -57,6 +57,9 @@ _ALONG_AN_AXIS = frozenset(
 )
 """Operations along an axis (``dim``), which must not be the first."""
 
+_PARTS = frozenset({"SplitBackward0", "SplitWithSizesBackward0", "UnbindBackward0"})
+"""Operations with an output for each part of an axis."""
+
 _RESHAPES = frozenset({"ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0"})
 
 
@@ -123,7 +126,7 @@ def _readings(graph: Graph) -> Iterator[tuple[int, range | None, int]]:
 def _rows_read(node: Node, number: int, consumer: Node) -> tuple[range | None, int]:
     """The rows of the batch that a consumer reads from an output of a shared node."""
     name = node.name()
-    if name in ("SplitBackward0", "SplitWithSizesBackward0", "UnbindBackward0"):
+    if name in _PARTS:
         if _signed(node._saved_dim) != 0:
             return None, 0
         lengths = _lengths(node)
@@ -181,9 +184,16 @@ def _rows_stay_apart(graph: Graph, batch: int) -> bool:
     everyone = graph.everyone
     for node in graph.order:
         if graph.masks[node] == everyone and node.next_functions and not is_view_of_leaf(node):
-            if not _keeps_rows(node, batch):
+            if not _keeps_rows(node, batch) and not _deals_out_rows(graph, node):
                 return False
     return True
+
+
+def _deals_out_rows(graph: Graph, node: Node) -> bool:
+    """Whether this is the operation that gives each term its rows, as `_rows_read` has seen."""
+    if node.name() not in _PARTS or _signed(node._saved_dim) != 0:
+        return False
+    return all(graph.masks[consumer] != graph.everyone for consumer, _, _ in graph.consumers[node])
 
 
 def _keeps_rows(node: Node, batch: int) -> bool:
