@@ -527,6 +527,18 @@ def test_lbfgs_trains_with_weights_that_hold_within_a_step(method, anew):
         assert not torch.equal(weights[0], weights[1])
 
 
+def test_a_line_search_that_goes_too_far_is_told():
+    """It would end at NaN."""
+    x = nn.Parameter(torch.tensor([3.0]))
+    optimizer = torch.optim.LBFGS([x], lr=300.0, line_search_fn="strong_wolfe")
+
+    def compute():
+        return {"a": torch.exp(x.square().sum()) - 1, "b": x.square().sum()}
+
+    with pytest.raises(NonFiniteTermError, match=r"'a' \(value inf\)"):
+        optimizer.step(Given().closure(compute, optimizer))
+
+
 def test_a_closure_returns_the_total_and_zeroes_the_gradients():
     net, balancer = Net(), Given()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.0)
@@ -859,6 +871,32 @@ def test_terms_of_half_precision():
     assert step.gradients.gramian.dtype == torch.float64
     assert net.trunk.weight.grad.dtype == torch.bfloat16
     close(grads(net), reference(net, [0.5, 2.0, 0.25]), rtol=0.02, atol=0.01)
+
+
+@pytest.mark.parametrize("method", [FromGramian, FromNorms, Learned])
+def test_terms_may_be_handed_over_under_autocast(method):
+    """In bfloat16 the products of the gradients would keep three digits."""
+    net = Net()
+    expected = method().backward(net.terms(), net)
+    plain = grads(net)
+    net.zero_grad()
+    terms = net.terms()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        step = method().backward(terms, net, clip=1e6)
+    torch.testing.assert_close(step.weights, expected.weights, rtol=1e-6, atol=0.0)
+    close(grads(net), plain, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("method", [Given, FromGramian, Learned, LearnedFromGramian])
+def test_gradients_need_not_be_on_for_a_backward_pass(method):
+    net, balancer = Net(), method()
+    balancer.backward(net.terms(), net)
+    plain = grads(net)
+    net.zero_grad()
+    terms = net.terms()
+    with torch.no_grad():
+        method().backward(terms, net)
+    close(grads(net), plain)
 
 
 # ---- state

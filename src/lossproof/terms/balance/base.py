@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from lossproof.terms.autocast import autocast_off
 from lossproof.terms.balance.closure import Closure
 from lossproof.terms.balance.entering import announced, enter
 from lossproof.terms.balance.filling_step import clip_long_terms, fill_step
@@ -213,7 +214,8 @@ class Balancer(nn.Module):
             meaning = intention(self, named, options, due)
         named = enter(self, named, ranks, meaning)
         held_back = reductions_held_back(named.tensors if is_measuring(self, options, due) else ())
-        with held_back, self._together_with(ranks):
+        off = autocast_off(named.tensors[0].device)
+        with off, held_back, self._together_with(ranks):
             return self._step(named, options, due, counts)
 
     def _step(self, named: Terms, options: StepOptions, due: bool, counts: bool) -> BalanceStep:
@@ -282,7 +284,8 @@ class Balancer(nn.Module):
         """The closure for optimisers that evaluate the loss many times in a step, such as LBFGS.
 
         The weights are computed anew at the first evaluation in each ``optimizer.step`` at most,
-        and held in its line search, which so compares values of one function.
+        and held in its line search, which so compares values of one function. A value
+        that is not finite is an error there, too: torch's line search would end at NaN.
 
         Args:
             compute_terms: computes the terms, without arguments.

@@ -81,7 +81,8 @@ def fill_step(
             scale, limit = scale * shrinking(norm, limit), None
         known, done = figures.combined(weights * scale), True
     parameters, gradients = _used(found, known)
-    passes = _passes(balancer, found, factors, scale, own, done=done)
+    with torch.enable_grad():  # backward() works where it is off, too
+        passes = _passes(balancer, found, factors, scale, own, done=done)
     retained = [options.retain_graph] * len(passes)
     retained[:-1] = [True] * len(retained[:-1])
     if limit is None:
