@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ import torch
 from tests.terms.architectures import ARCHITECTURES, Built
 from torch.utils.checkpoint import checkpoint
 
-from lossproof.terms import TermGradients, plan, term_gradients
+from lossproof.terms import TermGradients, plan, term_gradients, trust
 from lossproof.terms.gradients import STATISTICS, computed
 from lossproof.terms.graph import Graph
 from lossproof.terms.parameters import chosen_parameters
@@ -163,6 +164,12 @@ def compare_reach(figures: TermGradients, true: Truth) -> None:
         missing = tuple(name for name, by in reached.items() if not by[k])
         assert figures.unreached[term] == missing
         assert (term in figures.constant) == (len(missing) == len(reached))
+
+
+@pytest.fixture(autouse=True)
+def nothing_was_tried_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shortcut that was tried on one model is taken untried on the next that looks like it."""
+    monkeypatch.setattr(trust, "_verdicts", OrderedDict())
 
 
 TRUTHS: dict[str, Truth] = {}

@@ -6,6 +6,7 @@ from tests.terms.architectures import (  # noqa: F401, each adds its models
     functions,
     hooks,
     layers,
+    layouts,
     matrices,
     sequences,
     sharing,
