@@ -227,10 +227,15 @@ def _keeps_rows(node: Node, batch: int) -> bool:
     if len({int(shape[0]) for shape in shapes}) != 1:
         return False
     return (
-        name in _ROW_BY_ROW
+        (name in _ROW_BY_ROW and _kernel_is_constant(node))
         or (name in _ALONG_AN_AXIS and _not_the_first(node, inputs))
         or (_is_turn(node) and _first_stays(node, len(inputs[0])))
     )
+
+
+def _kernel_is_constant(node: Node) -> bool:
+    """Kernels that are computed lie along the first axis, too, but they are no samples."""
+    return "Convolution" not in node.name() or node.next_functions[1][0] is None
 
 
 def _is_leaf_side(node: Node, position: int) -> bool:
