@@ -54,14 +54,10 @@ class Pass:
 
 def weighted_sum(terms: Terms, weights: Tensor, inputs: Sequence[Tensor] | None) -> Pass:
     """From the terms themselves, each with its weight: no node is added to their graph."""
-    roots = [
-        (term, weight)
-        for term, weight in zip(terms.tensors, weights.unbind(), strict=True)
-        if term.requires_grad
-    ]
-    return Pass(
-        [term for term, _ in roots], [weight.to(term.dtype) for term, weight in roots], inputs
-    )
+    dtypes = {term.dtype for term in terms.tensors}
+    each = {dtype: weights.to(dtype).unbind() for dtype in dtypes}
+    roots = [(term, k) for k, term in enumerate(terms.tensors) if term.requires_grad]
+    return Pass([term for term, _ in roots], [each[term.dtype][k] for term, k in roots], inputs)
 
 
 def objective(
