@@ -193,6 +193,8 @@ def train_plain_and_balanced(options: dict[str, Any], twist: str, balanced: bool
     if "hook" in twist:
         model.register_comm_hook(None, halving_hook)
     parameters = list(model.parameters())
+    if "tensor" in twist:
+        parameters[0].register_hook(lambda gradient: 2 * gradient)
     optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.5)
     balancer = Told(NAMES)
     balancer.every = 2 if "every" in twist else 1
@@ -222,6 +224,7 @@ def train_plain_and_balanced(options: dict[str, Any], twist: str, balanced: bool
         ({}, "every"),
         ({}, "keep"),
         ({}, "hook"),
+        ({}, "tensor"),
         ({}, "accumulate"),
         ({"bucket_cap_mb": 1e-4}, ""),
         ({"gradient_as_bucket_view": True}, ""),
@@ -282,6 +285,32 @@ def test_the_clipped_gradient_is_the_same_everywhere_and_short_enough(two_ranks)
     (norm, grads, told), other = two_ranks.run(clipped_step, long / 3)
     assert grads == other[1]
     assert 0.2 * long < norm <= long / 3 <= told
+
+
+def scaled_steps(overflows: bool) -> Any:
+    model, balancer = ddp(net().float()), make("UPGrad", NAMES)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    before = None
+    for step in range(2):
+        optimizer.zero_grad()
+        data = tuple(part.float() for part in own_part(step))
+        found = terms(model, data)
+        if step and overflows and dist.get_rank():
+            found["pde"] = found["pde"] * 1e36
+        before = (parameters_of(model), balancer.weights.tolist())
+        balancer.backward(found, list(model.parameters()), scaler=scaler)
+        scaler.step(optimizer)
+        scaler.update()
+    return parameters_of(model), balancer.weights.tolist(), scaler.get_scale(), before
+
+
+def test_an_overflow_under_a_grad_scaler_on_one_rank_skips_the_step_on_all(two_ranks):
+    for overflows in (True, False):
+        one, other = two_ranks.run(scaled_steps, overflows)
+        assert one == other
+        assert (one[:2] == one[3]) is overflows
+        assert (one[2] == 2.0**9) is overflows
 
 
 # ---- one rank is different

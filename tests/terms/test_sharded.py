@@ -206,6 +206,14 @@ def test_what_is_not_finite_on_one_rank_is_seen_by_all(two_ranks):
     assert two_ranks.run(nonfinite_on_one_rank, "drop") == [(("pde",), True)] * 2
 
 
+def test_parameters_of_fsdp1_are_refused():
+    model = net()
+    for parameter in model.parameters():
+        parameter._fsdp_flattened = True  # as FullyShardedDataParallel marks them
+    with pytest.raises(ValueError, match=r"FullyShardedDataParallel \(FSDP1\)"):
+        term_gradients(terms(model, batch(0, 1)), model)
+
+
 def divide() -> float:
     return 1 / (dist.get_rank() - 1)
 

@@ -15,6 +15,9 @@ What the figures mean when there are several ranks:
 - whole gradients stay each rank's own: what a method makes of them is what is averaged;
 - a term that is ``None`` on some ranks counts as zero there, as it does in plain training.
 
+All ranks make the same steps: with batches of uneven number, DDP's ``join()`` would answer for
+DDP's own collectives alone, and the others would wait.
+
 With ``fully_shard`` (FSDP2) the gradients are exchanged anyway, and all figures are exactly those
 of the whole batch (see :mod:`lossproof.terms.sharded`).
 """

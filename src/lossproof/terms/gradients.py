@@ -12,7 +12,7 @@ from lossproof.terms.distributed import Ranks, synchronised
 from lossproof.terms.engine import Found, compute
 from lossproof.terms.held import Dense, total_products
 from lossproof.terms.parameters import Parameters, chosen_parameters
-from lossproof.terms.sharded import compute_sharded, is_sharded, shards
+from lossproof.terms.sharded import compute_sharded, is_sharded, refuse_flattened, shards
 from lossproof.terms.statistics import SINGLE, StatisticsTable
 from lossproof.terms.terms import Terms, named_terms
 
@@ -318,6 +318,7 @@ def computed(
         scale: a loss scale, a scalar: the gradients are computed with it, so that half precision
             does not lose them, and everything that is told of them is without it.
     """
+    refuse_flattened(parameters)
     if any(is_sharded(tensor) for tensor in parameters.tensors):
         found = compute_sharded(terms, parameters, want, retain_graph=retain_graph, scale=scale)
     else:

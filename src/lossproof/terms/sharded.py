@@ -107,6 +107,10 @@ class Shards:
         zero = torch.zeros_like(shard_of(self._parameter))
         return [torch.stack([zero if part is None else part for part in self._gradients])]
 
+    def gradient(self, term: int) -> list[Tensor | None]:
+        part = self._gradients[term]
+        return [None if part is None else whole(part, self._parameter)]
+
 
 def compute_sharded(
     terms: Terms,
@@ -167,6 +171,21 @@ def _enlarged(table: StatisticsTable, parameters: Parameters) -> StatisticsTable
             for name, kept in table.kept.items()
         }
     )
+
+
+def refuse_flattened(parameters: Parameters) -> None:
+    """Raise where parameters were put into a flat one by ``FullyShardedDataParallel``.
+
+    Raises:
+        ValueError: they were.
+    """
+    for name, tensor in zip(parameters.names, parameters.tensors, strict=True):
+        if getattr(tensor, "_fsdp_flattened", False):
+            raise ValueError(
+                f"the parameter {name!r} is part of a flat one of FullyShardedDataParallel (FSDP1),"
+                " which hides the gradients of single terms: shard the model with "
+                "torch.distributed.fsdp.fully_shard (FSDP2)"
+            )
 
 
 def _refuse_listeners(parameters: Parameters) -> None:

@@ -31,7 +31,8 @@ class DBMTL(Balancer):
     :math:`\max_j \lVert \hat g_j \rVert / (\lVert \hat g_i \rVert L_i)`. They sum to nothing in
     particular. Terms that are nearly solved are amplified without bound, and conflicts are not
     looked at. The averages cost K gradients of memory; ``beta=0`` needs none. Between refreshes
-    (``every``) the weights are held and the gradients of the step are taken.
+    (``every``) the weights are held and the gradients of the step are taken. In data-parallel
+    training every rank averages its own gradients, and saves its own state.
 
     Args:
         names: the names of the terms, in their order.
@@ -61,6 +62,7 @@ class DBMTL(Balancer):
     """
 
     needs: ClassVar[tuple[Want, ...]] = ("gradients",)
+    of_this_rank: ClassVar[tuple[str, ...]] = ("averages",)
     updates: Tensor
     positions: Tensor
 

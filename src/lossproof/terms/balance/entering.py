@@ -156,7 +156,7 @@ def _identity(balancer: Balancer) -> dict[str, Any]:
 def _digest(balancer: Balancer) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for name, held in balancer.state_dict().items():
-        if name in balancer.of_this_rank:
+        if name in balancer.of_this_rank or name.split(".")[0] in balancer.of_this_rank:
             continue
         digest.update(name.encode())
         if isinstance(held, Tensor):
