@@ -33,11 +33,14 @@ _ENTRYWISE = frozenset(
 _ROW_BY_ROW = frozenset(
     f"{name}Backward0"
     for name in (
-        "AdaptiveAvgPool2D AvgPool2D Bmm Convolution MaxPool2DWithIndices MkldnnConvolution "
-        "NativeGroupNorm ReflectionPad2D ScaledDotProductFlashAttentionForCpu UpsampleNearest2D"
+        "AdaptiveAvgPool2D AvgPool2D Convolution MaxPool2DWithIndices MkldnnConvolution "
+        "NativeGroupNorm ReflectionPad2D UpsampleNearest2D"
     ).split()
 )
-"""Operations whose first axis is the batch, on which nothing is mixed."""
+"""Operations whose first axis is the batch of their first input, on which nothing is mixed."""
+
+_PRODUCTS_OF_BATCHES = ("BmmBackward0", "ScaledDotProductFlashAttentionForCpuBackward0")
+"""Operations whose first axis is the batch of all their inputs."""
 
 _ALONG_AN_AXIS = frozenset(
     {
@@ -217,7 +220,8 @@ def _keeps_rows(node: Node, batch: int) -> bool:
     if name == "MmBackward0":
         return leaves == [1]
     if name == "NativeLayerNormBackward0":
-        return set(leaves) <= {1, 2} and len(node._saved_normalized_shape) < len(inputs[0])
+        fixed = set(leaves) <= {1, 2} and _others_are_fixed(node)
+        return fixed and len(node._saved_normalized_shape) < len(inputs[0])
     if leaves:
         return False
     if name in _RESHAPES:
@@ -227,15 +231,16 @@ def _keeps_rows(node: Node, batch: int) -> bool:
     if len({int(shape[0]) for shape in shapes}) != 1:
         return False
     return (
-        (name in _ROW_BY_ROW and _kernel_is_constant(node))
+        name in _PRODUCTS_OF_BATCHES
+        or (name in _ROW_BY_ROW and _others_are_fixed(node))
         or (name in _ALONG_AN_AXIS and _not_the_first(node, inputs))
         or (_is_turn(node) and _first_stays(node, len(inputs[0])))
     )
 
 
-def _kernel_is_constant(node: Node) -> bool:
-    """Kernels that are computed lie along the first axis, too, but they are no samples."""
-    return "Convolution" not in node.name() or node.next_functions[1][0] is None
+def _others_are_fixed(node: Node) -> bool:
+    """Weights that are computed may have as many rows as the batch, but they are no samples."""
+    return all(child is None or is_view_of_leaf(child) for child, _ in node.next_functions[1:])
 
 
 def _is_leaf_side(node: Node, position: int) -> bool:

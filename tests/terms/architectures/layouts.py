@@ -170,3 +170,23 @@ def layout_one_network_inside_and_after() -> Built:
     model = mlp(3, 6, 3)
     out = model(model(x).tanh())
     return built(squares(*out.split([2, 6])), model, x)
+
+
+@architecture
+def layout_made_scales_of_a_norm() -> Built:
+    """A layer norm whose scales another batch makes, twice as many as there are samples."""
+    x, conditions = torch.randn(2, 3), torch.randn(4, 3)
+    model = nn.ModuleDict({"x": nn.Linear(3, 4), "maker": nn.Linear(3, 1), "out": nn.Linear(4, 2)})
+    scales = model["maker"](conditions).tanh().view(4)
+    out = model["out"](F.layer_norm(model["x"](x), (4,), scales))
+    return built(squares(*out.split(1)), model, x, conditions)
+
+
+@architecture
+def layout_made_scales_of_groups() -> Built:
+    """As many channels as samples."""
+    x, conditions = torch.randn(4, 4, 3), torch.randn(4, 3)
+    model = nn.ModuleDict({"x": nn.Linear(3, 6), "maker": nn.Linear(3, 1), "out": nn.Linear(6, 2)})
+    scales = model["maker"](conditions).tanh().view(4)
+    out = model["out"](F.group_norm(model["x"](x), 2, scales))
+    return built(squares(*out.split([1, 3])), model, x, conditions)
