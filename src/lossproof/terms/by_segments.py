@@ -10,7 +10,7 @@ from torch.autograd.graph import GradientEdge
 
 from lossproof.terms.factors import SegmentFactors
 from lossproof.terms.graph import Graph, Node
-from lossproof.terms.held import Dense, Group, OfOneTerm
+from lossproof.terms.held import Group, OfOneTerm, Rows
 from lossproof.terms.layers import (
     BiasUse,
     MatrixUse,
@@ -173,8 +173,8 @@ def _vector_groups(
             if cotangent is None:
                 continue
             shape = parameters.tensors[position].shape
-            rows = use.of_rows(cotangent).reshape(-1, *shape)
-            for term, part in _sums(plan.segments, rows):
+            of_rows = use.of_rows(cotangent).reshape(-1, *shape)
+            for term, part in _sums(plan.segments, of_rows):
                 before = parts[term]
                 parts[term] = part if before is None else before + part
         if any(part is not None for part in parts):
@@ -183,7 +183,12 @@ def _vector_groups(
                 kept.append(total)
     if not positions:
         return []
-    return [Dense(positions, [parameters.tensors[at] for at in positions], gradients)]
+    tensors = [parameters.tensors[position] for position in positions]
+    size = sum(tensor.numel() for tensor in tensors)
+    rows = Rows(positions, tensors, tensors[0].new_empty((len(graph.roots), size)))
+    for term, kept in enumerate(gradients):
+        rows.fill(term, kept)
+    return [rows]
 
 
 def _sums(segments: Segments, rows: Tensor) -> list[tuple[int, Tensor]]:

@@ -10,11 +10,12 @@ from torch.autograd.graph import GradientEdge
 
 from lossproof.terms.factors import SegmentFactors, SharedFactors
 from lossproof.terms.graph import Graph, Node
-from lossproof.terms.held import Dense, Group, OfOneTerm, SparseRows
+from lossproof.terms.held import Group, OfOneTerm, Rows, SparseRows
 from lossproof.terms.layers import MatrixUse
 from lossproof.terms.parameters import Parameters
 from lossproof.terms.plan import Plan, is_single
 from lossproof.terms.statistics import StatisticsTable
+from lossproof.terms.workspace import Workspace
 
 Tensor = torch.Tensor
 
@@ -37,6 +38,7 @@ class Collector:
         parameters: what is differentiated by.
         table: the statistics that are taken on the way.
         keep: whether the gradients are needed afterwards; without it only statistics remain.
+        workspace: where buffers come from; without it the memory is the caller's for good.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Collector:
         parameters: Parameters,
         table: StatisticsTable,
         keep: bool,
+        workspace: Workspace | None,
     ) -> None:
         self.graph = graph
         self.plan = plan
@@ -65,9 +68,11 @@ class Collector:
             for use in uses:
                 self._users.setdefault(use.node, []).append(position)
                 self._edges[use.node] = use.edge
-        self._cotangents: dict[tuple[int, Node], Tensor] = {}
+        self._stacks: dict[Node, Tensor] = {}
+        self._buffers: list[Tensor] = []
+        self._workspace = workspace
         self._open: dict[int, dict[int, Tensor]] = {}
-        self._dense: dict[int, dict[int, Tensor]] = {}
+        self._rows: list[Rows] | None = None
         self._of_one: list[Group] = []
         self._sparse: dict[int, list[Tensor | None]] = {}
 
@@ -91,15 +96,58 @@ class Collector:
     def take(self, term: int, inputs: Inputs, found: Sequence[Tensor | None]) -> None:
         """Take what a pass of a term brought."""
         for node, cotangent in zip(inputs.nodes, found, strict=False):
-            if cotangent is not None:
-                self._cotangents[term, node] = cotangent
-                for position in self._users[node]:
-                    self.reached[term][position] = True
+            row = self._stack(term, node, cotangent)
+            if row is None:
+                continue
+            if cotangent is None:
+                row[self._members(node).index(term)].zero_()
+            else:
+                row[self._members(node).index(term)] = cotangent
+                self._reach(term, node)
+        self._take_dense(term, inputs, found[len(inputs.nodes) :])
+
+    def take_together(self, inputs: Inputs, found: Sequence[Tensor | None]) -> None:
+        """Take what one pass brought for all terms that have a graph, stacked."""
+        for node, cotangents in zip(inputs.nodes, found, strict=False):
+            if cotangents is not None:
+                self._stacks[node] = cotangents
+                for term in self.graph.present:
+                    self._reach(term, node)
         dense = found[len(inputs.nodes) :]
+        for row, term in enumerate(self.graph.present):
+            self._take_dense(term, inputs, [None if part is None else part[row] for part in dense])
+
+    def _take_dense(self, term: int, inputs: Inputs, dense: Sequence[Tensor | None]) -> None:
         for position, gradient in zip(inputs.positions, dense, strict=True):
             if gradient is not None:
                 self._open.setdefault(term, {})[position] = gradient
                 self.reached[term][position] = True
+
+    def _reach(self, term: int, node: Node) -> None:
+        for position in self._users[node]:
+            self.reached[term][position] = True
+
+    def _members(self, node: Node) -> list[int]:
+        """The terms that lie behind a product."""
+        mask = self.graph.masks[node]
+        return [term for term in self.graph.present if mask >> term & 1]
+
+    def _stack(self, term: int, node: Node, like: Tensor | None) -> Tensor | None:
+        """The stacked cotangents at a product, which begin with the first that is there."""
+        if node not in self._stacks and like is not None:
+            members = self._members(node)
+            stack = self._buffer((len(members), *like.shape), like)
+            if term != members[0]:  # those before it did not arrive
+                stack.zero_()
+            self._stacks[node] = stack
+        return self._stacks.get(node)
+
+    def _buffer(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        if self._workspace is None:
+            return like.new_empty(shape)
+        buffer = self._workspace.take(shape, like.dtype, like.device)
+        self._buffers.append(buffer)
+        return buffer
 
     def close(self, term: int) -> None:
         """All passes of a term have been made: take the statistics, and keep what is needed."""
@@ -110,23 +158,47 @@ class Collector:
 
     def _file(self, term: int, gradients: dict[int, Tensor]) -> None:
         own: dict[int, Tensor] = {}
-        several = self._dense.setdefault(term, {})
-        for position, gradient in gradients.items():
-            if gradient.is_sparse:
+        for position in list(gradients):
+            if gradients[position].is_sparse:
                 kept = self._sparse.setdefault(position, [None] * len(self.graph.roots))
-                kept[term] = gradient
+                kept[term] = gradients.pop(position)
             elif is_single(self._masks[position]):
-                own[position] = gradient
-            else:
-                several[position] = gradient
+                own[position] = gradients.pop(position)
         if own:
             count = len(self.graph.roots)
             self._of_one.append(OfOneTerm(list(own), list(own.values()), term, count))
+        for rows in self._all_rows():
+            rows.fill(term, [gradients.get(position) for position in rows.positions])
+
+    def _all_rows(self) -> list[Rows]:
+        """The dense gradients that several terms have, a matrix for each dtype and device."""
+        if self._rows is None:
+            members: dict[tuple[torch.dtype, torch.device], list[int]] = {}
+            for position in self.plan.dense:
+                tensor = self._tensors[position]
+                if not is_single(self._masks[position]) and position not in self._sparse:
+                    members.setdefault((tensor.dtype, tensor.device), []).append(position)
+            self._rows = []
+            for positions in members.values():
+                tensors = [self._tensors[position] for position in positions]
+                shape = (len(self.graph.roots), sum(tensor.numel() for tensor in tensors))
+                self._rows.append(Rows(positions, tensors, self._buffer(shape, tensors[0])))
+        return self._rows
+
+    @property
+    def buffers(self) -> list[Tensor]:
+        """The buffers of the workspace that were taken."""
+        return self._buffers
 
     def groups(self) -> list[Group]:
         """The gradients of all terms, after all passes."""
         found: list[Group] = [*self._of_one]
-        found += self._dense_groups()
+        if self._keep:
+            for rows in self._all_rows():
+                for term, root in enumerate(self.graph.roots):
+                    if root is None:
+                        rows.matrix[term].zero_()
+                found.append(rows)
         for position, kept in self._sparse.items():
             found.append(SparseRows(position, kept, self._tensors[position]))
         for position, uses in self.plan.factored.items():
@@ -135,51 +207,27 @@ class Collector:
                 found.append(group)
         return found
 
-    def _dense_groups(self) -> list[Group]:
-        """The dense gradients that several terms have, a group for each device."""
-        members: dict[torch.device, list[int]] = {}
-        for position in sorted({at for gradients in self._dense.values() for at in gradients}):
-            members.setdefault(self._tensors[position].device, []).append(position)
-        count = len(self.graph.roots)
-        return [
-            Dense(
-                positions,
-                [self._tensors[position] for position in positions],
-                [
-                    [self._dense.get(term, {}).get(position) for position in positions]
-                    for term in range(count)
-                ],
-            )
-            for positions in members.values()
-        ]
-
     def _factored(self, position: int, uses: Sequence[MatrixUse]) -> Group | None:
         if not any(self.reached[term][position] for term in range(len(self.reached))):
             return None
         if all(is_single(self.graph.masks[use.node]) for use in uses):
             return self._by_segments(position, uses)
-        fixed = self._fixed[position]
+        there = [n for n, use in enumerate(uses) if use.node in self._stacks]
+        fixed = [self._fixed[position][n] for n in there]
+        stacks = [self._stacks[uses[n].node] for n in there]
+        parts = [
+            _scaled(uses[n].oriented(stack), uses[n].scale)
+            for n, stack in zip(there, stacks, strict=True)
+        ]
         return SharedFactors(
             position,
             self._tensors[position],
-            fixed[0] if len(uses) == 1 else torch.cat(fixed),
-            [self._cotangent(term, uses) for term in range(len(self.graph.roots))],
+            fixed[0] if len(fixed) == 1 else torch.cat(fixed),
+            parts[0] if len(parts) == 1 else torch.cat(parts, 1),
+            self._members(uses[0].node),
+            len(self.graph.roots),
             uses[0].cotangent_left,
         )
-
-    def _cotangent(self, term: int, uses: Sequence[MatrixUse]) -> Tensor | None:
-        """The cotangent of a term at the products of a matrix; zeros where it reaches a part."""
-        found = [self._cotangents.get((term, use.node)) for use in uses]
-        like = next((part for part in found if part is not None), None)
-        if like is None:
-            return None
-        parts = [
-            like.new_zeros((use.rows, use.moving))
-            if part is None
-            else _scaled(use.oriented(part), use.scale)
-            for use, part in zip(uses, found, strict=True)
-        ]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _by_segments(self, position: int, uses: Sequence[MatrixUse]) -> Group:
         """Each product belongs to one term: its rows are a segment."""
@@ -187,10 +235,10 @@ class Collector:
         for use, factor in zip(uses, self._fixed[position], strict=True):
             term = self.graph.masks[use.node].bit_length() - 1
             # Both factors of a product may be parameters: the other one needs it, too.
-            cotangent = self._cotangents.get((term, use.node))
-            if cotangent is not None:
+            stack = self._stacks.get(use.node)
+            if stack is not None:
                 fixed.append(factor)
-                cotangents.append(_scaled(use.oriented(cotangent), use.scale))
+                cotangents.append(_scaled(use.oriented(stack[0]), use.scale))
                 owners.append((term, use.rows))
         return SegmentFactors(
             position,

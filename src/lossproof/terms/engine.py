@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -20,6 +20,7 @@ from lossproof.terms.shared_part import entries, through_shared_part
 from lossproof.terms.statistics import SINGLE, StatisticsTable
 from lossproof.terms.terms import Terms
 from lossproof.terms.trust import agrees, plain_gradient, remember, structure_of, verdict_on
+from lossproof.terms.workspace import WORKSPACE, Workspace
 
 Tensor = torch.Tensor
 
@@ -33,12 +34,14 @@ class Found:
         gramian: the inner products, where they were asked for.
         groups: the gradients themselves in some form, where they are held.
         reached: for each term and parameter, whether the one depends on the other.
+        buffers: the buffers of the workspace that the gradients lie in.
     """
 
     table: StatisticsTable
     gramian: Tensor | None
     groups: list[Group]
     reached: list[list[bool]]
+    buffers: list[Tensor] = field(default_factory=list)
 
 
 def compute(
@@ -60,6 +63,7 @@ def compute(
         retain_graph: whether the graph can be gone through again afterwards.
         scale: what every gradient is multiplied by on its way (a loss scale), a scalar.
     """
+    WORKSPACE.begin()
     graph = read_graph(terms.tensors)
     start = torch.ones_like(terms.tensors[0]) if scale is None else scale
     job = _Job(terms, parameters, graph, tuple(want), hold, start, retain_graph)
@@ -134,6 +138,11 @@ class _Job:
         single = [name for name in SINGLE if name in self.want]
         return StatisticsTable(single, sizes, len(self.terms), self.terms.tensors[0].device)
 
+    @property
+    def workspace(self) -> Workspace | None:
+        """Where buffers come from; whole gradients are given away, so they are no buffers."""
+        return None if "gradients" in self.want else WORKSPACE
+
     def found(
         self, table: StatisticsTable, groups: list[Group], reached: list[list[bool]]
     ) -> Found:
@@ -173,7 +182,7 @@ def _tabulate(table: StatisticsTable, group: Group) -> None:
 def _one_by_one(job: _Job, plan: Plan) -> Found:
     """One pass for each term, through nothing but what leads to the wanted parameters."""
     table = job.table()
-    collector = Collector(job.graph, plan, job.parameters, table, job.keep)
+    collector = Collector(job.graph, plan, job.parameters, table, job.keep, job.workspace)
     present = job.graph.present
     for k in present:
         again = job.retain_graph or (plan.shared and k != present[-1])
@@ -186,7 +195,7 @@ def _one_by_one(job: _Job, plan: Plan) -> Found:
 def _batched(job: _Job, plan: Plan, doors: Sequence[GradientEdge]) -> Found:
     """One pass for each term down to the part that all share, and one for all through that."""
     table = job.table()
-    collector = Collector(job.graph, plan, job.parameters, table, job.keep)
+    collector = Collector(job.graph, plan, job.parameters, table, job.keep, job.workspace)
     present = job.graph.present
     arriving = []
     for k in present:
@@ -196,8 +205,8 @@ def _batched(job: _Job, plan: Plan, doors: Sequence[GradientEdge]) -> Found:
         collector.take(k, inputs, found[len(doors) :])
     inputs = collector.wanted_of(present[0], shared=True)
     together = through_shared_part(doors, arriving, inputs.all, job.retain_graph)
-    for row, k in enumerate(present):
-        collector.take(k, inputs, [None if part is None else part[row] for part in together])
+    collector.take_together(inputs, together)
+    for k in present:
         collector.close(k)
     return _collected(job, table, collector)
 
@@ -206,7 +215,7 @@ def _collected(job: _Job, table: StatisticsTable, collector: Collector) -> Found
     groups = collector.groups()
     for group in groups:
         _tabulate(table, group)
-    return job.found(table, groups, collector.reached)
+    return replace(job.found(table, groups, collector.reached), buffers=collector.buffers)
 
 
 def _gradients(

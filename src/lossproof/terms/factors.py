@@ -12,20 +12,22 @@ from collections.abc import Sequence
 import torch
 
 from lossproof.terms.held import weighted_sum
-from lossproof.terms.products import at_least_single, products_of_vectors
+from lossproof.terms.products import at_least_single, products_of_rows
 from lossproof.terms.terms import solving_dtype
 
 Tensor = torch.Tensor
 
 
 class SharedFactors:
-    """One matrix whose K gradients share the saved factor: every term went through the layer.
+    """One matrix whose gradients share the saved factor: several terms went through the layer.
 
     Args:
         position: where the parameter stands among the chosen ones.
         parameter: the matrix.
         fixed: the saved factor, rows x columns; of several uses of the matrix stacked.
-        cotangents: for each term rows x columns, ``None`` where it does not reach the layer.
+        cotangents: for each of these terms rows x columns.
+        terms: which terms these are.
+        count: how many terms there are in all.
         cotangent_left: whether a gradient is ``cotangent.T @ fixed`` or ``fixed.T @ cotangent``.
     """
 
@@ -34,62 +36,62 @@ class SharedFactors:
         position: int,
         parameter: Tensor,
         fixed: Tensor,
-        cotangents: Sequence[Tensor | None],
+        cotangents: Tensor,
+        terms: Sequence[int],
+        count: int,
         cotangent_left: bool,
     ) -> None:
         self.positions = (position,)
         self._parameter = parameter
         self._fixed = fixed
         self._cotangents = cotangents
+        self._terms = list(terms)
+        self._count = count
         self._left = cotangent_left
         self._known: dict[torch.dtype | None, Tensor] = {}
 
     def products(self, dtype: torch.dtype | None = None) -> Tensor:
         if dtype not in self._known:
-            self._known[dtype] = self._products(dtype)
+            fixed = at_least_single(self._fixed, dtype)
+            half = _half_of_products(fixed, at_least_single(self._cotangents, dtype))
+            self._known[dtype] = self._placed(half + half.T)
         return self._known[dtype]
 
-    def _products(self, dtype: torch.dtype | None) -> Tensor:
-        count, device = len(self._cotangents), self._fixed.device
-        total = torch.zeros(count, count, dtype=solving_dtype(device), device=device)
-        present = [k for k, part in enumerate(self._cotangents) if part is not None]
-        parts = [at_least_single(part, dtype) for part in self._cotangents if part is not None]
-        half = _half_of_products(at_least_single(self._fixed, dtype), parts)
-        at = torch.tensor(present, device=device)
-        total[at[:, None], at] = half + half.T
+    def _placed(self, products: Tensor) -> Tensor:
+        """What was computed for these terms, among zeros for the others."""
+        if len(self._terms) == self._count:
+            return products
+        total = products.new_zeros((self._count, self._count))
+        at = torch.tensor(self._terms, device=products.device)
+        total[at[:, None], at] = products
         return total
 
     def vanishes(self, term: int) -> bool:
-        cotangent = self._cotangents[term]
-        return cotangent is None or not bool(cotangent.any())
+        return term not in self._terms or not bool(self._cotangent(term).any())
+
+    def _cotangent(self, term: int) -> Tensor:
+        return self._cotangents[self._terms.index(term)]
 
     def sums(self) -> Tensor:
         """The sum of the entries of each gradient, K numbers."""
         dtype = solving_dtype(self._fixed.device)
-        of_rows = at_least_single(self._fixed).sum(1).to(dtype)
-        zero = of_rows.new_zeros(())
-        return torch.stack(
-            [
-                zero if part is None else at_least_single(part).sum(1).to(dtype) @ of_rows
-                for part in self._cotangents
-            ]
-        )
+        of_fixed = at_least_single(self._fixed).sum(1).to(dtype)
+        sums = at_least_single(self._cotangents).sum(2).to(dtype) @ of_fixed
+        total = sums.new_zeros(self._count)
+        total[self._terms] = sums
+        return total
 
     def combined(self, weights: Tensor) -> list[Tensor]:
-        like = next(part for part in self._cotangents if part is not None)
-        return [self._gradient(weighted_sum(weights, self._cotangents, like))]
+        return [self._gradient(weighted_sum(weights[self._terms], self._cotangents))]
 
     def rows(self) -> list[Tensor]:
-        zero = torch.zeros_like(self._parameter)
-        return [
-            torch.stack(
-                [zero if part is None else self._gradient(part) for part in self._cotangents]
-            )
-        ]
+        rows = self._parameter.new_zeros((self._count, *self._parameter.shape))
+        for term in self._terms:
+            rows[term] = self._gradient(self._cotangent(term))
+        return [rows]
 
     def gradient(self, term: int) -> list[Tensor | None]:
-        cotangent = self._cotangents[term]
-        return [None if cotangent is None else self._gradient(cotangent)]
+        return [self._gradient(self._cotangent(term)) if term in self._terms else None]
 
     def _gradient(self, cotangent: Tensor) -> Tensor:
         left, right = (cotangent, self._fixed) if self._left else (self._fixed, cotangent)
@@ -136,8 +138,7 @@ class SegmentFactors:
             if rows * rows * widths // 2 < size * (rows + self._count * (self._count + 15)):
                 self._known[dtype] = self._products_of_rows(dtype)
             else:
-                gradients = [self._dense(term).reshape(-1) for term in range(self._count)]
-                self._known[dtype] = products_of_vectors(gradients, dtype)
+                self._known[dtype] = products_of_rows(self.rows()[0].flatten(1), dtype)
         return self._known[dtype]
 
     def _products_of_rows(self, dtype: torch.dtype | None) -> Tensor:
@@ -207,25 +208,21 @@ ROWS = 64
 """Rows in a block of a triangle: as few as a product still runs at full speed with."""
 
 
-def _half_of_products(fixed: Tensor, cotangents: Sequence[Tensor]) -> Tensor:
+def _half_of_products(fixed: Tensor, cotangents: Tensor) -> Tensor:
     r"""The inner products through the lower triangle of :math:`X X^\top`; add its transpose.
 
     The matrix is symmetric, so :math:`\langle C_k, X X^\top C_l \rangle` is the sum of the two
     products with its lower triangle (half of the diagonal blocks): little more than half the work.
-    The buffers are small enough to stay in the processor's cache.
     """
-    count, (rows, columns) = len(cotangents), cotangents[0].shape
+    count, rows, columns = cotangents.shape
     total = fixed.new_zeros((count, count), dtype=solving_dtype(fixed.device))
-    through = fixed.new_empty((count, min(rows, ROWS), columns))
-    block = torch.empty_like(through)
+    buffer = fixed.new_empty((count, min(rows, ROWS), columns))
     for start in range(0, rows, ROWS):
         end = min(start + ROWS, rows)
-        size = end - start
         triangle = fixed[start:end] @ fixed[:end].T
         triangle[:, start:] *= 0.5
-        for k, cotangent in enumerate(cotangents):
-            torch.mm(triangle, cotangent[:end], out=through[k, :size])
-            block[k, :size] = cotangent[start:end]
-        of_rows = torch.bmm(through[:, :size].transpose(0, 1), block[:, :size].permute(1, 2, 0))
+        through = buffer[:, : end - start]
+        torch.bmm(triangle.expand(count, -1, -1), cotangents[:, :end], out=through)
+        of_rows = torch.bmm(through.transpose(0, 1), cotangents[:, start:end].permute(1, 2, 0))
         total += of_rows.sum(0, dtype=total.dtype)
     return total

@@ -8,13 +8,15 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from lossproof.terms.autocast import autocast_off
 from lossproof.terms.distributed import Ranks, synchronised
 from lossproof.terms.engine import Found, compute
-from lossproof.terms.held import Dense, total_products
+from lossproof.terms.held import Group, Rows, total_products
 from lossproof.terms.parameters import Parameters, chosen_parameters
 from lossproof.terms.sharded import compute_sharded, is_sharded, refuse_flattened, shards
 from lossproof.terms.statistics import SINGLE, StatisticsTable
 from lossproof.terms.terms import Terms, named_terms
+from lossproof.terms.workspace import WORKSPACE
 
 Tensor = torch.Tensor
 Want = Literal["norm", "mean", "mean_abs", "max_abs", "cosine", "gramian", "gradients"]
@@ -54,7 +56,9 @@ class TermGradients:
         self._chosen = parameters
         self._table = found.table
         self._gramian = found.gramian
-        self._groups = tuple(found.groups)
+        self._groups: tuple[Group, ...] = tuple(found.groups)
+        self._let_go = False
+        self._buffers = found.buffers
         self._reached = found.reached
         self._scale = scale
         if scale is not None:
@@ -93,7 +97,7 @@ class TermGradients:
         table = StatisticsTable(SINGLE, [size], count, matrix.device)
         for term, row in enumerate(matrix):
             table.add(term, [0], [row])
-        rows = Dense([0], parameters.tensors, [[row] for row in matrix])
+        rows = Rows([0], parameters.tensors, matrix)
         gramian = total_products([rows], count, matrix.device)
         return cls(terms, parameters, Found(table, gramian, [rows], [[True]] * count))
 
@@ -120,6 +124,21 @@ class TermGradients:
         figures._gramian = parts.get("gramian")
         figures._reached = parts["reached"].tolist()
         return figures
+
+    def release(self) -> None:
+        """Let the gradients go, and hand their memory on to the next step; the figures stay."""
+        self._groups = ()
+        self._let_go = True
+        WORKSPACE.give_back(self._buffers)
+        self._buffers.clear()
+
+    def _held(self) -> tuple[Group, ...]:
+        if self._let_go:
+            raise ValueError(
+                "the gradients of this step were let go when `.grad` was filled; ask "
+                "lossproof.term_gradients with want=['gradients'] for them"
+            )
+        return self._groups
 
     @property
     def known(self) -> tuple[str, ...]:
@@ -205,7 +224,7 @@ class TermGradients:
         """
         vector = self._unscaled(self._weights(weights))
         found: dict[int, Tensor] = {}
-        for group in self._groups:
+        for group in self._held():
             found.update(zip(group.positions, group.combined(vector), strict=True))
         return {self.parameters[position]: found[position] for position in sorted(found)}
 
@@ -221,7 +240,7 @@ class TermGradients:
     def gradients(self) -> dict[str, dict[str, Tensor]]:
         """For each term the gradient of each parameter that it depends on."""
         found: dict[str, dict[str, Tensor]] = {name: {} for name in self.names}
-        for group in self._groups:
+        for group in self._held():
             for position, rows in zip(group.positions, group.rows(), strict=True):
                 name = self.parameters[position]
                 for term, row in zip(self.names, self._unscaled(rows), strict=True):
@@ -232,7 +251,7 @@ class TermGradients:
     def gradient_rows(self) -> dict[str, Tensor]:
         """For each parameter the gradients of all terms, K stacked tensors of its shape."""
         found: dict[str, Tensor] = {}
-        for group in self._groups:
+        for group in self._held():
             for position, rows in zip(group.positions, group.rows(), strict=True):
                 name = self.parameters[position]
                 found[name] = self._unscaled(rows)
@@ -322,5 +341,8 @@ def computed(
     if any(is_sharded(tensor) for tensor in parameters.tensors):
         found = compute_sharded(terms, parameters, want, retain_graph=retain_graph, scale=scale)
     else:
-        found = compute(terms, parameters, want, hold=hold, retain_graph=retain_graph, scale=scale)
+        with autocast_off(terms.tensors[0].device):
+            found = compute(
+                terms, parameters, want, hold=hold, retain_graph=retain_graph, scale=scale
+            )
     return TermGradients(terms, parameters, found, scale)

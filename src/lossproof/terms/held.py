@@ -11,7 +11,7 @@ from typing import Protocol
 
 import torch
 
-from lossproof.terms.products import at_least_single, out_of_range, products_of_vectors
+from lossproof.terms.products import at_least_single, out_of_range, products_of_rows
 from lossproof.terms.terms import solving_dtype
 
 Tensor = torch.Tensor
@@ -70,106 +70,84 @@ def _worth_repeating(groups: Sequence[Group], total: Tensor) -> bool:
     return False
 
 
-class Dense:
-    """The gradients of several parameters as autograd made them, a list for each term.
+class Rows:
+    """The gradients of several parameters side by side, a row for each term.
 
     Args:
         positions: where the parameters stand among the chosen ones.
-        parameters: the parameters.
-        gradients: for each term its gradients, ``None`` where it does not depend on a parameter.
+        parameters: the parameters, of one dtype and device.
+        matrix: K rows of as many numbers as the parameters have together, to be filled.
     """
 
     def __init__(
-        self,
-        positions: Sequence[int],
-        parameters: Sequence[Tensor],
-        gradients: Sequence[Sequence[Tensor | None]],
+        self, positions: Sequence[int], parameters: Sequence[Tensor], matrix: Tensor
     ) -> None:
         self.positions = positions
+        self.matrix = matrix
         self._parameters = parameters
-        self._gradients = gradients
+        self._sizes = [parameter.numel() for parameter in parameters]
+        self._turned: list[bool] = [False] * len(parameters)
+        self._untouched = True
+
+    def fill(self, term: int, gradients: Sequence[Tensor | None]) -> None:
+        """Write the gradients of a term, ``None`` where it does not depend on a parameter."""
+        if all(gradient is None for gradient in gradients):
+            self.matrix[term].zero_()
+            return
+        if self._untouched:  # turned matrices stay as they lie: turning all of them takes longer
+            self._turned = [_lies_turned(gradient) for gradient in gradients]
+            self._untouched = False
+        parts = [
+            self.matrix.new_zeros(size)
+            if gradient is None
+            else (gradient.mT if turned else gradient).reshape(-1)
+            for gradient, size, turned in zip(gradients, self._sizes, self._turned, strict=True)
+        ]
+        torch.cat(parts, out=self.matrix[term])
 
     def products(self, dtype: torch.dtype | None = None) -> Tensor:
-        count, device = len(self._gradients), self._parameters[0].device
-        total = torch.zeros(count, count, dtype=solving_dtype(device), device=device)
-        small: list[list[Tensor]] = [[] for _ in range(count)]
-        for parameter, column in zip(self._parameters, self._columns(), strict=True):
-            present = [k for k, gradient in enumerate(column) if gradient is not None]
-            flat = _flattened([gradient for gradient in column if gradient is not None])
-            if parameter.numel() < SMALL:
-                for k, part in enumerate(column):
-                    small[k].append(
-                        parameter.new_zeros(parameter.numel()) if part is None else part.reshape(-1)
-                    )
-            elif len(present) == count:
-                total += products_of_vectors(flat, dtype)
-            elif present:
-                at = torch.tensor(present, device=device)
-                total[at[:, None], at] += products_of_vectors(flat, dtype)
-        if small[0]:
-            total += products_of_vectors([torch.cat(parts) for parts in small], dtype)
-        return total
-
-    def _columns(self) -> list[tuple[Tensor | None, ...]]:
-        """For each parameter its gradients."""
-        return list(zip(*self._gradients, strict=True))
+        return products_of_rows(self.matrix, dtype)
 
     def vanishes(self, term: int) -> bool:
-        return not any(part is not None and bool(part.any()) for part in self._gradients[term])
+        return not bool(self.matrix[term].any())
 
     def combined(self, weights: Tensor) -> list[Tensor]:
-        return [
-            weighted_sum(weights, column, parameter)
-            for parameter, column in zip(self._parameters, self._columns(), strict=True)
-        ]
+        return self._shaped(weighted_sum(weights, self.matrix))
 
     def rows(self) -> list[Tensor]:
-        return [
-            torch.stack([torch.zeros_like(parameter) if part is None else part for part in column])
-            for parameter, column in zip(self._parameters, self._columns(), strict=True)
-        ]
+        return self._shaped(self.matrix)
 
     def gradient(self, term: int) -> list[Tensor | None]:
-        return list(self._gradients[term])
+        return [*self._shaped(self.matrix[term])]
+
+    def _shaped(self, flat: Tensor) -> list[Tensor]:
+        lead = flat.shape[:-1]
+        shaped = []
+        for piece, parameter, turned in zip(
+            torch.split(flat, self._sizes, dim=-1), self._parameters, self._turned, strict=True
+        ):
+            if turned:
+                shaped.append(piece.view((*lead, *parameter.shape[::-1])).mT)
+            else:
+                shaped.append(piece.view((*lead, *parameter.shape)))
+        return shaped
 
 
-SMALL = 1 << 12
-"""Parameters with fewer numbers are put side by side before they are multiplied."""
+def weighted_sum(weights: Tensor, rows: Tensor) -> Tensor:
+    """The weighted sum over the first axis; half precision is added up in float32."""
+    wide = at_least_single(rows)
+    total: Tensor = torch.tensordot(weights.to(wide.dtype), wide, 1)
+    return total.to(rows.dtype)
 
 
-def weighted_sum(weights: Tensor, parts: Sequence[Tensor | None], like: Tensor) -> Tensor:
-    """The weighted sum of tensors of one shape, without stacking them.
-
-    Half precision is added up in float32.
-    """
-    total: Tensor | None = None
-    numbers = weights.tolist() if weights.device.type == "cpu" else weights
-    for weight, part in zip(numbers, parts, strict=True):
-        if part is None:
-            continue
-        if total is None:
-            total = at_least_single(part) * _as_factor(weight, part)
-        elif isinstance(weight, float):
-            total.add_(part, alpha=weight)
-        else:
-            total.add_(part * _as_factor(weight, part))
-    return torch.zeros_like(like) if total is None else total.to(like.dtype)
-
-
-def _as_factor(weight: float | Tensor, part: Tensor) -> float | Tensor:
-    return weight.to(part.dtype) if isinstance(weight, Tensor) else weight
-
-
-def _flattened(parts: Sequence[Tensor]) -> list[Tensor]:
-    """Vectors of the entries in one order, that of memory where all lie transposed."""
-    if all(_lies_transposed(part) for part in parts):
-        return [part.mT.reshape(-1) for part in parts]
-    return [part.reshape(-1) for part in parts]
-
-
-def _lies_transposed(part: Tensor) -> bool:
+def _lies_turned(gradient: Tensor | None) -> bool:
     """Whether a matrix lies in memory column by column, as autograd leaves it behind a ``.T``."""
-    return part.dim() == 2 and not part.is_contiguous() and part.mT.is_contiguous()
+    return (
+        gradient is not None
+        and gradient.dim() == 2
+        and not gradient.is_contiguous()
+        and gradient.mT.is_contiguous()
+    )
 
 
 class OfOneTerm:

@@ -95,7 +95,8 @@ class NormalisationUse:
             return cotangent
         given: Tensor = self.node._saved_input.detach()
         mean, inverse = self.node._saved_result1, self.node._saved_result2
-        return cotangent * ((given - mean) * inverse)
+        normalised: Tensor = (given - mean) * inverse
+        return cotangent * normalised
 
 
 def is_kept(node: Node, name: str) -> bool:

@@ -54,4 +54,4 @@ def scale_terms(figures: TermGradients, factors: Tensor) -> None:
     figures._table.rescale(1 / factors)
     if figures._gramian is not None:
         figures._gramian = figures._gramian * factors[:, None] * factors
-    figures._groups = tuple(Scaled(group, factors) for group in figures._groups or ())
+    figures._groups = tuple(Scaled(group, factors) for group in figures._groups)

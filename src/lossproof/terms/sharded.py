@@ -23,7 +23,7 @@ from lossproof.terms.engine import Found
 from lossproof.terms.graph import read_graph
 from lossproof.terms.held import Group, total_products
 from lossproof.terms.parameters import Parameters
-from lossproof.terms.products import products_of_vectors
+from lossproof.terms.products import products_of_rows
 from lossproof.terms.statistics import SINGLE, StatisticsTable
 from lossproof.terms.terms import Terms, solving_dtype
 
@@ -84,10 +84,10 @@ class Shards:
         device = shard_of(self._parameter).device
         count = len(self._gradients)
         there = [k for k, gradient in enumerate(self._gradients) if gradient is not None]
-        rows = [part.reshape(-1) for part in self._gradients if part is not None]
+        rows = torch.stack([part.reshape(-1) for part in self._gradients if part is not None])
         total = torch.zeros(count, count, dtype=solving_dtype(device), device=device)
         index = torch.tensor(there, device=device)
-        total[index[:, None], index] = products_of_vectors(rows, dtype) * shards(self._parameter)
+        total[index[:, None], index] = products_of_rows(rows, dtype) * shards(self._parameter)
         return total
 
     def vanishes(self, term: int) -> bool:
