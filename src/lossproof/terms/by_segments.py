@@ -10,7 +10,7 @@ from torch.autograd.graph import GradientEdge
 
 from lossproof.terms.factors import SegmentFactors
 from lossproof.terms.graph import Graph, Node
-from lossproof.terms.held import Group, OfOneTerm, Rows
+from lossproof.terms.held import Group, OfSingleTerms, Rows
 from lossproof.terms.layers import (
     BiasUse,
     MatrixUse,
@@ -199,14 +199,8 @@ def _sums(segments: Segments, rows: Tensor) -> list[tuple[int, Tensor]]:
 
 
 def _own_groups(plan: SegmentPlan, graph: Graph, own: dict[int, Tensor | None]) -> list[Group]:
-    members: dict[int, list[int]] = {}
-    for position, gradient in own.items():
-        if gradient is not None:
-            members.setdefault(plan.own[position], []).append(position)
-    count = len(graph.roots)
-    return [
-        OfOneTerm(
-            positions, [part for at in positions if (part := own[at]) is not None], term, count
-        )
-        for term, positions in members.items()
-    ]
+    there = {position: part for position, part in own.items() if part is not None}
+    if not there:
+        return []
+    terms = [plan.own[position] for position in there]
+    return [OfSingleTerms(list(there), list(there.values()), terms, len(graph.roots))]

@@ -10,7 +10,7 @@ from torch.autograd.graph import GradientEdge
 
 from lossproof.terms.factors import SegmentFactors, SharedFactors
 from lossproof.terms.graph import Graph, Node
-from lossproof.terms.held import Group, OfOneTerm, Rows, SparseRows
+from lossproof.terms.held import Group, OfSingleTerms, Rows, SparseRows
 from lossproof.terms.layers import MatrixUse
 from lossproof.terms.parameters import Parameters
 from lossproof.terms.plan import Plan, is_single
@@ -73,7 +73,7 @@ class Collector:
         self._workspace = workspace
         self._open: dict[int, dict[int, Tensor]] = {}
         self._rows: list[Rows] | None = None
-        self._of_one: list[Group] = []
+        self._own: dict[int, tuple[Tensor, int]] = {}
         self._sparse: dict[int, list[Tensor | None]] = {}
 
     def wanted_of(self, term: int, *, shared: bool | None = None) -> Inputs:
@@ -157,16 +157,12 @@ class Collector:
             self._file(term, gradients)
 
     def _file(self, term: int, gradients: dict[int, Tensor]) -> None:
-        own: dict[int, Tensor] = {}
         for position in list(gradients):
             if gradients[position].is_sparse:
                 kept = self._sparse.setdefault(position, [None] * len(self.graph.roots))
                 kept[term] = gradients.pop(position)
             elif is_single(self._masks[position]):
-                own[position] = gradients.pop(position)
-        if own:
-            count = len(self.graph.roots)
-            self._of_one.append(OfOneTerm(list(own), list(own.values()), term, count))
+                self._own[position] = (gradients.pop(position), term)
         for rows in self._all_rows():
             rows.fill(term, [gradients.get(position) for position in rows.positions])
 
@@ -192,7 +188,10 @@ class Collector:
 
     def groups(self) -> list[Group]:
         """The gradients of all terms, after all passes."""
-        found: list[Group] = [*self._of_one]
+        found: list[Group] = []
+        if self._own:
+            own, terms = zip(*self._own.values(), strict=True)
+            found.append(OfSingleTerms(list(self._own), own, terms, len(self.graph.roots)))
         if self._keep:
             for rows in self._all_rows():
                 for term, root in enumerate(self.graph.roots):

@@ -150,42 +150,60 @@ def _lies_turned(gradient: Tensor | None) -> bool:
     )
 
 
-class OfOneTerm:
-    """The gradients of parameters that one term alone depends on, such as those of its head."""
+class OfSingleTerms:
+    """The gradients of parameters that one term alone depends on, such as those of its head.
+
+    Args:
+        positions: where the parameters stand among the chosen ones.
+        gradients: the gradient of each.
+        terms: the term of each.
+        count: how many terms there are.
+    """
 
     def __init__(
-        self, positions: Sequence[int], gradients: Sequence[Tensor], term: int, count: int
+        self,
+        positions: Sequence[int],
+        gradients: Sequence[Tensor],
+        terms: Sequence[int],
+        count: int,
     ) -> None:
         self.positions = positions
         self._gradients = gradients
-        self._term = term
+        self._terms = terms
         self._count = count
 
     def products(self, dtype: torch.dtype | None = None) -> Tensor:
         device = self._gradients[0].device
-        count, solving = self._count, solving_dtype(device)
-        total = torch.zeros(count, count, dtype=solving, device=device)
+        solving = solving_dtype(device)
         parts = [at_least_single(gradient, dtype) for gradient in self._gradients]
-        norms = torch.stack(torch._foreach_norm(parts))
-        total[self._term, self._term] = norms.to(solving).square().sum()
-        return total
+        norms = torch.stack([norm.to(device) for norm in torch._foreach_norm(parts)])
+        squares = torch.zeros(self._count, dtype=solving, device=device)
+        terms = torch.tensor(self._terms, device=device)
+        squares.index_add_(0, terms, norms.to(solving).square())
+        return torch.diag(squares)
 
     def vanishes(self, term: int) -> bool:
-        return term != self._term or not any(bool(part.any()) for part in self._gradients)
+        return not any(part is not None and bool(part.any()) for part in self.gradient(term))
 
     def combined(self, weights: Tensor) -> list[Tensor]:
-        return [weights[self._term].to(part.dtype) * part for part in self._gradients]
+        return [
+            part * weight.to(part.device, part.dtype)
+            for part, weight in zip(self._gradients, weights[list(self._terms)], strict=True)
+        ]
 
     def rows(self) -> list[Tensor]:
         rows = []
-        for gradient in self._gradients:
+        for gradient, term in zip(self._gradients, self._terms, strict=True):
             alone = gradient.new_zeros((self._count, *gradient.shape))
-            alone[self._term] = gradient
+            alone[term] = gradient
             rows.append(alone)
         return rows
 
     def gradient(self, term: int) -> list[Tensor | None]:
-        return [part if term == self._term else None for part in self._gradients]
+        return [
+            part if mine == term else None
+            for part, mine in zip(self._gradients, self._terms, strict=True)
+        ]
 
 
 class SparseRows:
