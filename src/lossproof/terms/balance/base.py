@@ -1,4 +1,4 @@
-"""What every balancer shares: the backward pass, the names of the terms, and the state."""
+"""What every balancer shares: the backward pass of named terms."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
 
 from lossproof.terms.autocast import autocast_off
 from lossproof.terms.balance.closure import Closure
@@ -23,18 +22,19 @@ from lossproof.terms.balance.looking import (
 )
 from lossproof.terms.balance.options import NONFINITE, Nonfinite, StepOptions
 from lossproof.terms.balance.passes import stacked
-from lossproof.terms.balance.presence import Axes, axes_of_terms, only
+from lossproof.terms.balance.presence import only
+from lossproof.terms.balance.state import NamedState
 from lossproof.terms.balance.step import BalanceStep
 from lossproof.terms.distributed import Ranks, reductions_held_back
 from lossproof.terms.gradients import TermGradients, Want
 from lossproof.terms.targets import Exclusive
-from lossproof.terms.terms import Terms, named_terms, solving_dtype
+from lossproof.terms.terms import Terms
 from lossproof.write.arguments import choice, flag, integer
 
 Tensor = torch.Tensor
 
 
-class Balancer(nn.Module):
+class Balancer(NamedState):
     """The base of the balancers. ``balancer.backward(terms, params)`` replaces ``loss.backward()``.
 
     A balancer says in ``needs`` what it wants to know of the gradients of the terms, and computes
@@ -56,25 +56,14 @@ class Balancer(nn.Module):
     of_this_rank: ClassVar[tuple[str, ...]] = ()
     """What of the state a rank has to itself; all else must be the same on every rank."""
 
-    weights: Tensor
-    """The last weight of each term, K numbers (a buffer; ones before the first refresh)."""
-
     def __init__(self, names: Sequence[str] | None = None, *, every: int = 1) -> None:
-        super().__init__()
         self.every = integer("every", every, minimum=1)
-        self.names: tuple[str, ...] | None = None
-        self.steps = 0
+        super().__init__(names)
         self._holding = 0
         self.known_groups: set[str] = set()
         self._ranks: Ranks | None = None
-        if names is not None:
-            self._bind(tuple(names))
 
     # ---- what a method defines
-
-    def initial_state(self, count: int) -> dict[str, Tensor]:
-        """The buffers that the method keeps for K terms, at their first values."""
-        return {}
 
     def weights_of(self, figures: TermGradients) -> Tensor:
         """The weights of the terms, K numbers of ``figures.values``'s dtype and device.
@@ -100,22 +89,6 @@ class Balancer(nn.Module):
     def scalars(self, terms: Mapping[str, Any]) -> Mapping[str, Tensor | None]:
         """The scalar terms that are balanced, from what the user gave."""
         return terms
-
-    def axes_of_state(self) -> Axes:
-        """The axes of each buffer and parameter that have one entry for each term.
-
-        The base finds them by asking for the state of one term more; override it for a state whose
-        shape says something else.
-        """
-        count = len(self.names or ())
-        axes = axes_of_terms(self.initial_state(count), self.initial_state(count + 1), count)
-        others = {
-            name: tuple(axis for axis, size in enumerate(tensor.shape) if size == count)
-            for held in (self._buffers, self._parameters)
-            for name, tensor in held.items()
-            if tensor is not None and name not in axes
-        }
-        return {**others, **axes}
 
     # ---- what the user calls
 
@@ -230,6 +203,8 @@ class Balancer(nn.Module):
                 total = self.objective(found.terms.values, self.weights)
             norm = fill_step(self, found, factors, own, options, fresh=fresh)
             weights = self.weights
+        if found.figures is not None:
+            found.figures.release()
         return _outcome(named, found, weights, total, fresh, norm)
 
     def forward(
@@ -330,7 +305,7 @@ class Balancer(nn.Module):
             raise
 
     def _refresh(self, figures: TermGradients) -> None:
-        weights = self.weights_of(figures).detach()
+        weights = self.weights_of(figures).detach().clone()
         if weights.shape != figures.values.shape:
             raise ValueError(
                 f"`weights_of` must return one weight for each of {len(figures.names)} terms, got "
@@ -380,80 +355,6 @@ class Balancer(nn.Module):
         with announced(self, ranks):
             named = self._expected(self.scalars(terms))
         return enter(self, named, ranks)
-
-    # ---- names and state
-
-    def _expected(self, terms: Mapping[str, Any]) -> Terms:
-        """The terms of this step in the order of the names, which the first step fixes."""
-        named = named_terms(terms)
-        device = named.tensors[0].device
-        if self.names is None:
-            self._bind(tuple(terms), device)
-        names = self.names or ()
-        missing = [name for name in names if name not in terms]
-        unknown = [name for name in terms if name not in names]
-        if missing or unknown:
-            what = f"{missing} missing" if missing else f"{unknown} unknown"
-            raise ValueError(
-                f"the terms of this balancer are {list(names)}, but {what}; give None for a term "
-                "that is absent in this step"
-            )
-        if self.weights.device != device:
-            self.to(device)
-        return named.among([name for name in names if terms[name] is not None])
-
-    def _bind(self, names: tuple[str, ...], device: torch.device | None = None) -> None:
-        """Fix the names of the terms, and make the state for them."""
-        if len(set(names)) != len(names) or not names:
-            raise ValueError(f"`names` must be different names of terms, got {list(names)}")
-        self.names = names
-        place = device or torch.device("cpu")
-        dtype = solving_dtype(place)
-        self.register_buffer("weights", torch.ones(len(names), dtype=dtype, device=place))
-        for name, first in self.initial_state(len(names)).items():
-            self.register_buffer(
-                name, first.to(place, dtype if first.is_floating_point() else None)
-            )
-
-    def get_extra_state(self) -> dict[str, Any]:
-        return {"names": list(self.names) if self.names else None, "steps": self.steps}
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        self.steps = state["steps"]
-
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        extra = state_dict.get(prefix + "_extra_state") or {}
-        names = tuple(extra.get("names") or ())
-        if names and self.names is None:
-            self._bind(names, state_dict[prefix + "weights"].device)
-        if names and names != self.names:
-            error_msgs.append(
-                f"{type(self).__name__}: the checkpoint is of the terms {list(names)}, this "
-                f"balancer of {list(self.names or ())}"
-            )
-            return
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Balancer:
-        """Move the state, and keep its precision: weights of a half model are no half numbers."""
-        before = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for name, buffer in before.items():
-            moved = self._buffers[name]
-            if moved is not None and moved.dtype != buffer.dtype:
-                self._buffers[name] = buffer.to(moved.device)
-        return self
 
 
 def _outcome(

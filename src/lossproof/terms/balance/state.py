@@ -1,0 +1,128 @@
+"""The names of the terms, and a state with entries for each of them that is saved and resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from lossproof.terms.balance.presence import Axes, axes_of_terms
+from lossproof.terms.terms import Terms, named_terms, solving_dtype
+
+Tensor = torch.Tensor
+
+
+class NamedState(nn.Module):
+    """What a balancer keeps: the names of its terms, their weights, and the state of its method.
+
+    All of it is in ``state_dict()``. It is made when the names are known: given, taken from the
+    first step, or from the checkpoint that is loaded. It stays float64 under ``.half()`` and
+    ``.to(dtype)``, and follows the terms to their device.
+
+    Args:
+        names: the names of the terms, in their order.
+    """
+
+    weights: Tensor
+    """The last weight of each term, K numbers (a buffer; ones before the first refresh)."""
+
+    def __init__(self, names: Sequence[str] | None) -> None:
+        super().__init__()
+        self.names: tuple[str, ...] | None = None
+        self.steps = 0
+        if names is not None:
+            self._bind(tuple(names))
+
+    def initial_state(self, count: int) -> dict[str, Tensor]:
+        """The buffers that the method keeps for K terms, at their first values."""
+        return {}
+
+    def axes_of_state(self) -> Axes:
+        """The axes of each buffer and parameter that have one entry for each term.
+
+        The base finds them by asking for the state of one term more; override it for a state whose
+        shape says something else.
+        """
+        count = len(self.names or ())
+        axes = axes_of_terms(self.initial_state(count), self.initial_state(count + 1), count)
+        others = {
+            name: tuple(axis for axis, size in enumerate(tensor.shape) if size == count)
+            for held in (self._buffers, self._parameters)
+            for name, tensor in held.items()
+            if tensor is not None and name not in axes
+        }
+        return {**others, **axes}
+
+    def _expected(self, terms: Mapping[str, Any]) -> Terms:
+        """The terms of this step in the order of the names, which the first step fixes."""
+        named = named_terms(terms)
+        device = named.tensors[0].device
+        if self.names is None:
+            self._bind(tuple(terms), device)
+        names = self.names or ()
+        missing = [name for name in names if name not in terms]
+        unknown = [name for name in terms if name not in names]
+        if missing or unknown:
+            what = f"{missing} missing" if missing else f"{unknown} unknown"
+            raise ValueError(
+                f"the terms of this balancer are {list(names)}, but {what}; give None for a term "
+                "that is absent in this step"
+            )
+        if self.weights.device != device:
+            self.to(device)
+        return named.among([name for name in names if terms[name] is not None])
+
+    def _bind(self, names: tuple[str, ...], device: torch.device | None = None) -> None:
+        """Fix the names of the terms, and make the state for them."""
+        if len(set(names)) != len(names) or not names:
+            raise ValueError(f"`names` must be different names of terms, got {list(names)}")
+        self.names = names
+        place = device or torch.device("cpu")
+        dtype = solving_dtype(place)
+        self.register_buffer("weights", torch.ones(len(names), dtype=dtype, device=place))
+        for name, first in self.initial_state(len(names)).items():
+            self.register_buffer(
+                name, first.to(place, dtype if first.is_floating_point() else None)
+            )
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {"names": list(self.names) if self.names else None, "steps": self.steps}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.steps = state["steps"]
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        extra = state_dict.get(prefix + "_extra_state") or {}
+        names = tuple(extra.get("names") or ())
+        if names and self.names is None:
+            self._bind(names, state_dict[prefix + "weights"].device)
+        if names and names != self.names:
+            error_msgs.append(
+                f"{type(self).__name__}: the checkpoint is of the terms {list(names)}, this "
+                f"balancer of {list(self.names or ())}"
+            )
+            return
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> NamedState:
+        """Move the state, and keep its precision: weights of a half model are no half numbers."""
+        before = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, buffer in before.items():
+            moved = self._buffers[name]
+            if moved is not None and moved.dtype != buffer.dtype:
+                self._buffers[name] = buffer.to(moved.device)
+        return self
