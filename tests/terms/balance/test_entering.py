@@ -101,6 +101,26 @@ def forgetful_step(at_once: bool) -> Any:
     return step_with({1: {"bc": "missing"}}, at_once=at_once)
 
 
+def fail_while_measuring() -> Any:
+    from torch.utils.checkpoint import checkpoint
+
+    model, balancer = ddp(net()), make("UPGrad", NAMES)
+    found = terms(model, own_part(0))
+    if dist.get_rank():
+        found["pde"] = checkpoint(torch.square, found["pde"], use_reentrant=True)
+    try:
+        balancer.backward(found, list(model.parameters()))
+    except Exception as error:
+        return type(error).__name__, str(error)
+    return "fine", ""
+
+
+def test_a_rank_that_cannot_measure_is_told_to_all(two_ranks):
+    answers = two_ranks.run(fail_while_measuring)
+    assert [kind for kind, _ in answers] == ["AnotherRankError", "UnsupportedGraphError"]
+    assert all("use_reentrant=True" in words for _, words in answers)
+
+
 def test_ranks_that_mean_to_do_different_things_are_told(two_ranks):
     answers = two_ranks.run(step_with, {1: {"any": "refresh"}})
     assert [kind for kind, _ in answers] == ["ValueError"] * 2
