@@ -74,7 +74,11 @@ def _owned(parameter: Tensor, gradient: Tensor, taken: set[int]) -> Tensor:
 
 
 def listened_to(parameter: Tensor) -> bool:
-    """Whether somebody may listen for the gradient of this parameter."""
+    """Whether somebody may listen for the gradient of this parameter.
+
+    Hooks that were set on the accumulation node itself cannot be seen from here; those of torch's
+    own reducers are only there where processes train together.
+    """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return True
     return bool(parameter._backward_hooks or parameter._post_accumulate_grad_hooks)

@@ -912,6 +912,21 @@ def test_the_state_is_moved_with_the_terms_and_keeps_its_precision():
     assert learned.weights.dtype == torch.float64
 
 
+def test_a_device_without_float64(monkeypatch):
+    """As mps is; here it is said of another one."""
+    monkeypatch.setattr(
+        "lossproof.terms.balance.state.solving_dtype",
+        lambda device: torch.float32 if device.type == "meta" else torch.float64,
+    )
+
+    def refusing(tensor):
+        assert tensor.dtype != torch.float64
+        return tensor.to("meta")
+
+    balancer = FromNorms(NAMES)._apply(refusing)
+    assert balancer.mean.dtype == balancer.weights.dtype == torch.float32
+
+
 def test_shared_memory_and_other_in_place_changes_reach_the_state():
     balancer = FromNorms(NAMES).share_memory()
     assert balancer.mean.is_shared()

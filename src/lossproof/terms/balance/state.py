@@ -119,9 +119,15 @@ class NamedState(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> NamedState:
         """Move the state, and keep its precision: weights of a half model are no half numbers."""
-        before = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
+        widest = solving_dtype(fn(torch.empty(0)).device)
+        exact = {
+            name: buffer.to(widest) if buffer.dtype == torch.float64 else buffer
+            for name, buffer in self._buffers.items()
+            if buffer is not None
+        }
+        self._buffers.update(exact)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for name, buffer in before.items():
+        for name, buffer in exact.items():
             moved = self._buffers[name]
             if moved is not None and moved.dtype != buffer.dtype:
                 self._buffers[name] = buffer.to(moved.device)
