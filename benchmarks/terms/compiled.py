@@ -1,0 +1,78 @@
+"""A compiled step of a small network with K heads, over the plain eager one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmarks.terms.backwards import BACKWARDS, OURS, PLAIN, named
+from benchmarks.terms.models import Heads
+from benchmarks.terms.timing import in_turns, summed, timed
+
+EAGER = (
+    PLAIN,
+    OURS,
+    "TorchJD mtl_backward + UPGrad",
+    "TorchJD mtl_backward + UPGrad, optimize_gramian_computation",
+    "TorchJD mtl_backward + UPGrad, parallel_chunk_size=1",
+)
+"""What takes its turn without being compiled."""
+
+
+def terms_of(network: nn.ModuleList, inputs: Tensor, *targets: Tensor) -> dict[str, Tensor]:
+    """The terms by name, as `compiled_step` takes them."""
+    trunk, heads = network
+    features = trunk(inputs)
+    pairs = zip(heads, targets, strict=True)
+    return named([F.mse_loss(head(features), target) for head, target in pairs])
+
+
+def plain(setting: Heads) -> Callable[[], Any]:
+    """The sum of the terms, compiled with its backward pass."""
+
+    def total(inputs: Tensor, *targets: Tensor) -> Tensor:
+        return torch.stack(list(terms_of(setting.network, inputs, *targets).values())).sum()
+
+    compiled = torch.compile(total, fullgraph=True)
+    return lambda: compiled(setting.inputs, *setting.targets).backward()
+
+
+def ours(setting: Heads) -> Callable[[], Any]:
+    """UPGrad of lossproof, compiled."""
+    from lossproof.terms import UPGrad, compiled_step
+
+    step = compiled_step(terms_of, setting.network, UPGrad())
+    return lambda: step(setting.inputs, *setting.targets)
+
+
+def measured(model: str, count: int, rounds: int) -> dict[str, Any]:
+    """All ways, in turns."""
+    steps = {name: _eager(Heads(model, count), name) for name in EAGER}
+    steps[f"{PLAIN}, compiled"] = _step(Heads(model, count), plain)
+    steps[f"{OURS}, compiled"] = _step(Heads(model, count), ours)
+    first = {name: round(step(), 1) for name, step in steps.items() if name.endswith(", compiled")}
+    return {"step": summed(in_turns(steps, rounds), PLAIN), "first_call_cpu_s": first}
+
+
+def _eager(setting: Heads, name: str) -> Callable[[], float]:
+    backward = BACKWARDS[name](setting)
+
+    def step() -> float:
+        setting.clear()
+        return timed(lambda: backward(*setting.forward()))
+
+    return step
+
+
+def _step(setting: Heads, prepare: Callable[[Heads], Callable[[], Any]]) -> Callable[[], float]:
+    action = prepare(setting)
+
+    def step() -> float:
+        setting.clear()
+        return timed(action)
+
+    return step
