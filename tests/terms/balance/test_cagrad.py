@@ -124,11 +124,27 @@ def test_without_a_common_descent_direction_it_is_the_projection() -> None:
     matrix = DEGENERATE["opposite"]
     found = weights_of(CAGrad(c=0.99), matrix) @ matrix
     np.testing.assert_allclose(found, weights_of(DualProj(), matrix) @ matrix, atol=1e-7)
+    for seed in (0, 1, 4, 12):
+        matrix = np.random.default_rng(seed).standard_normal((7, 3))
+        weights = weights_of(CAGrad(c=3.0), matrix)
+        assert weights.max() <= 3
+        np.testing.assert_allclose(
+            weights @ matrix, weights_of(DualProj(), matrix) @ matrix, atol=1e-13
+        )
     around = DEGENERATE["around zero"]
     step = weights_of(CAGrad(c=0.4), around) @ around
     assert np.linalg.norm(step - around.mean(0)) == pytest.approx(
         0.4 * np.linalg.norm(around.mean(0))
     )
+
+
+def test_what_cancels_but_for_rounding_has_no_direction() -> None:
+    nearly = weights_of(CAGrad(c=0.99), DEGENERATE["nearly opposite"])
+    assert nearly.max() <= 10
+    for seed in range(10):
+        matrix = jacobian(seed, 4, 6, spread=0)
+        matrix = np.vstack([matrix, -matrix.sum(0)])
+        assert (weights_of(CAGrad(c=0.5), matrix) == 0.2).all()
 
 
 def test_a_single_term() -> None:

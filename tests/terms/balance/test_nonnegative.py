@@ -74,16 +74,50 @@ def test_one_by_one_is_the_same_minimum() -> None:
 
 
 @pytest.mark.parametrize("parts", [2, 5])
-def test_equal_rows_share_equally(parts: int) -> None:
+@pytest.mark.parametrize("seed", range(5))
+def test_equal_rows_share_equally(parts: int, seed: int) -> None:
+    """Up to their lengths, which leave rounding in the cosines between them."""
     rows = np.array([[1.0, 0, 0]] + parts * [[-0.6, 0.8, 0]] + [[-0.6, -0.8, 0.1]])
+    rows *= np.random.default_rng(seed).uniform(0.1, 9, (len(rows), 1))
     solution = nonnegative_minimum(cosines_of(rows), cosines_of(rows)[:1])[0]
     assert solution[1] > 0.1
-    np.testing.assert_allclose(solution[1 : parts + 1], solution[1], rtol=1e-7)
+    np.testing.assert_allclose(solution[1 : parts + 1], solution[1], rtol=1e-6)
 
 
-def test_products_that_float32_left_indefinite() -> None:
-    matrix = np.array([[1.0, -1 - 1e-7, 0.0], [-1 - 1e-7, 1.0, 0.0], [0.0, 0.0, 1.0]])
-    assert np.linalg.eigvalsh(matrix)[0] < 0
-    solution = nonnegative_minimum(matrix, matrix)
-    assert np.isfinite(solution).all()
-    np.testing.assert_allclose(solution[0], [0, 1, 0], atol=1e-5)
+@pytest.mark.parametrize("angle", [1e-2, 1e-4, 1e-5, 1e-6])
+def test_nearly_opposite_rows(angle: float) -> None:
+    """What is left of both is small, and its direction matters all the same."""
+    rows = np.array([[1.0, 0, 0], [-np.cos(angle), np.sin(angle), 0], [0.0, -1, 1]])
+    cosines = cosines_of(rows)
+    solution = nonnegative_minimum(cosines, cosines)
+    assert optimal(cosines, cosines, solution) <= 1e-14
+    assert solution[2].max() >= 0.1 / angle
+
+
+@pytest.mark.parametrize("noise", [1e-7, 1e-6])
+def test_products_that_float32_left_indefinite(noise: float) -> None:
+    for seed in range(30):
+        random = np.random.default_rng(seed)
+        error = noise * random.standard_normal((12, 12))
+        matrix = cosines_of(random.standard_normal((12, 3))) + error + error.T
+        assert np.linalg.eigvalsh(matrix)[0] < -noise
+        solution = nonnegative_minimum(matrix, matrix)
+        assert solution.max() <= 20
+        assert optimal(matrix, matrix, solution) <= 30 * noise
+
+
+def test_opposite_gradients_in_float32_take_few_steps(monkeypatch) -> None:
+    """Whose products are neither singular nor semi-definite, by a trifle."""
+    faces = []
+    minimum_of_face = nonnegative._minimum_of_face
+    monkeypatch.setattr(
+        nonnegative, "_minimum_of_face", lambda *given: faces.append(1) or minimum_of_face(*given)
+    )
+    for seed in range(40):
+        random = np.random.default_rng(seed)
+        rows = random.standard_normal((24, 41))
+        rows[random.integers(0, 24, 12)] = -rows[0] + 1e-6 * random.standard_normal(41)
+        rows = rows.astype(np.float32)
+        cosines = norms_and_cosines((rows @ rows.T).astype(np.float64))[1]
+        assert np.isfinite(nonnegative_minimum(cosines, cosines)).all()
+    assert len(faces) < 40 * 24

@@ -21,12 +21,14 @@ _SHIFTS = (1e-8,) * 4 + (1e-10,) * 3 + (1e-13,) * 4
 is two opposite gradients, of which rounding leaves hardly a trace, that need the last."""
 _ROUNDING = 1e-12
 """A matrix with an eigenvalue below minus this is not semi-definite but for rounding."""
+_MARGIN = 20.0
+"""How much larger than an eigenvalue below zero the shift must be."""
 _TOLERANCE = 4.0 * float(np.finfo(np.float64).eps)
 """A slope that is less negative than this, times K and the solution, is rounding."""
 _PATIENCE = 3
 """Sweeps in which the number of wrong guesses may fail to shrink, as Kim and Park have it."""
 _START_SHIFT = 1e-2
-_ENTRIES = 50
+_ENTRIES = 10
 _GUESS_STEPS = 4
 _GUESS_STEP = 1.8
 """Over the largest row sum, below which descent converges up to 2."""
@@ -59,32 +61,30 @@ def nonnegative_minimum(matrix: Array, linear: Array) -> Array:
         [[0.666666666667, 0.666666666667], [1.0, 0.0]]
     """
     guess = _guess(matrix, linear)
-    shift = _needed_shift(matrix)
-    if shift is None:
-        return _proximal_steps(matrix, linear, guess)
-    return _minimum(_shifted(matrix, shift), linear, guess)[0]
-
-
-def _needed_shift(matrix: Array) -> float | None:
-    """What makes the matrix positive definite; None where it is singular but for rounding."""
-    try:
-        if np.linalg.cholesky(matrix).diagonal().min() > _LEAST_PIVOT:
-            return 0.0
-    except np.linalg.LinAlgError:
-        pass
+    if _well_conditioned(matrix):
+        return _minimum(matrix, linear, guess)[0]
     least = float(np.linalg.eigvalsh(matrix)[0])
-    return None if least > -_ROUNDING else -4.0 * least
+    if least > -_ROUNDING:
+        return _proximal_steps(matrix, linear, guess, -_MARGIN * least)
+    return _minimum(_shifted(matrix, max(_SHIFTS[0], -4.0 * least)), linear, guess)[0]
+
+
+def _well_conditioned(matrix: Array) -> bool:
+    try:
+        return bool(np.linalg.cholesky(matrix).diagonal().min() > _LEAST_PIVOT)
+    except np.linalg.LinAlgError:
+        return False
 
 
 def _shifted(matrix: Array, shift: float) -> Array:
-    return matrix + shift * np.eye(len(matrix)) if shift else matrix
+    return matrix + shift * np.eye(len(matrix))
 
 
-def _proximal_steps(matrix: Array, linear: Array, guess: Mask) -> Array:
+def _proximal_steps(matrix: Array, linear: Array, guess: Mask, least_shift: float) -> Array:
     """The minimum for a matrix that is close to singular."""
     solution, positive = _minimum(_shifted(matrix, _SHIFTS[0]), linear, guess)
-    for shift in _SHIFTS:
-        before = solution
+    for step in _SHIFTS:
+        before, shift = solution, max(step, least_shift)
         shifted = _shifted(matrix, shift)
         solution, positive = _minimum(shifted, linear - shift * before, positive)
         moved = shift * np.abs(solution - before).max(1)
@@ -177,18 +177,12 @@ def _one_by_one(matrix: Array, linear: Array, start: Array) -> Array:
     Lawson and Hanson (1974), Solving least squares problems, chapter 23.
     """
     solution, positive = _minimum_of_face(matrix, linear, start, start > 0.0)
-    refused = np.zeros_like(positive)
     for _ in range(_ENTRIES * len(linear)):  # by rounding alone could one come and go forever
-        slope = np.where(positive | refused, np.inf, matrix @ solution + linear)
+        slope = np.where(positive, np.inf, matrix @ solution + linear)
         entering = int(slope.argmin())
         if slope[entering] >= -_TOLERANCE * len(linear) * max(1.0, float(solution.max())):
-            return solution
+            break
         positive[entering] = True
-        if _solved(matrix, linear[None], positive[None])[0, entering] <= 0.0:
-            positive[entering] = False  # by rounding: its slope said that it grows
-            refused[entering] = True
-            continue
-        refused[:] = False
         solution, positive = _minimum_of_face(matrix, linear, solution, positive)
     return solution
 
@@ -203,7 +197,8 @@ def _minimum_of_face(
         if not leaving.any():
             return target, positive
         reach = np.full_like(solution, np.inf)
-        reach[leaving] = solution[leaving] / (solution[leaving] - target[leaving])
+        passed = np.maximum(solution - target, np.finfo(np.float64).tiny)
+        reach[leaving] = solution[leaving] / passed[leaving]
         first = int(reach.argmin())
         solution = solution + reach[first] * (target - solution)
         positive = positive & (np.arange(len(positive)) != first) & (solution > 0.0)
