@@ -55,7 +55,7 @@ class FairGrad(Balancer):
         (tensor([1.0000, 0.0625], dtype=torch.float64), tensor([1.0000, 0.5000]))
 
     Source:
-        Ban and Ji (2024), Fair resource allocation in multi-task learning, ICML, equation 6.
+        Ban and Ji (2024), Fair resource allocation in multi-task learning, ICML.
     """
 
     needs: ClassVar[tuple[Want, ...]] = ("gramian",)

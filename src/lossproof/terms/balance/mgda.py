@@ -27,8 +27,9 @@ class MGDA(Balancer):
         \min_{w} \; \Bigl\lVert \sum_k w_k \frac{g_k}{c_k} \Bigr\rVert
         \quad \text{subject to} \; w_k \ge 0, \; \sum_k w_k = 1
 
-    Without a normalization the step lowers every term equally fast, and is zero exactly where the
-    point is Pareto-stationary: where no step lowers all terms. It follows the term with the
+    Without a normalization the step lowers every term, those that have a weight equally fast and
+    the others faster, and is zero exactly where the point is Pareto-stationary: where no step
+    lowers all terms. It follows the term with the
     *smallest* gradient, and slows down or stops as soon as one term has converged. The
     normalizations counter that. The weights sum to 1.
 

@@ -55,8 +55,8 @@ class UPGrad(Balancer):
         (tensor([0.7500, 1.0000], dtype=torch.float64), tensor([0.7500, 0.2500]))
 
     Source:
-        Quinton and Rey (2024), Jacobian descent for multi-objective optimization, arXiv 2406.16232,
-        equation 5 and proposition 1.
+        Quinton and Rey (2024), Jacobian descent for multi-objective optimization, arXiv 2406.16232;
+        the problem on the Gramian is its proposition 1.
     """
 
     needs: ClassVar[tuple[Want, ...]] = ("gramian",)
