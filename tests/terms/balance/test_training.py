@@ -56,7 +56,7 @@ def test_a_resumed_run_is_the_same_to_the_last_bit(name, every):
     states = saved_and_loaded(
         [problem.model.state_dict(), balancer.state_dict(), optimizer.state_dict()]
     )
-    expected = train(balancer, problem, optimizer, range(4, 12))
+    expected = train(balancer, problem, optimizer, range(4, 9))
     torch.manual_seed(77)  # whoever draws from the global stream is found out
 
     resumed, other, second = set_up(name, seed=5)
@@ -64,7 +64,7 @@ def test_a_resumed_run_is_the_same_to_the_last_bit(name, every):
     other.x, other.y = problem.x, problem.y
     for part, state in zip([other.model, resumed, second], states, strict=True):
         part.load_state_dict(state)
-    assert torch.equal(train(resumed, other, second, range(4, 12)), expected)
+    assert torch.equal(train(resumed, other, second, range(4, 9)), expected)
     assert torch.equal(other.flat, problem.flat)
     assert flat_state(resumed.state_dict()) == flat_state(balancer.state_dict())
 
@@ -308,10 +308,9 @@ def test_half_precision_under_autocast(name):
 @pytest.mark.parametrize(
     "options",
     [
-        {"clip": 0.01},
         {"clip_terms": 0.5, "clip": 0.01},
-        {"on": "shared"},
-        {"exclusive": "plain"},
+        {"on": "shared", "clip": 0.01},
+        {"exclusive": "plain", "clip_terms": 0.5},
         {"params": None},
         {"params": None, "exclusive": "plain", "on": "shared", "clip": 0.01},
     ],
