@@ -29,9 +29,8 @@ class MGDA(Balancer):
 
     Without a normalization the step lowers every term, those that have a weight equally fast and
     the others faster, and is zero exactly where the point is Pareto-stationary: where no step
-    lowers all terms. It follows the term with the
-    *smallest* gradient, and slows down or stops as soon as one term has converged. The
-    normalizations counter that. The weights sum to 1.
+    lowers all terms. It follows the term with the *smallest* gradient, and slows down or stops as
+    soon as one term has converged. The normalizations counter that. The weights sum to 1.
 
     A term without a gradient is left out (its weight is 0): as the shortest vector it would end the
     training of all others. Where no term has one the weights are equal.
