@@ -19,6 +19,7 @@ from lossproof.terms.layers import (
     matrix_uses,
     normalisation_uses,
 )
+from lossproof.terms.owners import Owners
 from lossproof.terms.parameters import Parameters
 from lossproof.terms.segments import Segments, find_segments
 
@@ -113,9 +114,10 @@ def gradients_by_segments(
     )
     cotangents = dict(zip(edges, found, strict=False))
     own = dict(zip(plan.own, found[len(edges) :], strict=True))
+    owners = _AllOwners(plan.segments, len(terms), present[0].device)
     groups: list[Group] = [
-        *_matrix_groups(plan, graph, parameters, fixed, cotangents),
-        *_vector_groups(plan, graph, parameters, cotangents),
+        *_matrix_groups(plan, parameters, fixed, cotangents, owners),
+        *_vector_groups(plan, parameters, cotangents, owners),
         *_own_groups(plan, graph, own),
     ]
     reached = [[False] * len(parameters) for _ in graph.roots]
@@ -129,20 +131,20 @@ def gradients_by_segments(
 
 def _matrix_groups(
     plan: SegmentPlan,
-    graph: Graph,
     parameters: Parameters,
     fixed: dict[int, list[Tensor]],
     cotangents: dict[Node, Tensor | None],
+    owners: _AllOwners,
 ) -> list[Group]:
     groups: list[Group] = []
     for position, uses in plan.matrices.items():
-        left, right, owners = [], [], []
+        left, right, rows = [], [], []
         for use, factor in zip(uses, fixed[position], strict=True):
             cotangent = cotangents[use.node]
             if cotangent is not None:
                 left.append(factor)
                 right.append(cotangent if use.scale == 1.0 else cotangent * use.scale)
-                owners += plan.segments.stretched(use.rows)
+                rows.append(use.rows)
         if left:
             groups.append(
                 SegmentFactors(
@@ -150,8 +152,7 @@ def _matrix_groups(
                     parameters.tensors[position],
                     left[0] if len(left) == 1 else torch.cat(left),
                     right[0] if len(right) == 1 else torch.cat(right),
-                    owners,
-                    len(graph.roots),
+                    owners(*rows),
                     uses[0].cotangent_left,
                 )
             )
@@ -160,42 +161,37 @@ def _matrix_groups(
 
 def _vector_groups(
     plan: SegmentPlan,
-    graph: Graph,
     parameters: Parameters,
     cotangents: dict[Node, Tensor | None],
+    owners: _AllOwners,
 ) -> list[Group]:
-    gradients: list[list[Tensor | None]] = [[] for _ in graph.roots]
-    positions = []
+    sums: dict[int, Tensor] = {}
     for position, uses in plan.vectors.items():
-        parts: list[Tensor | None] = [None] * len(graph.roots)
+        tensor = parameters.tensors[position]
         for use in uses:
             cotangent = cotangents[use.node]
-            if cotangent is None:
-                continue
-            shape = parameters.tensors[position].shape
-            of_rows = use.of_rows(cotangent).reshape(-1, *shape)
-            for term, part in _sums(plan.segments, of_rows):
-                before = parts[term]
-                parts[term] = part if before is None else before + part
-        if any(part is not None for part in parts):
-            positions.append(position)
-            for kept, total in zip(gradients, parts, strict=True):
-                kept.append(total)
-    if not positions:
+            if cotangent is not None:
+                of_rows = use.of_rows(cotangent).reshape(-1, tensor.numel())
+                part = owners(of_rows.shape[0]).sums(of_rows)
+                sums[position] = sums[position] + part if position in sums else part
+    if not sums:
         return []
-    tensors = [parameters.tensors[position] for position in positions]
-    size = sum(tensor.numel() for tensor in tensors)
-    rows = Rows(positions, tensors, tensors[0].new_empty((len(graph.roots), size)))
-    for term, kept in enumerate(gradients):
-        rows.fill(term, kept)
-    return [rows]
+    tensors = [parameters.tensors[position] for position in sums]
+    return [Rows(list(sums), tensors, torch.cat(list(sums.values()), 1))]
 
 
-def _sums(segments: Segments, rows: Tensor) -> list[tuple[int, Tensor]]:
-    """The sums over the rows of each segment, with its term."""
-    owners = segments.stretched(rows.shape[0])
-    parts = torch.split(rows, [length for _, length in owners])
-    return [(term, part.sum(0)) for (term, _), part in zip(owners, parts, strict=True)]
+class _AllOwners:
+    """Whose the rows are, for each number of rows that a layer may have."""
+
+    def __init__(self, segments: Segments, count: int, device: torch.device) -> None:
+        self._segments, self._count, self._device = segments, count, device
+        self._known: dict[tuple[int, ...], Owners] = {}
+
+    def __call__(self, *rows: int) -> Owners:
+        if rows not in self._known:
+            owners = [one for part in rows for one in self._segments.stretched(part)]
+            self._known[rows] = Owners(owners, self._count, self._device)
+        return self._known[rows]
 
 
 def _own_groups(plan: SegmentPlan, graph: Graph, own: dict[int, Tensor | None]) -> list[Group]:

@@ -12,6 +12,7 @@ from lossproof.terms.factors import SegmentFactors, SharedFactors
 from lossproof.terms.graph import Graph, Node
 from lossproof.terms.held import Group, OfSingleTerms, Rows, SparseRows
 from lossproof.terms.layers import MatrixUse
+from lossproof.terms.owners import Owners
 from lossproof.terms.parameters import Parameters
 from lossproof.terms.plan import Plan, is_single
 from lossproof.terms.statistics import StatisticsTable
@@ -244,8 +245,7 @@ class Collector:
             self._tensors[position],
             torch.cat(fixed),
             torch.cat(cotangents),
-            owners,
-            len(self.graph.roots),
+            Owners(owners, len(self.graph.roots), fixed[0].device),
             uses[0].cotangent_left,
         )
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 
 from lossproof.terms.held import weighted_sum
+from lossproof.terms.owners import Owners
 from lossproof.terms.products import at_least_single, products_of_rows
 from lossproof.terms.terms import solving_dtype
 
@@ -106,8 +107,7 @@ class SegmentFactors:
         parameter: the matrix.
         fixed: the saved factor, rows x columns.
         cotangent: rows x columns.
-        owners: for each segment of rows the term it belongs to, and how many rows it has.
-        count: the number of terms.
+        owners: whose the rows are.
         cotangent_left: whether a gradient is ``cotangent.T @ fixed`` or ``fixed.T @ cotangent``.
     """
 
@@ -117,8 +117,7 @@ class SegmentFactors:
         parameter: Tensor,
         fixed: Tensor,
         cotangent: Tensor,
-        owners: Sequence[tuple[int, int]],
-        count: int,
+        owners: Owners,
         cotangent_left: bool,
     ) -> None:
         self.positions = (position,)
@@ -126,7 +125,6 @@ class SegmentFactors:
         self._fixed = fixed
         self._cotangent = cotangent
         self._owners = owners
-        self._count = count
         self._left = cotangent_left
         self._known: dict[torch.dtype | None, Tensor] = {}
 
@@ -134,8 +132,9 @@ class SegmentFactors:
         if dtype not in self._known:
             rows, size = self._fixed.shape[0], self._parameter.numel()
             widths = self._fixed.shape[1] + self._cotangent.shape[1]
+            count = self._owners.count
             # Rows x rows products, or the gradients themselves (15 more for their memory traffic)?
-            if rows * rows * widths // 2 < size * (rows + self._count * (self._count + 15)):
+            if rows * rows * widths // 2 < size * (rows + count * (count + 15)):
                 self._known[dtype] = self._products_of_rows(dtype)
             else:
                 self._known[dtype] = products_of_rows(self.rows()[0].flatten(1), dtype)
@@ -145,59 +144,44 @@ class SegmentFactors:
         """Sums of the products of rows, over the rows of two terms; the lower triangle, doubled."""
         fixed = at_least_single(self._fixed, dtype)
         cotangent = at_least_single(self._cotangent, dtype)
-        members = self._members(fixed.dtype)
-        half = fixed.new_zeros((self._count, self._count), dtype=solving_dtype(fixed.device))
-        for start in range(0, fixed.shape[0], 2 * ROWS):
-            end = min(start + 2 * ROWS, fixed.shape[0])
+        members = self._owners.members(fixed.dtype)
+        count, rows = members.shape
+        half = fixed.new_zeros((count, count), dtype=solving_dtype(fixed.device))
+        for start in range(0, rows, 2 * ROWS):
+            end = min(start + 2 * ROWS, rows)
             pairs = fixed[start:end] @ fixed[:end].T
             pairs *= cotangent[start:end] @ cotangent[:end].T
             pairs[:, start:] *= 0.5
             half += (members[:, start:end] @ pairs @ members[:, :end].T).to(half.dtype)
         return half + half.T
 
-    def _members(self, dtype: torch.dtype) -> Tensor:
-        """K x rows: which rows are whose."""
-        terms = torch.arange(self._count, device=self._fixed.device)
-        return (terms[:, None] == self._owner_of_row()).to(dtype)
-
-    def _owner_of_row(self) -> Tensor:
-        owners = torch.tensor([owner for owner, _ in self._owners])
-        lengths = torch.tensor([length for _, length in self._owners])
-        return owners.repeat_interleave(lengths).to(self._fixed.device)
-
     def vanishes(self, term: int) -> bool:
-        return not any(bool(cotangent.any()) for cotangent, _ in self._parts(term))
+        return not any(bool(part.any()) for (part,) in self._owners.parts(term, self._cotangent))
 
     def sums(self) -> Tensor:
         """The sum of the entries of each gradient, K numbers."""
         dtype = solving_dtype(self._fixed.device)
         of_rows = self._fixed.to(dtype).sum(1) * self._cotangent.to(dtype).sum(1)
-        return self._members(dtype) @ of_rows
+        return self._owners.sums(of_rows)
 
     def combined(self, weights: Tensor) -> list[Tensor]:
-        of_rows = weights.to(self._cotangent.dtype)[self._owner_of_row()]
+        of_rows = weights.to(self._cotangent.dtype)[self._owners.of_rows]
         return [self._gradient(self._cotangent * of_rows[:, None], self._fixed)]
 
     def rows(self) -> list[Tensor]:
-        return [torch.stack([self._dense(term) for term in range(self._count)])]
+        if self._cotangent.shape[1] == 1:  # a single output: all gradients are one product
+            members = self._owners.members(self._cotangent.dtype) * self._cotangent[:, 0]
+            gradients = (members @ self._fixed).to(self._parameter.dtype)
+            return [gradients.view(-1, *self._parameter.shape)]
+        return [torch.stack([self._dense(term) for term in range(self._owners.count)])]
 
     def gradient(self, term: int) -> list[Tensor | None]:
         return [self._dense(term)]
 
     def _dense(self, term: int) -> Tensor:
-        parts = [self._gradient(*pair) for pair in self._parts(term)]
+        pairs = self._owners.parts(term, self._cotangent, self._fixed)
+        parts = [self._gradient(cotangent, fixed) for cotangent, fixed in pairs]
         return sum(parts[1:], parts[0]) if parts else torch.zeros_like(self._parameter)
-
-    def _parts(self, term: int) -> list[tuple[Tensor, Tensor]]:
-        """The rows of a term: cotangents and saved factors."""
-        lengths = [length for _, length in self._owners]
-        pieces = zip(
-            self._owners,
-            torch.split(self._cotangent, lengths),
-            torch.split(self._fixed, lengths),
-            strict=True,
-        )
-        return [(left, right) for (owner, _), left, right in pieces if owner == term]
 
     def _gradient(self, cotangent: Tensor, fixed: Tensor) -> Tensor:
         left, right = (cotangent, fixed) if self._left else (fixed, cotangent)

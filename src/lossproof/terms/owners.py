@@ -1,0 +1,51 @@
+"""Which rows of a matrix belong to which term."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+
+Tensor = torch.Tensor
+
+
+class Owners:
+    """The terms that the rows of a matrix belong to, segment by segment.
+
+    Args:
+        segments: for each segment of rows the term it belongs to, and how many rows it has.
+        count: the number of terms.
+        device: where the matrix lies.
+    """
+
+    def __init__(
+        self, segments: Sequence[tuple[int, int]], count: int, device: torch.device
+    ) -> None:
+        self.terms = [term for term, _ in segments]
+        self.lengths = [length for _, length in segments]
+        self.count = count
+        self.device = device
+        self._members: dict[torch.dtype, Tensor] = {}
+
+    @cached_property
+    def of_rows(self) -> Tensor:
+        """The term of each row."""
+        terms, lengths = torch.tensor(self.terms), torch.tensor(self.lengths)
+        return terms.repeat_interleave(lengths).to(self.device)
+
+    def members(self, dtype: torch.dtype) -> Tensor:
+        """A matrix of terms x rows: 1 where the row is the term's, otherwise 0."""
+        if dtype not in self._members:
+            terms = torch.arange(self.count, device=self.device)
+            self._members[dtype] = (terms[:, None] == self.of_rows).to(dtype)
+        return self._members[dtype]
+
+    def sums(self, rows: Tensor) -> Tensor:
+        """The sum of the rows of each term, terms x columns."""
+        return self.members(rows.dtype) @ rows
+
+    def parts(self, term: int, *matrices: Tensor) -> list[tuple[Tensor, ...]]:
+        """The segments of a term, in each of some matrices with these rows."""
+        pieces = zip(*(torch.split(matrix, self.lengths) for matrix in matrices), strict=True)
+        return [parts for owner, parts in zip(self.terms, pieces, strict=True) if owner == term]
