@@ -262,4 +262,4 @@ def _milliseconds(answer: dict[str, Any]) -> str:
 
 
 def _cosine(found: float | str) -> str:
-    return found if isinstance(found, str) else f"{found:.3f}"
+    return found if isinstance(found, str) else f"{round(found, 3) + 0.0:.3f}"  # no -0.000

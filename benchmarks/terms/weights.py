@@ -148,15 +148,15 @@ def main(
     torch.set_num_threads(1)
     chosen = [method for method in METHODS if not only or method.name in only.split(",")]
     digest = results.source_digest()
+    rounds, draws = (QUICK_ROUNDS, QUICK_DRAWS) if quick else (ROUNDS, DRAWS)
     answers = []
     with progress() as bar:
         shown = bar.add_task("weights", total=len(chosen) * (len(COUNTS) + 1))
         for method in chosen:
             times = {}
             for count in COUNTS:
-                times[str(count)] = speed(method, count, QUICK_ROUNDS if quick else ROUNDS)
+                times[str(count)] = speed(method, count, rounds)
                 bar.advance(shown)
-            draws = QUICK_DRAWS if quick else DRAWS
             least = {
                 "lossproof": [conflict(_of(our_update, method), s, draws) for s in SCALES],
                 "TorchJD": [conflict(_of(their_update, method), s, draws) for s in SCALES],
@@ -165,7 +165,7 @@ def main(
             answers.append({"method": method.name, "times": times, "least_cosine": least})
     from benchmarks.terms.tables import weights_blocks, write_page
 
-    data = {"scales": SCALES, "draws": DRAWS, "methods": answers}
+    data = {"scales": SCALES, "draws": draws, "methods": answers}
     print("\n\n".join(weights_blocks(data)))
     if quick or only:
         return
