@@ -6,11 +6,13 @@ depends on what, where the terms part, and which operations lie between.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
+from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 Tensor = torch.Tensor
@@ -33,7 +35,7 @@ class Graph:
         masks: for each node the terms that depend on it, one bit for each.
         consumers: for each node the nodes that use its outputs: consumer, position among the
             consumer's inputs, and number of the output.
-        leaves: the leaf tensors that the terms depend on, with their nodes.
+        leaves: the leaf tensors that the terms depend on, by their identity, with their nodes.
     """
 
     roots: list[GradientEdge | None]
@@ -42,12 +44,12 @@ class Graph:
     consumers: dict[Node, list[tuple[Node, int, int]]] = field(default_factory=dict)
     leaves: dict[int, tuple[Tensor, Node]] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def present(self) -> list[int]:
         """The terms that have a graph."""
         return [term for term, root in enumerate(self.roots) if root is not None]
 
-    @property
+    @cached_property
     def everyone(self) -> int:
         """The mask of all the terms that have a graph."""
         return sum(1 << term for term in self.present)
@@ -65,50 +67,48 @@ def read_graph(terms: Sequence[Tensor]) -> Graph:
         UnsupportedGraphError: it holds a reentrant activation checkpoint.
     """
     graph = Graph([get_gradient_edge(term) if term.requires_grad else None for term in terms])
-    roots = [root.node for root in graph.roots if root is not None]
-    graph.order = _consumers_first(roots)
-    for node in graph.order:
-        graph.masks[node] = 0
+    inputs: dict[Node, tuple[tuple[Node | None, int], ...]] = {}
+    graph.order = _consumers_first([root.node for root in graph.roots if root is not None], inputs)
+    masks, consumers = dict.fromkeys(graph.order, 0), graph.consumers
+    graph.masks = masks
     for bit, root in enumerate(graph.roots):
         if root is not None:
-            graph.masks[root.node] |= 1 << bit
+            masks[root.node] |= 1 << bit
     for node in graph.order:
-        mask = graph.masks[node]
-        children = node.next_functions
-        if not children:
-            _leaf_or_refused(graph, node)
-            continue
+        mask, children = masks[node], inputs[node]
         for position, (child, number) in enumerate(children):
             if child is not None:
-                graph.masks[child] |= mask
-                graph.consumers.setdefault(child, []).append((node, position, number))
+                masks[child] |= mask
+                consumers.setdefault(child, []).append((node, position, number))
+        if not children and (variable := getattr(node, "variable", None)) is not None:
+            graph.leaves[id(variable)] = (variable, node)
+        elif isinstance(node, BackwardCFunction):  # written in Python
+            _refuse_reentrant(node)
     return graph
 
 
-def _leaf_or_refused(graph: Graph, node: Node) -> None:
-    variable = getattr(node, "variable", None)
-    if variable is not None:
-        graph.leaves[id(variable)] = (variable, node)
+def _consumers_first(
+    roots: Sequence[Node], inputs: dict[Node, tuple[tuple[Node | None, int], ...]]
+) -> list[Node]:
+    """Every node behind the roots, a consumer before what it consumes, depth first.
 
-
-def _consumers_first(roots: Iterable[Node]) -> list[Node]:
-    """Every node behind the roots, a consumer before what it consumes, depth first."""
+    Args:
+        roots: where the search begins.
+        inputs: is filled with what each node consumes, which costs something to ask for.
+    """
     finished: list[Node] = []
-    state: dict[Node, bool] = {}
+    done: set[Node] = set()
     for root in roots:
         stack = [root]
         while stack:
             node = stack[-1]
-            if node not in state:
-                state[node] = False
-                _refuse_reentrant(node)
-                for child, _ in node.next_functions:
-                    if child is not None and child not in state:
-                        stack.append(child)
+            if node not in inputs:
+                children = inputs[node] = node.next_functions
+                stack += [child for child, _ in children if child is not None]
                 continue
             stack.pop()
-            if not state[node]:
-                state[node] = True
+            if node not in done:
+                done.add(node)
                 finished.append(node)
     finished.reverse()
     return finished
