@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lossproof.checks.report import Finding, Location, Outcome, Report, Severity
     from lossproof.checks.run import check
     from lossproof.errors import FindingsError, LossproofError, UsageError
+    from lossproof.terms.gradients import term_gradients
     from lossproof.write.module import as_module
     from lossproof.write.reduction import reduce
 
@@ -36,6 +37,7 @@ _HOMES = {
     "UsageError": "lossproof.errors",
     "as_module": "lossproof.write.module",
     "reduce": "lossproof.write.reduction",
+    "term_gradients": "lossproof.terms.gradients",
 }
 
 __all__ = [
@@ -53,6 +55,7 @@ __all__ = [
     "check",
     "compare",
     "reduce",
+    "term_gradients",
 ]
 
 

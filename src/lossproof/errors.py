@@ -49,3 +49,11 @@ class NonFiniteTermError(LossproofError, FloatingPointError):
     def __init__(self, message: str, names: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.names = names
+
+
+class UnsupportedGraphError(LossproofError, RuntimeError):
+    """The graph of the terms holds an operation through which single terms have no gradients.
+
+    Raised by ``term_gradients`` and ``balancer.backward`` where a plain ``backward()`` would work,
+    and the message says what to change.
+    """

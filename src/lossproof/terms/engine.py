@@ -19,7 +19,14 @@ from lossproof.terms.plan import Plan, make_plan
 from lossproof.terms.shared_part import entries, through_shared_part
 from lossproof.terms.statistics import SINGLE, StatisticsTable
 from lossproof.terms.terms import Terms
-from lossproof.terms.trust import agrees, plain_gradient, remember, structure_of, verdict_on
+from lossproof.terms.trust import (
+    agrees,
+    plain_gradient,
+    remember,
+    structure_of,
+    telling_weights,
+    verdict_on,
+)
 from lossproof.terms.workspace import WORKSPACE, Workspace
 
 Tensor = torch.Tensor
@@ -69,9 +76,12 @@ def compute(
     job = _Job(terms, parameters, graph, tuple(want), hold, start, retain_graph)
     for way, attempt in _shortcuts(job):
         structure = structure_of(graph, parameters, way)
-        if verdict_on(structure):
-            return attempt(job)
-        if verdict_on(structure) is None and (found := _tried(job, attempt, structure)):
+        verdict = verdict_on(structure)
+        if verdict is None:
+            found = _tried(job, attempt, structure)
+        else:
+            found = _trusted(job, attempt, structure) if verdict else None
+        if found is not None:
             return found
     return _one_by_one(job, Plan.plain(graph, parameters))
 
@@ -91,20 +101,32 @@ def _shortcuts(job: _Job) -> Iterator[tuple[str, Callable[[_Job], Found]]]:
         yield f"factored {sorted(plan.factored)}", partial(_one_by_one, plan=plan)
 
 
+def _trusted(job: _Job, attempt: Callable[[_Job], Found], structure: Hashable) -> Found | None:
+    """Take a shortcut that was right before, unless a new hook cannot run on all terms at once."""
+    try:
+        return attempt(job)
+    except RuntimeError:
+        remember(structure, False)
+        if not job.retain_graph:  # a part of the graph may be gone
+            raise
+        return None
+
+
 def _tried(job: _Job, attempt: Callable[[_Job], Found], structure: Hashable) -> Found | None:
-    """Take a shortcut for the first time, beside a plain pass of one term."""
-    term = job.graph.present[0]
-    plain = plain_gradient(job.terms.tensors[term], job.parameters, job.start)
+    """Take a shortcut for the first time, beside a plain pass of a weighted sum of all terms."""
     careful = replace(job, hold=True, retain_graph=True)
     try:
         found = attempt(careful)
     except RuntimeError:  # a hook that cannot run on the cotangents of all terms at once
-        verdict: bool | None = False
-    else:
-        verdict = agrees(found.groups, term, plain)
+        remember(structure, False)
+        return None
+    weights = telling_weights(found.groups, len(job.terms), job.terms.tensors[0].device)
+    present = [(job.terms.tensors[k], float(weights[k])) for k in job.graph.present]
+    plain = plain_gradient(present, job.parameters, job.start)
+    verdict = agrees(found.groups, weights, plain)
     if verdict is not None:
         remember(structure, verdict)
-    return None if verdict is False else found
+    return found if verdict else None
 
 
 @dataclass(frozen=True)

@@ -134,10 +134,11 @@ class SegmentFactors:
             widths = self._fixed.shape[1] + self._cotangent.shape[1]
             count = self._owners.count
             # Rows x rows products, or the gradients themselves (15 more for their memory traffic)?
-            if rows * rows * widths // 2 < size * (rows + count * (count + 15)):
-                self._known[dtype] = self._products_of_rows(dtype)
-            else:
-                self._known[dtype] = products_of_rows(self.rows()[0].flatten(1), dtype)
+            cheap = rows * rows * widths // 2 < size * (rows + count * (count + 15))
+            found = self._products_of_rows(dtype) if cheap else None
+            if found is None or not bool(found.isfinite().all()):
+                found = products_of_rows(self.rows()[0].flatten(1), dtype)
+            self._known[dtype] = found
         return self._known[dtype]
 
     def _products_of_rows(self, dtype: torch.dtype | None) -> Tensor:
@@ -172,7 +173,8 @@ class SegmentFactors:
         if self._cotangent.shape[1] == 1:  # a single output: all gradients are one product
             members = self._owners.members(self._cotangent.dtype) * self._cotangent[:, 0]
             gradients = (members @ self._fixed).to(self._parameter.dtype)
-            return [gradients.view(-1, *self._parameter.shape)]
+            if bool(gradients.isfinite().all()):  # zero times NaN is NaN, in all other terms
+                return [gradients.view(-1, *self._parameter.shape)]
         return [torch.stack([self._dense(term) for term in range(self._owners.count)])]
 
     def gradient(self, term: int) -> list[Tensor | None]:

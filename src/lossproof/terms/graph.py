@@ -15,13 +15,11 @@ import torch
 from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from lossproof.errors import UnsupportedGraphError
+
 Tensor = torch.Tensor
 Node = Any
 """A node of autograd's graph (``torch.autograd.graph.Node``; its saved tensors are untyped)."""
-
-
-class UnsupportedGraphError(RuntimeError):
-    """The graph holds an operation through which gradients of single terms cannot be taken."""
 
 
 @dataclass

@@ -63,8 +63,8 @@ class TermHistory:
 
     Example:
         >>> import torch
-        >>> from lossproof.terms.balance.step import BalanceStep
-        >>> from lossproof.terms.history import TermHistory
+        >>> from lossproof.terms import BalanceStep
+        >>> from lossproof.terms import TermHistory
         >>> history = TermHistory()
         >>> for value in (4.0, 3.0):
         ...     values, weights = torch.tensor([value, 1.0]), torch.tensor([1.0, 0.5])

@@ -43,7 +43,11 @@ class Owners:
 
     def sums(self, rows: Tensor) -> Tensor:
         """The sum of the rows of each term, terms x columns."""
-        return self.members(rows.dtype) @ rows
+        total = self.members(rows.dtype) @ rows
+        if bool(total.isfinite().all()):
+            return total
+        # Zero times NaN is NaN: this sum, which takes longer, keeps it in its own term.
+        return torch.zeros_like(total).index_add_(0, self.of_rows, rows)
 
     def parts(self, term: int, *matrices: Tensor) -> list[tuple[Tensor, ...]]:
         """The segments of a term, in each of some matrices with these rows."""

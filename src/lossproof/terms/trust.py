@@ -14,7 +14,7 @@ from collections.abc import Hashable, Sequence
 import torch
 
 from lossproof.terms.graph import Graph
-from lossproof.terms.held import Group
+from lossproof.terms.held import Group, total_products
 from lossproof.terms.parameters import Parameters
 
 Tensor = torch.Tensor
@@ -42,26 +42,44 @@ def remember(structure: Hashable, verdict: bool) -> None:
         _verdicts.popitem(last=False)
 
 
-def plain_gradient(term: Tensor, parameters: Parameters, start: Tensor) -> Sequence[Tensor | None]:
-    """The gradient of a term by an ordinary pass, after which the graph can be used again."""
+def telling_weights(groups: Sequence[Group], count: int, device: torch.device) -> Tensor:
+    """Weights under which each term's gradient is about as long as any other, and not the same."""
+    norms = total_products(groups, count, device).diagonal().clamp_min(0.0).sqrt()
+    largest = torch.where(norms.isfinite(), norms, 0.0).amax()
+    usable = norms.isfinite() & (norms > 0)
+    lengths = torch.where(usable, norms, torch.where(largest > 0, largest, 1.0))
+    spread = torch.arange(1, count + 1, device=device).to(norms.dtype) * _GOLDEN
+    return (0.5 + spread.frac()) / lengths
+
+
+_GOLDEN = 0.6180339887498949
+"""Its multiples are spread over the numbers from 0 to 1 as evenly as can be."""
+
+
+def plain_gradient(
+    terms: Sequence[tuple[Tensor, float]], parameters: Parameters, start: Tensor
+) -> Sequence[Tensor | None]:
+    """The gradient of a weighted sum by an ordinary pass; the graph can be used again."""
     return torch.autograd.grad(
-        term,
+        [term for term, _ in terms],
         parameters.tensors,
-        grad_outputs=start.to(term.dtype).reshape(term.shape),
+        grad_outputs=[
+            (weight * start).to(term.dtype).reshape(term.shape) for term, weight in terms
+        ],
         retain_graph=True,
         allow_unused=True,
     )
 
 
-def agrees(groups: Sequence[Group], term: int, plain: Sequence[Tensor | None]) -> bool | None:
-    """Whether a term's gradient is the plain one, up to rounding.
+def agrees(groups: Sequence[Group], weights: Tensor, plain: Sequence[Tensor | None]) -> bool | None:
+    """Whether the gradient of the weighted sum is the plain one, up to rounding.
 
     Returns:
         ``None`` where it shows nothing, because it is zero or not finite.
     """
     found: dict[int, Tensor | None] = {}
     for group in groups:
-        found.update(zip(group.positions, group.gradient(term), strict=True))
+        found.update(zip(group.positions, group.combined(weights), strict=True))
     telling = False
     for position, wanted in enumerate(plain):
         same = _same(wanted, found.get(position))

@@ -57,7 +57,7 @@ class AlignedMTL(Balancer):
 
     Example:
         >>> import torch
-        >>> from lossproof.terms.balance.aligned_mtl import AlignedMTL
+        >>> from lossproof.terms import AlignedMTL
         >>> x = torch.tensor([1.0, 1.0], requires_grad=True)
         >>> step = AlignedMTL().backward({"a": 4 * x[0], "b": x[1]}, [x])
         >>> step.weights, x.grad

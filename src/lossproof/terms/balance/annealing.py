@@ -73,7 +73,7 @@ class LearningRateAnnealing(Balancer):
 
     Example:
         >>> import torch
-        >>> from lossproof.terms.balance.annealing import LearningRateAnnealing
+        >>> from lossproof.terms import LearningRateAnnealing
         >>> weight = torch.tensor([[1.0, 2.0]], requires_grad=True)
         >>> terms = {"pde": 20 * weight.sum(), "bc": weight.square().sum() / 2}
         >>> step = LearningRateAnnealing().backward(terms, [weight])

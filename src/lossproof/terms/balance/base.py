@@ -270,7 +270,7 @@ class Balancer(NamedState):
 
         Example:
             >>> import torch
-            >>> from lossproof.terms.balance.base import Balancer
+            >>> from lossproof.terms import Balancer
             >>> class Halves(Balancer):
             ...     def weights_of(self, figures):
             ...         return torch.full_like(figures.values, 0.5)

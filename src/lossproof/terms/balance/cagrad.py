@@ -58,7 +58,7 @@ class CAGrad(Balancer):
 
     Example:
         >>> import torch
-        >>> from lossproof.terms.balance.cagrad import CAGrad
+        >>> from lossproof.terms import CAGrad
         >>> x = torch.tensor([1.0, 1.0], requires_grad=True)
         >>> step = CAGrad(c=0.5).backward({"a": x[0], "b": 3 * x[1]}, [x])
         >>> step.weights, x.grad

@@ -50,7 +50,7 @@ class CausalWeighting(PointBalancer):
 
     Example:
         >>> import torch
-        >>> from lossproof.terms.balance.causal import CausalWeighting
+        >>> from lossproof.terms import CausalWeighting
         >>> causal = CausalWeighting("pde", chunks=2, eps=0.1)
         >>> causal({"pde": torch.tensor([1.0, 3.0, 2.0, 2.0])}, time=torch.tensor([0, 1, 2, 3]))
         {'pde': tensor(3.7131)}

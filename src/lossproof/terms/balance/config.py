@@ -52,7 +52,7 @@ class ConFIG(Balancer):
 
     Example:
         >>> import torch
-        >>> from lossproof.terms.balance.config import ConFIG
+        >>> from lossproof.terms import ConFIG
         >>> x = torch.tensor([1.0, 1.0], requires_grad=True)
         >>> step = ConFIG().backward({"a": 3 * x[0], "b": x[1]}, [x])
         >>> step.weights, x.grad

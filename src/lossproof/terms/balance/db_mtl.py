@@ -48,7 +48,7 @@ class DBMTL(Balancer):
 
     Example:
         >>> import torch
-        >>> from lossproof.terms.balance.db_mtl import DBMTL
+        >>> from lossproof.terms import DBMTL
         >>> weight = torch.ones(2, requires_grad=True)
         >>> terms = {"a": 100 * weight[0], "b": weight[1] ** 2}
         >>> step = DBMTL(beta=0.0).backward(terms, [weight])

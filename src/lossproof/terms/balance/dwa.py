@@ -40,7 +40,7 @@ class DWA(Balancer):
 
     Example:
         >>> import torch
-        >>> from lossproof.terms.balance.dwa import DWA
+        >>> from lossproof.terms import DWA
         >>> balancer = DWA(window=1)
         >>> x = torch.tensor(1.0, requires_grad=True)
         >>> for a, b in ((4.0, 4.0), (4.0, 2.0), (4.0, 1.0)):

@@ -48,7 +48,7 @@ class FairGrad(Balancer):
 
     Example:
         >>> import torch
-        >>> from lossproof.terms.balance.fairgrad import FairGrad
+        >>> from lossproof.terms import FairGrad
         >>> x = torch.tensor([1.0, 1.0], requires_grad=True)
         >>> step = FairGrad(alpha=2.0).backward({"a": x[0], "b": 8 * x[1]}, [x])
         >>> step.weights, x.grad

@@ -50,7 +50,7 @@ class FAMO(Balancer):
 
     Example:
         >>> import torch
-        >>> from lossproof.terms.balance.famo import FAMO
+        >>> from lossproof.terms import FAMO
         >>> balancer = FAMO(lr=0.1)
         >>> x = torch.tensor(1.0, requires_grad=True)
         >>> step = balancer.backward({"a": 3 * x, "b": x}, [x])

@@ -33,7 +33,7 @@ class FixedWeights(Balancer):
 
     Example:
         >>> import torch
-        >>> from lossproof.terms.balance.fixed import FixedWeights
+        >>> from lossproof.terms import FixedWeights
         >>> x = torch.tensor([1.0, 2.0], requires_grad=True)
         >>> balancer = FixedWeights({"data": 1.0, "pde": 0.5})
         >>> step = balancer.backward({"data": x.sum(), "pde": x.square().sum()}, [x])

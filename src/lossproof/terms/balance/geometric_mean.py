@@ -35,7 +35,7 @@ class GeometricMean(Balancer):
 
     Example:
         >>> import torch
-        >>> from lossproof.terms.balance.geometric_mean import GeometricMean
+        >>> from lossproof.terms import GeometricMean
         >>> x = torch.tensor(1.0, requires_grad=True)
         >>> step = GeometricMean().backward({"a": 8 * x, "b": 2 * x}, [x])
         >>> step.total, step.weights

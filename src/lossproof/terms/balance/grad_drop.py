@@ -47,7 +47,7 @@ class GradDrop(Balancer):
 
     Example:
         >>> import torch
-        >>> from lossproof.terms.balance.grad_drop import GradDrop
+        >>> from lossproof.terms import GradDrop
         >>> x = torch.tensor([1.0, 1.0], requires_grad=True)
         >>> _ = GradDrop().backward({"a": 3 * x[0] + x[1], "b": x[1] - x[0]}, [x])
         >>> x.grad.tolist() in ([3.0, 2.0], [-1.0, 2.0])

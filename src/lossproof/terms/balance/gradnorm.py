@@ -57,7 +57,7 @@ class GradNorm(Balancer):
 
     Example:
         >>> import torch
-        >>> from lossproof.terms.balance.gradnorm import GradNorm
+        >>> from lossproof.terms import GradNorm
         >>> weight = torch.ones(2, requires_grad=True)
         >>> balancer = GradNorm()
         >>> for _ in range(3):

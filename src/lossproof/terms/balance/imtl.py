@@ -44,7 +44,7 @@ class IMTLL(Balancer):
 
     Example:
         >>> import torch
-        >>> from lossproof.terms.balance.imtl import IMTLL
+        >>> from lossproof.terms import IMTLL
         >>> balancer = IMTLL(["a", "b"])
         >>> x = torch.tensor(1.0, requires_grad=True)
         >>> step = balancer.backward({"a": 4 * x, "b": 0.5 * x}, [x])
@@ -92,7 +92,7 @@ class IMTLG(Balancer):
 
     Example:
         >>> import torch
-        >>> from lossproof.terms.balance.imtl import IMTLG
+        >>> from lossproof.terms import IMTLG
         >>> x = torch.tensor([1.0, 1.0], requires_grad=True)
         >>> IMTLG().backward({"a": 3 * x[0], "b": x[1]}, [x]).weights
         tensor([0.2500, 0.7500], dtype=torch.float64)
@@ -131,7 +131,7 @@ class IMTL(Balancer):
 
     Example:
         >>> import torch
-        >>> from lossproof.terms.balance.imtl import IMTL
+        >>> from lossproof.terms import IMTL
         >>> balancer = IMTL(["a", "b"])
         >>> x = torch.tensor([1.0, 1.0], requires_grad=True)
         >>> balancer.backward({"a": 3 * x[0], "b": x[1]}, [x]).weights, balancer.log_scale.grad

@@ -48,7 +48,7 @@ class InverseDirichlet(Balancer):
 
     Example:
         >>> import torch
-        >>> from lossproof.terms.balance.inverse_dirichlet import InverseDirichlet
+        >>> from lossproof.terms import InverseDirichlet
         >>> weight = torch.zeros(2, requires_grad=True)
         >>> terms = {"pde": 9 * weight[0] - 9 * weight[1], "bc": weight[0] - weight[1]}
         >>> InverseDirichlet().backward(terms, [weight]).weights

@@ -99,7 +99,7 @@ def balancers() -> tuple[BalancerEntry, ...]:
     """All balancers, in the order of :data:`KINDS` and by name; bases of others are none.
 
     Example:
-        >>> from lossproof.terms.balance.listing import balancers
+        >>> from lossproof.terms import balancers
         >>> [entry.name for entry in balancers() if entry.needs == ("max_abs", "mean_abs")]
         ['LearningRateAnnealing']
     """

@@ -54,7 +54,7 @@ class MGDA(Balancer):
 
     Example:
         >>> import torch
-        >>> from lossproof.terms.balance.mgda import MGDA
+        >>> from lossproof.terms import MGDA
         >>> x = torch.tensor([1.0, 2.0], requires_grad=True)
         >>> step = MGDA().backward({"a": x[0], "b": 2 * x[1]}, [x])
         >>> step.weights, x.grad

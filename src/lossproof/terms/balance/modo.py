@@ -53,7 +53,7 @@ class MoDo(SampledBalancer):
 
     Example:
         >>> import torch
-        >>> from lossproof.terms.balance.modo import MoDo
+        >>> from lossproof.terms import MoDo
         >>> x = torch.tensor([1.0, 1.0], requires_grad=True)
         >>> balancer = MoDo(rho=0.0)
         >>> step = balancer.backward({"a": [x[0], 1.5 * x[0]], "b": [3 * x[1], x[1]]}, [x])

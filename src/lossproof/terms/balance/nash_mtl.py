@@ -48,7 +48,7 @@ class NashMTL(Balancer):
 
     Example:
         >>> import torch
-        >>> from lossproof.terms.balance.nash_mtl import NashMTL
+        >>> from lossproof.terms import NashMTL
         >>> x = torch.tensor([1.0, 1.0], requires_grad=True)
         >>> step = NashMTL().backward({"a": 2 * x[0], "b": 100 * (x[1] - x[0])}, [x])
         >>> step.weights, x.grad

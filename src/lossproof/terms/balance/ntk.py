@@ -63,7 +63,7 @@ class NTKTrace(Balancer):
 
     Example:
         >>> import torch
-        >>> from lossproof.terms.balance.ntk import NTKTrace
+        >>> from lossproof.terms import NTKTrace
         >>> weight = torch.ones(2, requires_grad=True)
         >>> residuals = {"pde": 3 * weight, "bc": weight[:1]}
         >>> NTKTrace().backward(residuals, [weight]).weights  # traces 18 / 2 and 1 / 1

@@ -48,7 +48,7 @@ class PCGrad(Balancer):
 
     Example:
         >>> import torch
-        >>> from lossproof.terms.balance.pcgrad import PCGrad
+        >>> from lossproof.terms import PCGrad
         >>> x = torch.tensor([1.0, 1.0], requires_grad=True)
         >>> step = PCGrad().backward({"a": x[0] - x[1], "b": x[1]}, [x])
         >>> step.weights, x.grad
@@ -108,7 +108,7 @@ class GradVac(Balancer):
 
     Example:
         >>> import torch
-        >>> from lossproof.terms.balance.pcgrad import GradVac
+        >>> from lossproof.terms import GradVac
         >>> balancer = GradVac(beta=0.5)
         >>> x = torch.tensor([1.0, 1.0], requires_grad=True)
         >>> for slope in (1.0, 0.0):  # the cosine is 0.71 at first, and then 0

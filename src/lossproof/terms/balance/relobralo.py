@@ -47,7 +47,7 @@ class ReLoBRaLo(Balancer):
 
     Example:
         >>> import torch
-        >>> from lossproof.terms.balance.relobralo import ReLoBRaLo
+        >>> from lossproof.terms import ReLoBRaLo
         >>> balancer = ReLoBRaLo()
         >>> x = torch.tensor(1.0, requires_grad=True)
         >>> for a, b in ((4.0, 4.0), (4.0, 2.0)):

@@ -48,7 +48,7 @@ class ResidualAttention(PointBalancer):
 
     Example:
         >>> import torch
-        >>> from lossproof.terms.balance.residual_attention import ResidualAttention
+        >>> from lossproof.terms import ResidualAttention
         >>> attention = ResidualAttention({"pde": 3}, eta=0.1, gamma=0.9, initial=1.0)
         >>> attention({"pde": torch.tensor([1.0, -2.0, 0.0]), "bc": torch.tensor(3.0)})
         {'pde': tensor(1.6342), 'bc': tensor(3.)}

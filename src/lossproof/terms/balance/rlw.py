@@ -74,7 +74,7 @@ class RLW(Balancer):
 
     Example:
         >>> import torch
-        >>> from lossproof.terms.balance.rlw import RLW
+        >>> from lossproof.terms import RLW
         >>> balancer = RLW(seed=1)
         >>> x = torch.tensor(1.0, requires_grad=True)
         >>> round(balancer.backward({"a": x, "b": 2 * x}, [x]).weights.sum().item(), 12)

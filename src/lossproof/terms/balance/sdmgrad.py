@@ -62,7 +62,7 @@ class SDMGrad(SampledBalancer):
 
     Example:
         >>> import torch
-        >>> from lossproof.terms.balance.sdmgrad import SDMGrad
+        >>> from lossproof.terms import SDMGrad
         >>> x = torch.tensor([1.0, 1.0], requires_grad=True)
         >>> balancer = SDMGrad(lr=1.0, samples=2)
         >>> step = balancer.backward({"a": [x[0], 1.5 * x[0]], "b": [3 * x[1], x[1]]}, [x])

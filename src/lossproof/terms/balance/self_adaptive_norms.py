@@ -42,7 +42,7 @@ class SelfAdaptiveNorms(Balancer):
 
     Example:
         >>> import torch
-        >>> from lossproof.terms.balance.self_adaptive_norms import SelfAdaptiveNorms
+        >>> from lossproof.terms import SelfAdaptiveNorms
         >>> weight = torch.zeros(2, requires_grad=True)
         >>> terms = {"pde": 3 * weight[0] + 4 * weight[1], "bc": weight[0]}
         >>> SelfAdaptiveNorms(alpha=0.0).backward(terms, [weight]).weights

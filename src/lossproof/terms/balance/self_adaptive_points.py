@@ -50,7 +50,7 @@ class SelfAdaptivePoints(PointBalancer):
 
     Example:
         >>> import torch
-        >>> from lossproof.terms.balance.self_adaptive_points import SelfAdaptivePoints
+        >>> from lossproof.terms import SelfAdaptivePoints
         >>> balancer = SelfAdaptivePoints({"pde": 2})
         >>> _ = torch.nn.init.constant_(balancer.attention, 0.5)
         >>> u = torch.tensor([1.0, -3.0], requires_grad=True)

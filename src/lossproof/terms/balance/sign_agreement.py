@@ -52,7 +52,7 @@ class SignAgreement(Balancer):
 
     Example:
         >>> import torch
-        >>> from lossproof.terms.balance.sign_agreement import SignAgreement
+        >>> from lossproof.terms import SignAgreement
         >>> x = torch.tensor([1.0, 1.0], requires_grad=True)
         >>> _ = SignAgreement().backward({"a": 3 * x[0] + x[1], "b": x[1] - x[0]}, [x])
         >>> x.grad

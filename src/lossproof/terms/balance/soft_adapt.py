@@ -46,7 +46,7 @@ class SoftAdapt(Balancer):
 
     Example:
         >>> import torch
-        >>> from lossproof.terms.balance.soft_adapt import SoftAdapt
+        >>> from lossproof.terms import SoftAdapt
         >>> balancer = SoftAdapt(beta=1.0)
         >>> x = torch.tensor(1.0, requires_grad=True)
         >>> for a, b in ((4.0, 4.0), (4.0, 3.0)):

@@ -52,7 +52,7 @@ class STCH(Balancer):
 
     Example:
         >>> import torch
-        >>> from lossproof.terms.balance.stch import STCH
+        >>> from lossproof.terms import STCH
         >>> x = torch.tensor(1.0, requires_grad=True)
         >>> step = STCH(mu=0.5).backward({"a": 2 * x, "b": x}, [x])
         >>> step.total, step.weights

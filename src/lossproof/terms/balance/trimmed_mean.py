@@ -48,7 +48,7 @@ class TrimmedMean(Balancer):
 
     Example:
         >>> import torch
-        >>> from lossproof.terms.balance.trimmed_mean import TrimmedMean
+        >>> from lossproof.terms import TrimmedMean
         >>> x = torch.tensor(1.0, requires_grad=True)
         >>> _ = TrimmedMean(beta=0.34).backward({"a": x, "b": 3 * x, "c": 1000 * x}, [x])
         >>> x.grad

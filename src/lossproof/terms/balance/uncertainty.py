@@ -53,7 +53,7 @@ class UncertaintyWeights(Balancer):
 
     Example:
         >>> import torch
-        >>> from lossproof.terms.balance.uncertainty import UncertaintyWeights
+        >>> from lossproof.terms import UncertaintyWeights
         >>> balancer = UncertaintyWeights(["depth", "labels"], form={
         ...     "depth": "regression", "labels": "classification"})
         >>> x = torch.tensor(1.0, requires_grad=True)

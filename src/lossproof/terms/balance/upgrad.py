@@ -47,7 +47,7 @@ class UPGrad(Balancer):
 
     Example:
         >>> import torch
-        >>> from lossproof.terms.balance.upgrad import UPGrad
+        >>> from lossproof.terms import UPGrad
         >>> x = torch.tensor([1.0, 1.0], requires_grad=True)
         >>> terms = {"a": x[0] - x[1], "b": x[1]}
         >>> step = UPGrad().backward(terms, [x])
@@ -99,7 +99,7 @@ class DualProj(Balancer):
 
     Example:
         >>> import torch
-        >>> from lossproof.terms.balance.upgrad import DualProj
+        >>> from lossproof.terms import DualProj
         >>> x = torch.tensor([1.0, 1.0], requires_grad=True)
         >>> terms = {"a": 4 * (x[0] - x[1]), "b": x[1]}
         >>> step = DualProj().backward(terms, [x])
