@@ -8,6 +8,9 @@ import pytest
 import torch.distributed as dist
 from tests.terms.ranks import Processes
 
+collect_ignore = ["architectures"]
+"""Models that the tests import; read a second time, for doctests, they would be there twice."""
+
 
 def _processes(size: int, factory: pytest.TempPathFactory) -> Iterator[Processes]:
     if not dist.is_available() or not dist.is_gloo_available():
