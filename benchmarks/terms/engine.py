@@ -27,7 +27,7 @@ ROUNDS, QUICK_ROUNDS = 15, 3
 COUNTS = (2, 4, 8, 16)
 MODELS = ("mlp", "mlpwide", "cnn", "transformer", "pinn")
 LIBRARIES = ("torchjd", "conflictfree", "LibMTL", "quadprog")
-JOURNAL = results.RESULTS / "terms_engine.journal.jsonl"
+JOURNAL = results.RESULTS / ".terms_engine.jsonl"
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from benchmarks.terms import helmholtz_problem as problem
 ITERATIONS = 40_000
 RECORDED = 2_000
 """The error is measured once in so many iterations."""
-JOURNAL = results.RESULTS / "terms_helmholtz.journal.jsonl"
+JOURNAL = results.RESULTS / ".terms_helmholtz.jsonl"
 SETTINGS = (
     f"{problem.DEPTH} x {problem.WIDTH}, {problem.POINTS} points, {ITERATIONS} iterations, "
     f"rate {problem.RATE} x {problem.DECAY} each {problem.DECAY_STEPS}"
