@@ -69,6 +69,11 @@ class Collector:
             for use in uses:
                 self._users.setdefault(use.node, []).append(position)
                 self._edges[use.node] = use.edge
+        self._by_mask: dict[int, tuple[list[Node], list[int]]] = {}
+        for node in self._edges:
+            self._by_mask.setdefault(graph.masks[node], ([], []))[0].append(node)
+        for position in plan.dense:
+            self._by_mask.setdefault(self._masks[position], ([], []))[1].append(position)
         self._stacks: dict[Node, Tensor] = {}
         self._buffers: list[Tensor] = []
         self._workspace = workspace
@@ -84,13 +89,13 @@ class Collector:
             term: the term.
             shared: only what lies behind all terms, or only what does not.
         """
-        bit, everyone = 1 << term, self.graph.everyone
-
-        def meant(mask: int) -> bool:
-            return bool(mask & bit) and (shared is None or (mask == everyone) == shared)
-
-        nodes = [node for node in self._edges if meant(self.graph.masks[node])]
-        positions = [position for position in self.plan.dense if meant(self._masks[position])]
+        everyone = self.graph.everyone
+        nodes: list[Node] = []
+        positions: list[int] = []
+        for mask, (their_nodes, their_positions) in self._by_mask.items():
+            if mask >> term & 1 and (shared is None or (mask == everyone) == shared):
+                nodes += their_nodes
+                positions += their_positions
         edges = [self._edges[node] for node in nodes]
         return Inputs(nodes, positions, [*edges, *(self._tensors[at] for at in positions)])
 

@@ -297,11 +297,67 @@ def term_gradients(
     terms: Mapping[str, Tensor | None],
     params: Any,
     *,
-    want: Iterable[Want] = STATISTICS,
+    want: Want | Iterable[Want] = STATISTICS,
     retain_graph: bool = True,
 ) -> TermGradients:
-    """The gradient of every term of a composite loss (the text follows)."""
-    wanted = tuple(want)
+    r"""The gradient of every term of a composite loss, or what one wants to know of it.
+
+    For the gradients :math:`g_k = \nabla_\theta L_k` of K terms over P parameters:
+
+    .. math::
+        \text{norm}_k = \lVert g_k \rVert_2, \quad
+        \text{mean}_k = \tfrac1P \textstyle\sum_p g_{kp}, \quad
+        \text{mean\_abs}_k = \tfrac1P \sum_p |g_{kp}|, \quad
+        \text{max\_abs}_k = \max_p |g_{kp}|, \quad
+        G_{kl} = \langle g_k, g_l \rangle
+
+    Nothing is filled: ``.grad`` stays as it is, and the graph can be used again. The structure of
+    the network decides what it costs. Terms on rows of their own of one batch need one backward
+    pass in all. Where sums and products are enough, wide layers are never turned into gradients:
+    their inputs and cotangents hold all that is asked for. Otherwise it is one pass for each term,
+    through nothing but what leads to the parameters. Every way gives the gradients that
+    ``torch.autograd.grad`` gives.
+
+    Args:
+        terms: named scalar floating-point tensors of one forward pass, at least one. ``None`` stands
+            for a term that is absent; a constant has a gradient of zero and is listed as such.
+        params: a module, a tensor, or an iterable of tensors, of modules or of ``(name, tensor)``
+            pairs: what the gradients are taken over. Frozen ones are listed, tied ones counted once.
+        want: one or several of ``"norm"``, ``"mean"``, ``"mean_abs"``, ``"max_abs"``, ``"cosine"``,
+            ``"gramian"`` (K x K in the order of the names) and ``"gradients"`` (all of them, K times
+            the memory of one). By default all but the last. ``"gramian"`` alone is the cheapest.
+        retain_graph: ``False`` frees the graph, for the last use of it.
+
+    Returns:
+        The figures by name. Several ranks under data parallelism each see the gradients of their
+        own batch; parameters sharded by ``fully_shard`` have those of the whole batch.
+
+    Raises:
+        TypeError: ``terms`` is no mapping, or one of it or of ``params`` is no tensor.
+        ValueError: a term is no scalar, ``params`` holds nothing that requires a gradient, or
+            ``want`` asks for something else.
+        UnsupportedGraphError: a part of the model runs under a reentrant activation checkpoint,
+            where the gradients of single terms would silently be zero.
+
+    Example:
+        >>> import torch
+        >>> from lossproof import term_gradients
+        >>> weight = torch.tensor([1.0, 2.0], requires_grad=True)
+        >>> terms = {"data": (3 * weight).sum(), "decay": weight.square().sum()}
+        >>> figures = term_gradients(terms, weight)
+        >>> figures.norm["decay"]
+        tensor(4.4721, dtype=torch.float64)
+        >>> figures.cosine
+        tensor([[1.0000, 0.9487],
+                [0.9487, 1.0000]], dtype=torch.float64)
+        >>> figures.combined({"data": 1.0, "decay": 0.5})
+        {'parameter 0': tensor([4., 5.])}
+
+    Source:
+        I. Goodfellow (2015). Efficient Per-Example Gradient Computations, arXiv:1510.01799, for the
+        norms of gradients from inputs and cotangents.
+    """
+    wanted = (want,) if isinstance(want, str) else tuple(want)
     for one in wanted:
         if one not in WANTS:
             raise ValueError(f"`want` must be of {', '.join(WANTS)}, got {one!r}")
