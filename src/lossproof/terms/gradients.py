@@ -319,13 +319,13 @@ def term_gradients(
     ``torch.autograd.grad`` gives.
 
     Args:
-        terms: named scalar floating-point tensors of one forward pass, at least one. ``None`` stands
-            for a term that is absent; a constant has a gradient of zero and is listed as such.
+        terms: named scalar floating-point tensors of one forward pass, at least one. ``None``
+            stands for a term that is absent; a constant has a gradient of zero, and is listed.
         params: a module, a tensor, or an iterable of tensors, of modules or of ``(name, tensor)``
-            pairs: what the gradients are taken over. Frozen ones are listed, tied ones counted once.
+            pairs: what the gradients are taken over. Frozen ones are listed, tied ones count once.
         want: one or several of ``"norm"``, ``"mean"``, ``"mean_abs"``, ``"max_abs"``, ``"cosine"``,
-            ``"gramian"`` (K x K in the order of the names) and ``"gradients"`` (all of them, K times
-            the memory of one). By default all but the last. ``"gramian"`` alone is the cheapest.
+            ``"gramian"`` (K x K in the order of the names) and ``"gradients"`` (all of them, with
+            K times the memory of one). By default all but the last. The cheapest is ``"gramian"``.
         retain_graph: ``False`` frees the graph, for the last use of it.
 
     Returns:

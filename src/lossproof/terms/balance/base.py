@@ -367,6 +367,7 @@ def _outcome(
 ) -> BalanceStep:
     """What is told of the step: a term that was dropped has weight 0."""
     used = found.terms.names
+    weights = weights.clone()  # what is told of a step stays, whatever becomes of the state
     if used != named.names:
         at = torch.tensor([named.names.index(name) for name in used], device=weights.device)
         weights = torch.zeros_like(named.values).index_copy(0, at, weights.to(named.values))
