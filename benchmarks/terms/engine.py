@@ -64,13 +64,15 @@ def cases(rounds: int) -> Iterable[Case]:
 
 def in_a_fresh_process(case: Case) -> dict[str, Any]:
     """Measure a case in a process that has done nothing else."""
-    from benchmarks.terms.memory import ENVIRONMENT
+    from benchmarks.terms import compiled, memory
 
     fields = json.dumps([case.kind, case.model, case.count, case.rounds, case.way])
     command = [sys.executable, "-m", "benchmarks.terms.engine", "--one", fields]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     if case.kind == "memory":
-        environment |= ENVIRONMENT
+        environment |= memory.ENVIRONMENT
+    if case.kind == "compiled":
+        environment |= compiled.ENVIRONMENT
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise RuntimeError(f"{case.key}:\n{done.stderr}")

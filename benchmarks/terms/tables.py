@@ -94,6 +94,11 @@ def engine_blocks(cases: Sequence[Case]) -> Iterable[str]:
     if compiled:
         yield "### Compiled, whole step over the plain eager one: pinn"
         yield _ratios_table(compiled, "step")
+        first = [case["first_call_s"] for case in compiled]
+        yield "The first call, which compiles: " + "; ".join(
+            f"{name} " + ", ".join(f"{times[name]:.0f}" for times in first) + " s"
+            for name in first[0]
+        )
     memory = [c for c in cases if c["kind"] == "memory"]
     if memory:
         yield "### The most memory of a step above the resident model, K = 4"
