@@ -20,8 +20,8 @@ TOO_SLOW = {
         "conflictfree ConFIG": 2,
         "LibMTL PCGrad": 4,
         "LibMTL MGDA": 4,
-        "TorchJD backward + UPGrad": 8,
-        "TorchJD mtl_backward + UPGrad, parallel_chunk_size=1": 8,
+        "TorchJD backward + UPGrad": 4,
+        "TorchJD mtl_backward + UPGrad, parallel_chunk_size=1": 4,
     },
 }
 """For how many terms a way is measured at most."""

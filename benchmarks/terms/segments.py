@@ -88,11 +88,22 @@ WAYS: dict[str, tuple[Callable[..., Action], Terms]] = {
 """Joined: one forward pass over all samples, split; separate: a forward pass for each term."""
 
 
+TOO_SLOW = {
+    "mlpwide": (
+        "TorchJD backward + UPGrad, parallel_chunk_size=1, separate",
+        "conflictfree ConFIG, separate",
+    ),
+}
+"""Seconds a step, over and over: left out."""
+
+
 def measured(model: str, count: int, rounds: int) -> dict[str, Any]:
     """All ways of one model, in turns."""
     steps = {}
     failed = {}
     for name, (prepare, terms) in WAYS.items():
+        if name in TOO_SLOW.get(model, ()):
+            continue
         setting = Segments(model, count)
         action = prepare(setting, terms)
         try:
