@@ -18,10 +18,16 @@ PART = 8
 
 
 class Net(nn.Module):
-    """A trunk and a head for each term; the shapes do not divide by the number of ranks."""
+    """A trunk and a head for each term; the shapes do not divide by the number of ranks.
 
-    def __init__(self, unused: bool = False) -> None:
+    Args:
+        unused: whether there is a layer that no term depends on.
+        own: whether the outermost module has parameters of its own.
+    """
+
+    def __init__(self, unused: bool = False, own: bool = False) -> None:
         super().__init__()
+        self.factors = nn.Parameter(torch.ones(len(NAMES))) if own else None
         self.trunk = nn.Sequential(nn.Linear(4, 9), nn.Tanh(), nn.Linear(9, 7), nn.Tanh())
         self.heads = nn.ModuleList([nn.Linear(7, 1) for _ in NAMES])
         if unused:
@@ -29,7 +35,10 @@ class Net(nn.Module):
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         hidden = self.trunk(x)
-        return [head(hidden)[:, 0] for head in self.heads]
+        outputs = [head(hidden)[:, 0] for head in self.heads]
+        if self.factors is None:
+            return outputs
+        return [factor * output for factor, output in zip(self.factors, outputs, strict=True)]
 
 
 class Told(Balancer):
@@ -78,15 +87,15 @@ def ddp(model: nn.Module, **options: Any) -> DistributedDataParallel:
     return DistributedDataParallel(model, **options)
 
 
-def sharded(model: Net, shape: Sequence[int] | None = None) -> Net:
+def sharded(model: Net, shape: Sequence[int] | None = None, **options: Any) -> Net:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     sizes = tuple(shape or (dist.get_world_size(),))
     mesh = init_device_mesh("cpu", sizes, mesh_dim_names=("replica", "shard")[-len(sizes) :])
     for part in (model.trunk, *model.heads):
-        fully_shard(part, mesh=mesh)
-    fully_shard(model, mesh=mesh)
+        fully_shard(part, mesh=mesh, **options)
+    fully_shard(model, mesh=mesh, **options)
     return model
 
 

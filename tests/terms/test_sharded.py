@@ -43,6 +43,25 @@ def trained(name: str, model: Any, data: Any, **options: Any) -> Any:
     return parameters_of(model), weights, [one.tolist() for one in balancer.parameters()]
 
 
+def trained_with_own(name: str, model: Any, data: Any, given: str, options: Any) -> Any:
+    """Train a net whose outermost module has parameters of its own."""
+    balancer = make(name, NAMES)
+    balancer.every = 2
+    optimizer = torch.optim.Adam([*model.parameters(), *balancer.parameters()], lr=1e-2)
+    for step in range(4):
+        optimizer.zero_grad()
+        found = terms(model, data(step))
+        chosen = {"module": model, "parameters": list(model.parameters()), "all": None}[given]
+        balancer.backward(found, chosen, **options)
+        optimizer.step()
+    return parameters_of(model)
+
+
+def train_with_own_on_ranks(name: str, given: str, options: Any, resharding: Any) -> Any:
+    model = sharded(net(own=True), reshard_after_forward=resharding)
+    return trained_with_own(name, model, own_part, given, options)
+
+
 def train_on_ranks(name: str, shape: Any, options: dict[str, Any]) -> Any:
     return trained(name, sharded(net(), shape), own_part, **options)
 
@@ -60,6 +79,36 @@ def test_sharded_training_is_that_of_one_process(two_ranks, name, options):
     assert first == second
     for ours, expected in zip(first, alone, strict=True):
         assert_close(ours, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "options", "resharding"),
+    [
+        ("UPGrad", "module", {}, None),
+        ("UPGrad", "parameters", {"clip": 0.5}, None),
+        ("UPGrad", "module", {}, False),
+        ("LearningRateAnnealing", "parameters", {"clip_terms": 0.5}, True),
+        ("FixedWeights", "module", {}, None),
+        ("FixedWeights", "all", {"clip": 0.5}, None),
+        ("UncertaintyWeights", "all", {}, None),
+    ],
+)
+def test_parameters_that_are_whole_between_the_passes_are_trained_too(
+    two_ranks, name, given, options, resharding
+):
+    model = net(own=True)
+    before = parameters_of(model)
+    alone = trained_with_own(name, model, lambda step: batch(step, 2), given, options)
+    assert all(one != other for one, other in zip(alone, before, strict=True))
+    first, second = two_ranks.run(train_with_own_on_ranks, name, given, options, resharding)
+    assert first == second
+    assert_close(first, alone)
+
+
+def test_parameters_that_stay_sharded_over_fewer_ranks_are_trained_too(four_ranks):
+    alone = trained_with_own("UPGrad", net(own=True), lambda step: batch(step, 4), "module", {})
+    for ours in four_ranks.run(train_with_own_on_ranks, "UPGrad", "module", {}, 2):
+        assert_close(ours, alone)
 
 
 @pytest.mark.parametrize("shape", [(4,), (2, 2)], ids=["shards", "replicas of shards"])

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from lossproof.terms.unsharded import sharded_originals
+
 Tensor = torch.Tensor
 
 
@@ -43,7 +45,8 @@ def chosen_parameters(params: Any) -> Parameters:
         params: a module, a tensor, or an iterable or mapping of leaf tensors, of ``(name, tensor)``
             pairs as ``named_parameters()`` gives them, or of modules. A tensor that stands there
             twice (tied weights) is taken once, under its first name; one that requires no gradient
-            is listed as frozen. A second tensor of the same name (of two models) gets a number.
+            is listed as frozen. A second tensor of the same name (of two models) gets a number. For
+            a whole copy that ``fully_shard`` made, its sharded parameter is taken.
 
     Raises:
         TypeError: something in it is neither a tensor nor a module.
@@ -63,7 +66,9 @@ def chosen_parameters(params: Any) -> Parameters:
     frozen: list[str] = []
     alike: Counter[str] = Counter()
     seen: set[int] = set()
-    for name, tensor in _named(params):
+    originals = sharded_originals()
+    for name, given in _named(params):
+        tensor = originals.get(id(given), given)
         if id(tensor) in seen:
             continue
         seen.add(id(tensor))
@@ -79,7 +84,9 @@ def chosen_parameters(params: Any) -> Parameters:
         names.append(name if alike[name] == 1 else f"{name} ({alike[name]})")
         tensors.append(tensor)
     if not tensors:
-        what = "all of them are frozen" if frozen else "there is none"
+        what = "there is none (a generator such as model.parameters() can be read only once)"
+        if frozen:
+            what = f"all of them are frozen: {', '.join(map(repr, frozen[:3]))}"
         raise ValueError(f"`params` must hold a parameter that requires a gradient, but {what}")
     return Parameters(tuple(names), tuple(tensors), tuple(frozen))
 

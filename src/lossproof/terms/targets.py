@@ -66,10 +66,10 @@ def targets(
     reads = exclusive == "plain" or unlisted or (measuring and shared_only)
     graph = read_graph(terms.tensors) if reads else None
     filled = chosen_parameters(params) if params is not None else None
-    if filled is not None and any(is_sharded(tensor) for tensor in filled.tensors):
-        _refuse_parts(on, exclusive)
     if graph is not None and filled is None:
         filled = _leaves(graph)
+    if filled is not None and any(is_sharded(tensor) for tensor in filled.tensors):
+        _refuse_parts(on, exclusive)
     plain = Parameters((), ())
     if graph is not None and filled is not None and exclusive == "plain":
         plain = filled.among([_count(graph, tensor) == 1 for tensor in filled.tensors])
@@ -102,10 +102,9 @@ def _refuse_parts(on: Any, exclusive: Exclusive) -> None:
 
 
 def _leaves(graph: Graph) -> Parameters:
-    tensors = tuple(tensor for tensor, _ in graph.leaves.values())
-    if not tensors:
+    if not graph.leaves:
         raise ValueError("none of the terms depends on a tensor that requires a gradient")
-    return Parameters(tuple(f"parameter {k}" for k in range(len(tensors))), tensors)
+    return chosen_parameters([tensor for tensor, _ in graph.leaves.values()])
 
 
 def _parameters_first(leaves: Parameters) -> Parameters:
