@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch.autograd.graph import GradientEdge
 
-from lossproof.terms.factors import SegmentFactors
+from lossproof.terms.factors import Loan, SegmentFactors
 from lossproof.terms.graph import Graph, Node
 from lossproof.terms.held import Group, OfSingleTerms, Rows
 from lossproof.terms.layers import (
@@ -87,6 +87,7 @@ def gradients_by_segments(
     parameters: Parameters,
     start: Tensor,
     retain_graph: bool,
+    memory: Loan,
 ) -> tuple[list[Group], list[list[bool]]]:
     """One backward pass, and the gradients of every term.
 
@@ -116,7 +117,7 @@ def gradients_by_segments(
     own = dict(zip(plan.own, found[len(edges) :], strict=True))
     owners = _AllOwners(plan.segments, len(terms), present[0].device)
     groups: list[Group] = [
-        *_matrix_groups(plan, parameters, fixed, cotangents, owners),
+        *_matrix_groups(plan, parameters, fixed, cotangents, owners, memory),
         *_vector_groups(plan, parameters, cotangents, owners),
         *_own_groups(plan, graph, own),
     ]
@@ -135,6 +136,7 @@ def _matrix_groups(
     fixed: dict[int, list[Tensor]],
     cotangents: dict[Node, Tensor | None],
     owners: _AllOwners,
+    memory: Loan,
 ) -> list[Group]:
     groups: list[Group] = []
     for position, uses in plan.matrices.items():
@@ -154,6 +156,7 @@ def _matrix_groups(
                     right[0] if len(right) == 1 else torch.cat(right),
                     owners(*rows),
                     uses[0].cotangent_left,
+                    memory,
                 )
             )
     return groups

@@ -16,7 +16,7 @@ from lossproof.terms.owners import Owners
 from lossproof.terms.parameters import Parameters
 from lossproof.terms.plan import Plan, is_single
 from lossproof.terms.statistics import StatisticsTable
-from lossproof.terms.workspace import Workspace
+from lossproof.terms.workspace import Workspace, loan
 
 Tensor = torch.Tensor
 
@@ -149,11 +149,7 @@ class Collector:
         return self._stacks.get(node)
 
     def _buffer(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        if self._workspace is None:
-            return like.new_empty(shape)
-        buffer = self._workspace.take(shape, like.dtype, like.device)
-        self._buffers.append(buffer)
-        return buffer
+        return loan(self._workspace, self._buffers)(shape, like)
 
     def close(self, term: int) -> None:
         """All passes of a term have been made: take the statistics, and keep what is needed."""
@@ -252,6 +248,7 @@ class Collector:
             torch.cat(cotangents),
             Owners(owners, len(self.graph.roots), fixed[0].device),
             uses[0].cotangent_left,
+            self._buffer,
         )
 
 

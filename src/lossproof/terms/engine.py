@@ -27,7 +27,7 @@ from lossproof.terms.trust import (
     telling_weights,
     verdict_on,
 )
-from lossproof.terms.workspace import WORKSPACE, Workspace
+from lossproof.terms.workspace import WORKSPACE, Workspace, loan
 
 Tensor = torch.Tensor
 
@@ -177,8 +177,15 @@ class _Job:
 
 def _by_segments(job: _Job, plan: SegmentPlan) -> Found:
     """One pass for all terms, which live on rows of their own."""
+    buffers: list[Tensor] = []
     groups, reached = gradients_by_segments(
-        plan, job.graph, job.terms.tensors, job.parameters, job.start, job.retain_graph
+        plan,
+        job.graph,
+        job.terms.tensors,
+        job.parameters,
+        job.start,
+        job.retain_graph,
+        loan(job.workspace, buffers),
     )
     table = job.table()
     for group in groups:
@@ -189,7 +196,7 @@ def _by_segments(job: _Job, plan: SegmentPlan) -> Found:
                 pairs = zip(group.positions, group.gradient(term), strict=True)
                 there = {at: part for at, part in pairs if part is not None}
                 table.add(term, list(there), list(there.values()))
-    return job.found(table, groups, reached)
+    return replace(job.found(table, groups, reached), buffers=buffers)
 
 
 def _tabulate(table: StatisticsTable, group: Group) -> None:

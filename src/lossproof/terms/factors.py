@@ -7,7 +7,7 @@ a weighted sum of the terms is :math:`(\sum_k w_k C_k)^\top X`: one product inst
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -17,6 +17,8 @@ from lossproof.terms.products import at_least_single, products_of_rows
 from lossproof.terms.terms import solving_dtype
 
 Tensor = torch.Tensor
+Loan = Callable[[tuple[int, ...], Tensor], Tensor]
+"""Gives memory of a shape, of another tensor's dtype and device."""
 
 
 class SharedFactors:
@@ -109,6 +111,7 @@ class SegmentFactors:
         cotangent: rows x columns.
         owners: whose the rows are.
         cotangent_left: whether a gradient is ``cotangent.T @ fixed`` or ``fixed.T @ cotangent``.
+        loan: where memory for all gradients comes from, if they are to be written out.
     """
 
     def __init__(
@@ -119,6 +122,7 @@ class SegmentFactors:
         cotangent: Tensor,
         owners: Owners,
         cotangent_left: bool,
+        loan: Loan,
     ) -> None:
         self.positions = (position,)
         self._parameter = parameter
@@ -126,20 +130,38 @@ class SegmentFactors:
         self._cotangent = cotangent
         self._owners = owners
         self._left = cotangent_left
+        self._loan = loan
+        self._written: Tensor | None = None
         self._known: dict[torch.dtype | None, Tensor] = {}
 
     def products(self, dtype: torch.dtype | None = None) -> Tensor:
         if dtype not in self._known:
-            rows, size = self._fixed.shape[0], self._parameter.numel()
-            widths = self._fixed.shape[1] + self._cotangent.shape[1]
-            count = self._owners.count
-            # Rows x rows products, or the gradients themselves (15 more for their memory traffic)?
-            cheap = rows * rows * widths // 2 < size * (rows + count * (count + 15))
-            found = self._products_of_rows(dtype) if cheap else None
+            found = self._products_of_rows(dtype) if self._rows_are_cheaper() else None
             if found is None or not bool(found.isfinite().all()):
-                found = products_of_rows(self.rows()[0].flatten(1), dtype)
+                found = products_of_rows(self._write().flatten(1), dtype)
             self._known[dtype] = found
         return self._known[dtype]
+
+    def _rows_are_cheaper(self) -> bool:
+        """Whether products of rows with rows cost less than to write and read all gradients."""
+        rows, count = self._fixed.shape[0], self._owners.count
+        widths = self._fixed.shape[1] + self._cotangent.shape[1]
+        return rows * rows * widths * 5 // 8 < count * self._parameter.numel() * (count + TRAFFIC)
+
+    def _write(self) -> Tensor:
+        """All gradients, written out once: a single product then combines them."""
+        if self._written is None:
+            shape = (self._owners.count, *self._parameter.shape)
+            self._written = self._loan(shape, self._parameter)
+            for term, gradient in enumerate(self._written):
+                parts = self._owners.parts(term, self._cotangent, self._fixed)
+                if parts and gradient.dtype == parts[0][0].dtype:
+                    torch.mm(*self._factors(*parts[0]), out=gradient)
+                    for part in parts[1:]:
+                        gradient.addmm_(*self._factors(*part))
+                else:
+                    gradient.copy_(self._dense(term))
+        return self._written
 
     def _products_of_rows(self, dtype: torch.dtype | None) -> Tensor:
         """Sums of the products of rows, over the rows of two terms; the lower triangle, doubled."""
@@ -148,8 +170,8 @@ class SegmentFactors:
         members = self._owners.members(fixed.dtype)
         count, rows = members.shape
         half = fixed.new_zeros((count, count), dtype=solving_dtype(fixed.device))
-        for start in range(0, rows, 2 * ROWS):
-            end = min(start + 2 * ROWS, rows)
+        for start in range(0, rows, ROWS):
+            end = min(start + ROWS, rows)
             pairs = fixed[start:end] @ fixed[:end].T
             pairs *= cotangent[start:end] @ cotangent[:end].T
             pairs[:, start:] *= 0.5
@@ -166,6 +188,8 @@ class SegmentFactors:
         return self._owners.sums(of_rows)
 
     def combined(self, weights: Tensor) -> list[Tensor]:
+        if self._written is not None:
+            return [weighted_sum(weights, self._written)]
         of_rows = weights.to(self._cotangent.dtype)[self._owners.of_rows]
         return [self._gradient(self._cotangent * of_rows[:, None], self._fixed)]
 
@@ -186,10 +210,16 @@ class SegmentFactors:
         return sum(parts[1:], parts[0]) if parts else torch.zeros_like(self._parameter)
 
     def _gradient(self, cotangent: Tensor, fixed: Tensor) -> Tensor:
-        left, right = (cotangent, fixed) if self._left else (fixed, cotangent)
-        return (left.mT @ right).to(self._parameter.dtype)
+        left, right = self._factors(cotangent, fixed)
+        return (left @ right).to(self._parameter.dtype)
+
+    def _factors(self, cotangent: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
+        """What a gradient is the product of."""
+        return (cotangent.mT, fixed) if self._left else (fixed.mT, cotangent)
 
 
+TRAFFIC = 60
+"""Multiply-adds in the time in which a gradient's number is written, and read again twice."""
 ROWS = 64
 """Rows in a block of a triangle: as few as a product still runs at full speed with."""
 

@@ -8,6 +8,7 @@ next one, and those that it did not want are forgotten.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from math import prod
 
 import torch
@@ -51,3 +52,22 @@ class Workspace:
 
 
 WORKSPACE = Workspace()
+
+
+def loan(
+    workspace: Workspace | None, taken: list[Tensor]
+) -> Callable[[tuple[int, ...], Tensor], Tensor]:
+    """A source of memory: buffers of a workspace, which are noted, or memory for good.
+
+    Args:
+        workspace: where buffers come from, if they are given back.
+        taken: is extended by each buffer.
+    """
+
+    def give(shape: tuple[int, ...], like: Tensor) -> Tensor:
+        if workspace is None:
+            return like.new_empty(shape)
+        taken.append(workspace.take(shape, like.dtype, like.device))
+        return taken[-1]
+
+    return give
