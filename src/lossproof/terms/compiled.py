@@ -15,6 +15,7 @@ from lossproof.terms.balance.looking import without
 from lossproof.terms.balance.presence import only
 from lossproof.terms.balance.step import BalanceStep
 from lossproof.terms.compiled_graph import StepGraph
+from lossproof.terms.compiled_weights import solver_in_graph
 from lossproof.terms.distributed import Ranks
 from lossproof.terms.filling import fill
 from lossproof.terms.gradients import TermGradients
@@ -74,8 +75,8 @@ def compiled_step(
 
     Example:
         >>> import torch
-        >>> from lossproof.terms.balance.upgrad import UPGrad
-        >>> from lossproof.terms.compiled import compiled_step
+        >>> from lossproof.terms import UPGrad
+        >>> from lossproof.terms import compiled_step
         >>> def terms_of(model, x):
         ...     u = model(x)
         ...     return {"data": (u - 1).square().mean(), "size": u.square().mean()}
@@ -182,7 +183,13 @@ class CompiledStep:
 
         parameters = chosen_parameters(self.model)
         graph = StepGraph(
-            terms_of, self._slots, parameters, self.balancer.needs, inputs, self._options
+            terms_of,
+            self._slots,
+            parameters,
+            self.balancer.needs,
+            inputs,
+            self._options,
+            lambda names: solver_in_graph(self.balancer, names),
         )
         place = torch.zeros((), device=parameters.tensors[0].device)
         self.balancer._expected({name: None if name in graph.absent else place for name in given})
@@ -208,22 +215,25 @@ class CompiledStep:
     ) -> BalanceStep:
         balancer = self.balancer
         due, counts = balancer._due(refresh)
-        figures, finite = graph(inputs)
+        outcome = graph(inputs)
+        figures, solved = outcome.figures, outcome.weights if due else None
         if self.nonfinite == "raise":
-            _all_finite(figures, finite)
+            _all_finite(figures, outcome.finite)
         own = balancer.own_parameters
-        with balancer._counted(counts), only(balancer, figures.names):
-            if due:
-                with torch.no_grad():
-                    balancer._refresh(figures)
+        with balancer._counted(counts), only(balancer, figures.names), torch.no_grad():
+            if solved is not None:
+                balancer.weights = solved
+            elif due:
+                balancer._refresh(figures)
             weights = balancer.weights
             total, slopes, own_gradients = _minimised(balancer, figures.values, own)
-            with torch.no_grad():
-                if balancer.combines and due:
-                    by_name = balancer.gradients_of(figures, weights)
-                    gradients = [by_name.get(name) for name in graph.parameters.names]
-                else:
-                    gradients = graph.combined(figures, slopes)
+            if solved is not None:
+                gradients = graph.gradients(outcome)
+            elif balancer.combines and due:
+                by_name = balancer.gradients_of(figures, weights)
+                gradients = [by_name.get(name) for name in graph.parameters.names]
+            else:
+                gradients = graph.combined(figures, slopes)
         _fill(graph.parameters.tensors, gradients)
         fill(own, own_gradients)
         return BalanceStep(figures.names, figures.values, weights, total, figures, due)

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
+from lossproof.terms.compiled_weights import Solve
 from lossproof.terms.engine import Found
 from lossproof.terms.gradients import TermGradients
 from lossproof.terms.parameters import Parameters
@@ -49,6 +52,30 @@ class Layout:
     returned: Sequence[str] = ()
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What a run of the graph found.
+
+    Attributes:
+        figures: of the gradients.
+        found: all tensors that it returned, by name.
+    """
+
+    figures: TermGradients
+    found: dict[str, Tensor]
+
+    @property
+    def finite(self) -> Tensor:
+        """For each term whether its value and its gradient are finite."""
+        return self.found["finite"]
+
+    @property
+    def weights(self) -> Tensor | None:
+        """The weights, if they were computed within the graph, and rightly."""
+        solved = self.found.get("solved")
+        return self.found["weights"] if solved is not None and bool(solved) else None
+
+
 class StepGraph:
     """The compiled graph of a step for batches of one form.
 
@@ -59,6 +86,8 @@ class StepGraph:
         needs: what must be known of the gradients.
         inputs: the tensors of a batch of that form.
         options: of ``torch.compile``.
+        solver: for terms of these names, what computes the weights within the graph, if there is
+            such a thing.
 
     Raises:
         ValueError: the terms depend on the numbers of a tensor in a way that no graph can hold, or
@@ -73,6 +102,7 @@ class StepGraph:
         needs: Sequence[str],
         inputs: Sequence[Tensor],
         options: dict[str, Any],
+        solver: Callable[[Sequence[str]], Solve | None],
     ) -> None:
         self.parameters = parameters
         self._slots = slots
@@ -80,10 +110,10 @@ class StepGraph:
         state = [tensor.detach() for tensor in slots.tensors()]
         positions = {id(tensor): position for position, tensor in enumerate(slots.tensors())}
         chosen = [positions[id(tensor)] for tensor in parameters.tensors]
+        trace = _Trace(terms_of, slots, parameters, chosen, needs, solver, self._layout)
 
         def step(*tensors: Tensor) -> list[Tensor]:
-            own, batch = tensors[: len(state)], tensors[len(state) :]
-            found = _step(terms_of, slots, chosen, parameters, needs, self._layout, own, batch)
+            found = trace.step(tensors[: len(state)], tensors[len(state) :])
             self._layout.returned = list(found)
             return list(found.values())
 
@@ -109,8 +139,8 @@ class StepGraph:
         terms = Terms(layout.names, nothing, layout.absent)
         return TermGradients(terms, self.parameters, Found(table, None, [], layout.reached))
 
-    def __call__(self, inputs: Sequence[Tensor]) -> tuple[TermGradients, Tensor]:
-        """Run it: the figures of the step, and for each term whether it is finite."""
+    def __call__(self, inputs: Sequence[Tensor]) -> Outcome:
+        """Run it on the tensors of a batch."""
         layout = self._layout
         with torch.no_grad():
             returned = self._run(*self._slots.tensors(), *inputs)
@@ -124,10 +154,19 @@ class StepGraph:
             _gramian=found.get("gramian"),
             _groups=tuple(group.holding(found[name]) for name, group in self._groups.items()),
         )
+        if bool(found["lost"]):  # a gradient of 1e-25 has a square of 1e-50
+            exact = torch.stack([one.products(torch.float64) for one in figures._groups or ()])
+            found["finite"] = found["values"].isfinite() & exact.sum(0).diagonal().isfinite()
+            figures._gramian = exact.sum(0) if "gramian" in found else None
         kept = {name: found[name] for name in SINGLE if name in found}
         if kept:
             figures._table = figures._table.replaced(kept)
-        return figures, found["finite"]
+        return Outcome(figures, found)
+
+    def gradients(self, outcome: Outcome) -> list[Tensor | None]:
+        """The gradient of the sum with the weights of the graph, for each parameter."""
+        count = len(self.parameters)
+        return [outcome.found.get(f"gradient {position}") for position in range(count)]
 
     def combined(self, figures: TermGradients, weights: Tensor) -> list[Tensor | None]:
         """The gradient of the weighted sum for each parameter, ``None`` where no term reaches."""
@@ -175,51 +214,85 @@ def _nothing_kept_elsewhere(graph: torch.fx.GraphModule, parameters: Parameters)
             )
 
 
-def _step(
-    terms_of: TermsOfTensors,
-    slots: Slots,
-    chosen: Sequence[int],
-    parameters: Parameters,
-    needs: Sequence[str],
-    layout: Layout,
-    state: Sequence[Tensor],
-    inputs: Sequence[Tensor],
-) -> dict[str, Tensor]:
-    """The step itself, which is traced."""
-    leaves = {position: state[position].detach().requires_grad_() for position in chosen}
-    standing = [leaves.get(position, tensor) for position, tensor in enumerate(state)]
-    with torch.enable_grad(), slots.replaced(standing):
-        terms = named_terms(terms_of(inputs))
-        after = slots.tensors()
-        gradients = [
-            _gradients(term, [leaves[position] for position in chosen]) for term in terms.tensors
+@dataclass(frozen=True)
+class _Trace:
+    """The step itself, which is traced; see :class:`StepGraph`."""
+
+    terms_of: TermsOfTensors
+    slots: Slots
+    parameters: Parameters
+    chosen: Sequence[int]
+    needs: Sequence[str]
+    solver: Callable[[Sequence[str]], Solve | None]
+    layout: Layout
+
+    def step(self, state: Sequence[Tensor], inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+        terms, gradients, buffers = self._differentiated(state, inputs)
+        groups = _groups(self.parameters, self.layout.reached)
+        rows = [group.laid_out(gradients) for group in groups]
+        gramian = _gramian(groups, rows, terms.values)
+        own = torch.eye(len(terms), dtype=torch.bool, device=gramian.device)
+        squares = torch.where(own, gramian, 0.0).sum(0)
+        found = {"values": terms.values, "finite": terms.values.isfinite() & squares.isfinite()}
+        held = [group.holding(one) for group, one in zip(groups, rows, strict=True)]
+        lost = [one.range_left() for one in held if isinstance(one, Together)]
+        found["lost"] = torch.stack(lost).any() if lost else squares.new_zeros((), dtype=torch.bool)
+        if {"gramian", "cosine"} & set(self.needs):
+            found["gramian"] = gramian
+        for name in SINGLE:
+            if name in self.needs:
+                found[name] = _statistic(name, gradients, terms.values)
+        solve = None if terms.absent else self.solver(terms.names)
+        if solve is not None:
+            weights, solved = solve(gramian)
+            found |= {
+                "weights": weights,
+                "solved": solved & ~found["lost"],
+                **_sums(weights, gradients),
+            }
+        found |= {f"rows {k}": one for k, one in enumerate(rows)}
+        return found | buffers
+
+    def _differentiated(
+        self, state: Sequence[Tensor], inputs: Sequence[Tensor]
+    ) -> tuple[Terms, Sequence[Sequence[Tensor | None]], dict[str, Tensor]]:
+        """The terms, the gradient of each, and the buffers that were put in place of others."""
+        leaves = {position: state[position].detach().requires_grad_() for position in self.chosen}
+        standing = [leaves.get(position, tensor) for position, tensor in enumerate(state)]
+        with torch.enable_grad(), self.slots.replaced(standing):
+            terms = named_terms(self.terms_of(inputs))
+            after = self.slots.tensors()
+            own = [leaves[position] for position in self.chosen]
+            gradients = [_gradients(term, own) for term in terms.tensors]
+        layout = self.layout
+        layout.names, layout.absent = terms.names, terms.absent
+        layout.reached = [[one is not None for one in row] for row in gradients]
+        layout.reassigned = [
+            position for position, one in enumerate(standing) if one is not after[position]
         ]
-    layout.names, layout.absent = terms.names, terms.absent
-    layout.reached = [[one is not None for one in row] for row in gradients]
-    layout.reassigned = [
-        position for position, one in enumerate(standing) if one is not after[position]
-    ]
-    groups = _groups(parameters, layout.reached)
-    rows = [group.laid_out(gradients) for group in groups]
-    gramian = _gramian(groups, rows, terms.values)
-    own = torch.eye(len(terms), dtype=torch.bool, device=gramian.device)
-    squares = torch.where(own, gramian, 0.0).sum(0)
-    found = {"values": terms.values, "finite": terms.values.isfinite() & squares.isfinite()}
-    if {"gramian", "cosine"} & set(needs):
-        found["gramian"] = gramian
-    for name in SINGLE:
-        if name in needs:
-            found[name] = _statistic(name, gradients, terms.values)
-    found |= {f"rows {k}": one for k, one in enumerate(rows)}
-    found |= {f"buffer {position}": after[position].detach() for position in layout.reassigned}
+        buffers = {f"buffer {position}": after[position].detach() for position in layout.reassigned}
+        return terms, gradients, buffers
+
+
+def _sums(weights: Tensor, gradients: Sequence[Sequence[Tensor | None]]) -> dict[str, Tensor]:
+    """The gradient of the weighted sum for each parameter that a term depends on."""
+    found: dict[str, Tensor] = {}
+    for position, column in enumerate(zip(*gradients, strict=True)):
+        parts = [
+            weight.to(part.dtype) * part
+            for weight, part in zip(weights.unbind(), column, strict=True)
+            if part is not None
+        ]
+        if parts:
+            found[f"gradient {position}"] = reduce(add, parts)
     return found
 
 
 def _gramian(groups: Sequence[SideBySide], rows: Sequence[Tensor], like: Tensor) -> Tensor:
-    """The inner products in float64, in which neither digits nor small gradients are lost."""
+    """The inner products, in the gradients' own precision within blocks."""
     total = like.new_zeros(len(like), len(like))
     for group, one in zip(groups, rows, strict=True):
-        total = total + group.holding(one).products(like.dtype)
+        total = total + group.holding(one).products()
     return total
 
 
@@ -249,6 +322,7 @@ def _groups(parameters: Parameters, reached: Sequence[Sequence[bool]]) -> list[S
         for (terms, _), positions in together.items()
     ]
     for pairs in alone.values():
+        pairs.sort(key=lambda pair: pair[1])
         positions = [position for position, _ in pairs]
         owners = [owner for _, owner in pairs]
         groups.append(Alone(positions, [tensors[one] for one in positions], owners, count))

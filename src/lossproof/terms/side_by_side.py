@@ -6,7 +6,13 @@ from collections.abc import Sequence
 
 import torch
 
+from lossproof.terms.products import LARGEST, SMALLEST, at_least_single
+from lossproof.terms.terms import solving_dtype
+
 Tensor = torch.Tensor
+
+_BLOCK = 1 << 12
+"""Columns in a block: in the sum of so many products float32 is right to about 1e-7."""
 
 
 class SideBySide:
@@ -38,7 +44,7 @@ class SideBySide:
         raise NotImplementedError
 
     def products(self, dtype: torch.dtype | None = None) -> Tensor:
-        """K x K inner products, in float64 if no dtype is given."""
+        """K x K inner products, computed in a dtype or in a precision that fits."""
         raise NotImplementedError
 
     def combined(self, weights: Tensor) -> list[Tensor]:
@@ -87,12 +93,21 @@ class Together(SideBySide):
         return torch.stack([_flat(gradients[term], self.positions) for term in self._terms])
 
     def products(self, dtype: torch.dtype | None = None) -> Tensor:
-        rows = self._held.to(dtype or torch.float64)
-        products = rows @ rows.T
+        rows = at_least_single(self._held, dtype)
+        products = _in_blocks(rows, solving_dtype(rows.device))
         if self._all:
             return products
         at = torch.tensor(self._terms, device=rows.device)
         return products.new_zeros(self._count, self._count).index_put((at[:, None], at), products)
+
+    def range_left(self) -> Tensor:
+        """Whether a product has left the range in which the rows' own precision holds it."""
+        rows = at_least_single(self._held)
+        if rows.dtype == torch.float64:
+            return torch.zeros((), dtype=torch.bool, device=rows.device)
+        squares = rows.square().sum(1)
+        lost: Tensor = (squares < SMALLEST) & (rows.abs().sum(1) > 0) | ~(squares < LARGEST)
+        return lost.any()
 
     def combined(self, weights: Tensor) -> list[Tensor]:
         own = weights if self._all else weights[self._terms]
@@ -107,7 +122,7 @@ class Together(SideBySide):
 
 
 class Alone(SideBySide):
-    """Parameters on which one term alone depends (heads): a vector, and whose each part is."""
+    """Parameters on which one term alone depends (heads): a vector, term after term."""
 
     def __init__(
         self,
@@ -118,6 +133,11 @@ class Alone(SideBySide):
     ) -> None:
         super().__init__(positions, parameters, count)
         self._owners = list(owners)
+        self._own = sorted(set(owners))
+        self._by_owner = [
+            sum(size for size, one in zip(self._sizes, owners, strict=True) if one == owner)
+            for owner in self._own
+        ]
         sizes = torch.tensor(self._sizes)
         self._owner = torch.tensor(self._owners).repeat_interleave(sizes).to(parameters[0].device)
 
@@ -130,10 +150,10 @@ class Alone(SideBySide):
         )
 
     def products(self, dtype: torch.dtype | None = None) -> Tensor:
-        squares = self._held.to(dtype or torch.float64).square()
-        sums: list[Tensor] = [squares.new_zeros(()) for _ in range(self._count)]
-        for part, owner in zip(torch.split(squares, self._sizes), self._owners, strict=True):
-            sums[owner] = sums[owner] + part.sum()
+        squares = self._held.to(dtype or solving_dtype(self._held.device)).square()
+        sums = [squares.new_zeros(()) for _ in range(self._count)]
+        for part, owner in zip(torch.split(squares, self._by_owner), self._own, strict=True):
+            sums[owner] = part.sum()
         return torch.diag_embed(torch.stack(sums))
 
     def combined(self, weights: Tensor) -> list[Tensor]:
@@ -143,6 +163,14 @@ class Alone(SideBySide):
         full = self._held.new_zeros(self._count, len(self._held))
         full[self._owner, torch.arange(len(self._held), device=full.device)] = self._held
         return self._parts(full)
+
+
+def _in_blocks(rows: Tensor, dtype: torch.dtype) -> Tensor:
+    """``rows @ rows.T``, the products of the blocks added up in another dtype."""
+    total = rows.new_zeros(len(rows), len(rows), dtype=dtype)
+    for part in torch.split(rows, _BLOCK, 1):
+        total = total + (part @ part.T).to(dtype)
+    return total
 
 
 def _flat(gradients: Sequence[Tensor | None], positions: Sequence[int]) -> Tensor:
