@@ -153,14 +153,18 @@ class SegmentFactors:
         if self._written is None:
             shape = (self._owners.count, *self._parameter.shape)
             self._written = self._loan(shape, self._parameter)
-            for term, gradient in enumerate(self._written):
-                parts = self._owners.parts(term, self._cotangent, self._fixed)
-                if parts and gradient.dtype == parts[0][0].dtype:
-                    torch.mm(*self._factors(*parts[0]), out=gradient)
-                    for part in parts[1:]:
-                        gradient.addmm_(*self._factors(*part))
-                else:
+            begun: set[int] = set()
+            for term, cotangent, fixed in self._owners.segments(self._cotangent, self._fixed):
+                gradient, factors = self._written[term], self._factors(cotangent, fixed)
+                if gradient.dtype != cotangent.dtype:  # under autocast
                     gradient.copy_(self._dense(term))
+                elif term in begun:
+                    gradient.addmm_(*factors)
+                else:
+                    torch.mm(*factors, out=gradient)
+                begun.add(term)
+            for term in set(range(self._owners.count)) - begun:
+                self._written[term].zero_()
         return self._written
 
     def _products_of_rows(self, dtype: torch.dtype | None) -> Tensor:

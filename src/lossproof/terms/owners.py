@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -49,7 +50,12 @@ class Owners:
         # Zero times NaN is NaN: this sum, which takes longer, keeps it in its own term.
         return torch.zeros_like(total).index_add_(0, self.of_rows, rows)
 
+    def segments(self, *matrices: Tensor) -> Iterator[tuple[Any, ...]]:
+        """Each segment: its term, and its rows of some matrices."""
+        return zip(
+            self.terms, *(torch.split(matrix, self.lengths) for matrix in matrices), strict=True
+        )
+
     def parts(self, term: int, *matrices: Tensor) -> list[tuple[Tensor, ...]]:
         """The segments of a term, in each of some matrices with these rows."""
-        pieces = zip(*(torch.split(matrix, self.lengths) for matrix in matrices), strict=True)
-        return [parts for owner, parts in zip(self.terms, pieces, strict=True) if owner == term]
+        return [tuple(parts) for owner, *parts in self.segments(*matrices) if owner == term]
