@@ -78,12 +78,16 @@ class AlignedMTL(Balancer):
         scale_mode: str = "min",
         every: int = 1,
     ) -> None:
-        self.preference = Preference(preference, names)
+        self.preference = Preference(preference)
         self.scale_mode = choice("scale_mode", scale_mode, SCALE_MODES)
         super().__init__(names, every=every)
 
+    def initial_state(self, count: int) -> dict[str, Tensor]:
+        self.preference.fits(self.names or ())
+        return {}
+
     def weights_of(self, figures: TermGradients) -> Tensor:
-        preference = self.preference.of(figures.names)
+        preference = self.preference.shares(figures.names)
         return _aligned_weights(figures.gramian, preference, self.scale_mode)
 
 

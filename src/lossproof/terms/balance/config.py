@@ -72,11 +72,15 @@ class ConFIG(Balancer):
         preference: Mapping[str, float] | None = None,
         every: int = 1,
     ) -> None:
-        self.preference = Preference(preference, names)
+        self.preference = Preference(preference)
         super().__init__(names, every=every)
 
+    def initial_state(self, count: int) -> dict[str, Tensor]:
+        self.preference.fits(self.names or ())
+        return {}
+
     def weights_of(self, figures: TermGradients) -> Tensor:
-        return _config_weights(figures.gramian, self.preference.of(figures.names))
+        return _config_weights(figures.gramian, self.preference.shares(figures.names))
 
 
 @on_cpu

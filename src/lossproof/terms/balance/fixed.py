@@ -47,5 +47,8 @@ class FixedWeights(Balancer):
         self.fixed = NamedNumbers("weights", weights, default=1.0)
         super().__init__(tuple(self.fixed.given) if self.fixed.given else None)
 
+    def extra_repr(self) -> str:
+        return super().extra_repr() if self.fixed.given is None else f"weights={self.fixed}"
+
     def weights_of(self, figures: TermGradients) -> Tensor:
         return self.fixed.of(figures.names, figures.values)

@@ -69,19 +69,22 @@ class GradDrop(Balancer):
     ) -> None:
         given, default = (leak, 0.0) if isinstance(leak, Mapping) else (None, leak)
         number("leak", default, minimum=0, maximum=1)
-        self.leak = NamedNumbers("leak", given, default=default, minimum=0)
-        for name, part in (self.leak.given or {}).items():
+        self.leak = leak
+        self.leaks = NamedNumbers("leak", given, default=default, minimum=0)
+        for name, part in (self.leaks.given or {}).items():
             number(f"leak[{name!r}]", part, maximum=1)
-        if names is not None:
-            self.leak.fits(names)
         super().__init__(names)
         self.stream = RandomStream(seed)
+
+    def initial_state(self, count: int) -> dict[str, Tensor]:
+        self.leaks.fits(self.names or ())
+        return {}
 
     def weights_of(self, figures: TermGradients) -> Tensor:
         return torch.ones_like(figures.values)
 
     def gradients_of(self, figures: TermGradients, weights: Tensor) -> dict[str, Tensor]:
-        leak = self.leak.of(figures.names, figures.values)
+        leak = self.leaks.of(figures.names, figures.values)
         # The stream is on the CPU; from one number of it each device draws its own.
         seed = int(torch.randint(2**62, (), generator=self.stream.generator))
         generators: dict[torch.device, torch.Generator] = {}

@@ -41,6 +41,9 @@ class NamedNumbers:
         self.given = None if given is None else _checked(option, given, minimum, above)
         self._cached: tuple[tuple[str, ...], Tensor] | None = None
 
+    def __repr__(self) -> str:
+        return repr(self.given)
+
     def fits(self, names: Sequence[str]) -> None:
         """The names are those of the terms.
 

@@ -41,6 +41,9 @@ class Points:
             self._starts[name] = self.total
             self.total += count
 
+    def __repr__(self) -> str:
+        return repr(self.counts)
+
     def __contains__(self, name: str) -> bool:
         return name in self.counts
 

@@ -10,6 +10,7 @@ import torch
 
 from lossproof.terms.balance.base import Balancer
 from lossproof.terms.balance.on_cpu import Array
+from lossproof.terms.balance.state import checked_names
 from lossproof.terms.gradients import TermGradients
 from lossproof.write.arguments import integer
 
@@ -43,8 +44,14 @@ class SampledBalancer(Balancer):
         if integer("samples", samples) not in (2, 3):
             raise ValueError(f"`samples` must be 2 or 3, got {samples}")
         self.samples = samples
-        flat = None if names is None else [sampled(n, s) for n in names for s in range(samples)]
-        super().__init__(flat, every=every)
+        given = () if names is None else checked_names(names)
+        flat = [sampled(name, number) for name in given for number in range(samples)]
+        super().__init__(flat or None, every=every)
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """The names of the terms, without the number of the sample."""
+        return tuple(name[: name.rindex("[")] for name in (self.names or ())[:: self.samples])
 
     def initial_state(self, count: int) -> dict[str, Tensor]:
         share = float(self.samples) / count

@@ -89,15 +89,19 @@ class SDMGrad(SampledBalancer):
         every: int = 1,
     ) -> None:
         self.lambda_ = float(number("lambda_", lambda_, minimum=0.0))
-        self.preference = Preference(preference, names)
+        self.preference = Preference(preference)
         self.lr = float(number("lr", lr, above=0.0))
         self.momentum = float(number("momentum", momentum, minimum=0.0, below=1.0))
         self.n_iter = integer("n_iter", n_iter, minimum=1)
         super().__init__(names, samples=samples, every=every)
 
+    def initial_state(self, count: int) -> dict[str, Tensor]:
+        self.preference.fits(self.terms)
+        return super().initial_state(count)
+
     def weights_of(self, figures: TermGradients) -> Tensor:
         positions = self.positions(figures)
-        preference = self.preference.of(list(positions)) if positions else []
+        preference = self.preference.shares(list(positions)) if positions else []
         self.shares = _sdmgrad_shares(
             figures.gramian,
             self.shares,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ class NamedState(nn.Module):
         self.names: tuple[str, ...] | None = None
         self.steps = 0
         if names is not None:
-            self._bind(tuple(names))
+            self._bind(checked_names(names))
 
     def initial_state(self, count: int) -> dict[str, Tensor]:
         """The buffers that the method keeps for K terms, at their first values."""
@@ -76,16 +77,28 @@ class NamedState(nn.Module):
 
     def _bind(self, names: tuple[str, ...], device: torch.device | None = None) -> None:
         """Fix the names of the terms, and make the state for them."""
-        if len(set(names)) != len(names) or not names:
-            raise ValueError(f"`names` must be different names of terms, got {list(names)}")
         self.names = names
+        try:
+            state = self.initial_state(len(names))
+        except Exception:
+            self.names = None  # an option does not fit these terms: others may still be given
+            raise
         place = device or torch.device("cpu")
         dtype = solving_dtype(place)
         self.register_buffer("weights", torch.ones(len(names), dtype=dtype, device=place))
-        for name, first in self.initial_state(len(names)).items():
+        for name, first in state.items():
             self.register_buffer(
                 name, first.to(place, dtype if first.is_floating_point() else None)
             )
+
+    def extra_repr(self) -> str:
+        """The names of the terms, and the options that are not the defaults."""
+        shown = [] if self.names is None else [f"names={list(self.names)}"]
+        for name, option in inspect.signature(type(self)).parameters.items():
+            held = repr(vars(self).get(name, option.default))
+            if name != "names" and held != repr(option.default):
+                shown.append(f"{name}={held}")
+        return ", ".join(shown)
 
     def get_extra_state(self) -> dict[str, Any]:
         return {"names": list(self.names) if self.names else None, "steps": self.steps}
@@ -132,3 +145,29 @@ class NamedState(nn.Module):
             if moved is not None and moved.dtype != buffer.dtype:
                 self._buffers[name] = buffer.to(moved.device)
         return self
+
+
+def checked_names(names: Any) -> tuple[str, ...]:
+    """The names of the terms, as they were given.
+
+    Raises:
+        TypeError: it is no sequence of strings.
+        ValueError: there is none, or two are the same.
+
+    Example:
+        >>> from lossproof.terms.balance.state import checked_names
+        >>> checked_names("data")
+        Traceback (most recent call last):
+        ...
+        TypeError: `names` must be a sequence of the names of the terms, got 'data'
+    """
+    without_order = isinstance(names, Set) and not isinstance(names, type({}.keys()))
+    if isinstance(names, str | Mapping) or without_order or not isinstance(names, Iterable):
+        raise TypeError(f"`names` must be a sequence of the names of the terms, got {names!r}")
+    found = tuple(names)
+    for name in found:
+        if not isinstance(name, str):
+            raise TypeError(f"`names` must hold strings, got {name!r}")
+    if len(set(found)) != len(found) or not found:
+        raise ValueError(f"`names` must be different names of terms, got {list(found)}")
+    return found

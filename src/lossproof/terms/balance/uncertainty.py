@@ -81,7 +81,8 @@ class UncertaintyWeights(Balancer):
         every: int = 1,
     ) -> None:
         super().__init__(required_names(type(self).__name__, names), every=every)
-        first = torch.full((len(names),), float(number("initial", initial)))
+        self.form, self.initial = form, float(number("initial", initial))
+        first = torch.full((len(names),), self.initial)
         self.log_variance = nn.Parameter(first)
         self.penalty = choice("penalty", penalty, ("log", "log1p"))
         factors = torch.tensor(_factors(form, names), dtype=torch.float64)
