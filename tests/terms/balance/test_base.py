@@ -226,6 +226,14 @@ def test_a_parameter_that_is_a_term_itself():
     assert balancer.weights.tolist() == [0.5]
 
 
+def test_measuring_where_no_term_reaches_is_refused():
+    """There all gradients are zero, and weights that came of it would mean nothing."""
+    net = Net()
+    with pytest.raises(ValueError, match=r"none of the terms .* depends on any of the `on`"):
+        FromNorms().backward(net.terms(), net, on=nn.Linear(2, 2))
+    assert all(parameter.grad is None for parameter in net.parameters())
+
+
 def test_on_measures_over_some_and_fills_all():
     net = Net()
     norms = FromNorms()

@@ -55,8 +55,8 @@ def look(balancer: Balancer, named: Terms, options: StepOptions, due: bool) -> F
             return Found(terms, goal)
         figures = _measure_together(balancer, terms, goal, goal.measured, options, due)
         unused = len(figures.unused) == len(figures.parameters)
-        if unused and options.on is None and not terms.absent:
-            refuse_unreached(terms)
+        if unused and not terms.absent:
+            refuse_unreached(terms, "params" if options.on is None else "on")
         wrong = () if options.nonfinite == "ignore" else figures.nonfinite
         if wrong and options.scale is not None:
             wrong = infinite(terms)
@@ -67,9 +67,9 @@ def look(balancer: Balancer, named: Terms, options: StepOptions, due: bool) -> F
         terms = without(terms, wrong, options.nonfinite)
 
 
-def refuse_unreached(terms: Terms) -> NoReturn:
-    """Raise where no term depends on what is filled, so that nothing would be trained."""
-    raise ValueError(f"none of the terms {list(terms.names)} depends on any of the `params`")
+def refuse_unreached(terms: Terms, what: str = "params") -> NoReturn:
+    """Raise where no term depends on what is filled, or measured: there is nothing to balance."""
+    raise ValueError(f"none of the terms {list(terms.names)} depends on any of the `{what}`")
 
 
 def intention(balancer: Balancer, named: Terms, options: StepOptions, due: bool) -> Intention:
