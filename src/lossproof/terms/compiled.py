@@ -236,6 +236,7 @@ class CompiledStep:
                 gradients = graph.combined(figures, slopes)
         _fill(graph.parameters.tensors, gradients)
         fill(own, own_gradients)
+        figures.release()
         return BalanceStep(figures.names, figures.values, weights, total, figures, due)
 
 

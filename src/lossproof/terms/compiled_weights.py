@@ -36,7 +36,7 @@ def solver_in_graph(balancer: Balancer, names: Sequence[str]) -> Solve | None:
     """
     if type(balancer) is not UPGrad or not 2 <= len(names) <= MOST_TERMS:
         return None
-    preference = balancer.preference.of(names)
+    preference = balancer.preference.shares(names)
 
     def solve(gramian: Tensor) -> tuple[Tensor, Tensor]:
         return _upgrad(gramian, gramian.new_tensor(preference))
