@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -24,16 +26,36 @@ from tests.terms.on_ranks import (
 )
 
 from lossproof.terms import term_gradients
+from lossproof.terms.balance.annealing import LearningRateAnnealing
 from lossproof.terms.balance.base import Balancer
+from lossproof.terms.balance.from_torchjd import FromTorchJD
 from lossproof.terms.distributed import Ranks
 
 FROM_VALUES = ("FixedWeights", "UncertaintyWeights", "GeometricMean", "STCH", "RLW", "IMTLL", "DWA")
 NAMED = ("UPGrad", "LearningRateAnnealing", "UncertaintyWeights", "RLW", "PCGrad", "GradDrop")
-SKIPPED = ("FromTorchJD",)
+VARIANTS: dict[str, Callable[[], Balancer]] = {
+    "means over means": lambda: LearningRateAnnealing(NAMES, ratio="mean_mean"),
+    "norms over norms": lambda: LearningRateAnnealing(NAMES, ratio="norm"),
+    "TorchJD's UPGrad": lambda: FromTorchJD(aggregation().UPGrad(), NAMES),
+    "TorchJD's PCGrad": lambda: FromTorchJD(aggregation().PCGrad(), NAMES),
+    "a weighting of the matrix for TorchJD": lambda: FromTorchJD(of_the_matrix(), NAMES),
+}
+
+
+def aggregation() -> Any:
+    return importlib.import_module("torchjd.aggregation")
+
+
+def of_the_matrix() -> Any:
+    class Largest(aggregation().Weighting):  # from what each rank has to itself
+        def forward(self, matrix: torch.Tensor) -> torch.Tensor:
+            return 1 / matrix.abs().amax(1)
+
+    return Largest()
 
 
 def usable(name: str) -> bool:
-    return name not in SKIPPED and not name.startswith("Sampled")
+    return not name.startswith("Sampled")
 
 
 def given(balancer: Balancer, model: Any, data: Any) -> dict[str, Any]:
@@ -51,7 +73,7 @@ def given(balancer: Balancer, model: Any, data: Any) -> dict[str, Any]:
 
 def trained(name: str, model: Any, data: Any, steps: range, balancer: Balancer | None = None):
     """Train with Adam: the parameters, the weights of each step, and the balancer's own numbers."""
-    balancer = balancer or make(name, NAMES)
+    balancer = balancer or (VARIANTS[name]() if name in VARIANTS else make(name, NAMES))
     optimizer = torch.optim.Adam([*model.parameters(), *balancer.parameters()], lr=1e-2)
     weights, values = [], []
     for step in steps:
@@ -84,6 +106,14 @@ def test_every_other_balancer_keeps_two_ranks_together(two_ranks, name):
     assert (model, weights, values) == other[:3]
     if name != "SelfAdaptivePoints":  # its parameters belong to the points, which each rank has
         assert own == other[3]
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_keeps_two_ranks_together(two_ranks, name):
+    if "TorchJD" in name:
+        pytest.importorskip("torchjd", reason="its methods are tried on ranks where it is there")
+    one, other = two_ranks.run(train_on_ranks, name)
+    assert one == other
 
 
 @pytest.mark.parametrize("name", FROM_VALUES)

@@ -146,6 +146,16 @@ def test_a_weighting_of_ones_own() -> None:
     assert FromTorchJD(Unclear(), fed="gramian").needs == ("gramian",)
 
 
+def test_an_annotation_of_an_unknown_name_does_not_say_what_is_given() -> None:
+    class Unknown(aggregation.Weighting):
+        def forward(self, stat: NowhereDefined) -> torch.Tensor:  # noqa: F821
+            return stat.diagonal()
+
+    with pytest.raises(ValueError, match="`fed` must be 'gramian' or 'matrix'"):
+        FromTorchJD(Unknown())
+    assert FromTorchJD(Unknown(), fed="gramian").needs == ("gramian",)
+
+
 def test_half_precision_gradients() -> None:
     """TorchJD's solvers refuse bfloat16; the Gramian of such gradients is float64."""
     matrix = torch.randn(3, 20).bfloat16()

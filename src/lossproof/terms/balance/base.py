@@ -332,14 +332,20 @@ class Balancer(NamedState):
 
     # ---- several ranks
 
-    def over_ranks(self, numbers: Tensor) -> Tensor:
+    def over_ranks(self, compute: Callable[[], Tensor], count: int) -> Tensor:
         """The mean of numbers over the ranks that train together.
 
         For methods that compute figures of their own in ``weights_of``, on every rank from its own
-        gradients or residuals.
+        gradients or residuals, or with random numbers of its own.
+
+        Args:
+            compute: returns the numbers. If it fails on one rank, the others are told.
+            count: how many there are.
         """
         if self._ranks is None:
-            return numbers
+            return compute()
+        with self._ranks.announcing(count, self.weights.device):
+            numbers = compute()
         return self._ranks.gather({"numbers": numbers})["numbers"].mean(0).to(numbers)
 
     @contextmanager

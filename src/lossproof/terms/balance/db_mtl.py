@@ -11,7 +11,6 @@ from lossproof.terms.balance.base import Balancer
 from lossproof.terms.balance.gradient_average import GradientAverage
 from lossproof.terms.balance.step import BalanceStep
 from lossproof.terms.balance.value_range import nonnegative
-from lossproof.terms.distributed import Ranks
 from lossproof.terms.gradients import TermGradients, Want
 from lossproof.write.arguments import number
 
@@ -80,7 +79,6 @@ class DBMTL(Balancer):
             self.needs = ("norm",)  # type: ignore[misc]  # nothing is averaged
         super().__init__(names, every=every)
         self.averages = GradientAverage()
-        self._ranks: Ranks | None = None
 
     def initial_state(self, count: int) -> dict[str, Tensor]:
         self._count = len(self.names or ())
@@ -102,7 +100,10 @@ class DBMTL(Balancer):
                 figures.gradient_rows(), inverse, share, self.positions, self._count
             )
             shards = dict(zip(figures.parameters, figures.shards, strict=True))
-            norms = self._over_ranks(self.averages.norms(self.positions, shards))
+            squares = self.over_ranks(
+                lambda: self.averages.norms(self.positions, shards).square(), len(values)
+            )
+            norms = squares.sqrt()
         return torch.where(norms > 0, norms.amax() / norms, 0.0) * inverse
 
     def backward(self, terms: Mapping[str, Any], params: Any = None, **options: Any) -> BalanceStep:
@@ -111,14 +112,7 @@ class DBMTL(Balancer):
                 "DBMTL averages gradients, and must know of which parameters: give `params`, or "
                 "beta=0"
             )
-        self._ranks = Ranks.of(options.get("group"))
         return super().backward(terms, params, **options)
-
-    def _over_ranks(self, norms: Tensor) -> Tensor:
-        """The same norms on every rank: the root of the mean square, as everywhere."""
-        if self._ranks is None:
-            return norms
-        return self._ranks.gather({"norms": norms})["norms"].square().mean(0).sqrt().to(norms)
 
     def gradients_of(self, figures: TermGradients, weights: Tensor) -> dict[str, Tensor]:
         if not self.beta:

@@ -51,7 +51,8 @@ class FromTorchJD(Balancer):
     The Gramian is float64, or what tensors among the method's options are; the matrix has the dtype
     of the gradients, or float32 where these are of half precision. What the method keeps between
     steps is in ``state_dict()``, which TorchJD's own modules do not load again. Methods that draw
-    random numbers take them from torch's global generator. TorchJD's thresholds are absolute, for
+    random numbers take them from torch's global generator. Where several ranks train together, the
+    weights are the mean of what the method says on each. TorchJD's thresholds are absolute, for
     example UPGrad's on the trace of the Gramian: lossproof's own methods have none.
 
     Args:
@@ -118,9 +119,12 @@ class FromTorchJD(Balancer):
         self.state.expect(figures.names)
         if self._whole:
             return torch.ones_like(figures.values)
+        count = len(figures.names)
+        return self.over_ranks(lambda: self._weights(figures), count).to(figures.values)
+
+    def _weights(self, figures: TermGradients) -> Tensor:
         stat = figures.gramian.to(self._dtype) if self._fed == "gramian" else _matrix(figures)
-        weights = self._called(stat, figures, len(figures.names), "weight for each term")
-        return weights.to(figures.values)
+        return self._called(stat, figures, len(figures.names), "weight for each term")
 
     def gradients_of(self, figures: TermGradients, weights: Tensor) -> dict[str, Tensor]:
         if not self._whole:
@@ -181,7 +185,10 @@ def _given_to(weighting: Any) -> str:
             "gradients of two independent batches: 'gramian' gives it those of one batch with "
             "themselves"
         )
-    hints = get_type_hints(type(weighting).forward)
+    try:
+        hints = get_type_hints(type(weighting).forward)
+    except NameError:  # an annotation as text, of a name that its module does not have
+        hints = {}
     hints.pop("return", None)
     given = next(iter(hints.values()), None)
     inner = getattr(weighting, "weighting", None)

@@ -12,7 +12,6 @@ from lossproof.terms.balance.moving_average import moving_average
 from lossproof.terms.balance.random_stream import RandomStream
 from lossproof.terms.balance.residuals import mean_square, residual_vector
 from lossproof.terms.balance.step import BalanceStep
-from lossproof.terms.distributed import Ranks
 from lossproof.terms.gradients import TermGradients, Want
 from lossproof.terms.sharded import is_sharded
 from lossproof.terms.targets import targets
@@ -95,7 +94,7 @@ class NTKTrace(Balancer):
         self.chunk = integer("chunk", chunk, minimum=1)
         super().__init__(names, every=every)
         self.random = RandomStream(seed)
-        self._given: tuple[Mapping[str, Any], Any, Any, Ranks | None] | None = None
+        self._given: tuple[Mapping[str, Any], Any, Any] | None = None
 
     def initial_state(self, count: int) -> dict[str, Tensor]:
         return {"averages": torch.ones(count, dtype=torch.float64)}
@@ -117,7 +116,7 @@ class NTKTrace(Balancer):
             on: the parameters that the kernels are of; without it those that are filled.
             **options: as for every balancer.
         """
-        self._given = (terms, params, on, Ranks.of(options.get("group")))
+        self._given = (terms, params, on)
         try:
             return super().backward(terms, params, on=on, **options)
         finally:
@@ -136,14 +135,9 @@ class NTKTrace(Balancer):
                 "NTKTrace needs the parameters: call balancer.backward(terms, params) in place of "
                 "loss.backward()"
             )
-        terms, params, on, ranks = self._given
+        terms, params, on = self._given
         residuals = {name: terms[name] for name in names if terms[name] is not None}
-        device = next(iter(residuals.values())).device
-        if ranks is None:
-            return self._traces_here(names, residuals, params, on)
-        with ranks.announcing(len(names), device):
-            traces = self._traces_here(names, residuals, params, on)
-        return ranks.gather({"traces": traces})["traces"].mean(0).to(traces)
+        return self.over_ranks(lambda: self._traces_here(names, residuals, params, on), len(names))
 
     def _traces_here(
         self, names: Sequence[str], residuals: Mapping[str, Tensor], params: Any, on: Any
