@@ -132,6 +132,10 @@ class TermGradients:
         WORKSPACE.give_back(self._buffers)
         self._buffers.clear()
 
+    def _give_away(self) -> None:
+        """Whole gradients may be kept by who asked for them: no later step works in their memory."""
+        self._buffers.clear()
+
     def _held(self) -> tuple[Group, ...]:
         if self._let_go:
             raise ValueError(
@@ -240,22 +244,23 @@ class TermGradients:
     def gradients(self) -> dict[str, dict[str, Tensor]]:
         """For each term the gradient of each parameter that it depends on."""
         found: dict[str, dict[str, Tensor]] = {name: {} for name in self.names}
-        for group in self._held():
-            for position, rows in zip(group.positions, group.rows(), strict=True):
-                name = self.parameters[position]
-                for term, row in zip(self.names, self._unscaled(rows), strict=True):
-                    if self._reached[self.names.index(term)][position]:
-                        found[term][name] = row
+        for parameter, rows in self.gradient_rows().items():
+            position = self.parameters.index(parameter)
+            for term, row, reached in zip(self.names, rows, self._reached, strict=True):
+                if reached[position]:
+                    found[term][parameter] = row
         return found
 
     def gradient_rows(self) -> dict[str, Tensor]:
         """For each parameter the gradients of all terms, K stacked tensors of its shape."""
-        found: dict[str, Tensor] = {}
+        found: dict[int, Tensor] = {}
         for group in self._held():
-            for position, rows in zip(group.positions, group.rows(), strict=True):
-                name = self.parameters[position]
-                found[name] = self._unscaled(rows)
-        return found
+            found.update(zip(group.positions, group.rows(), strict=True))
+        return {
+            name: self._unscaled(found[position])
+            for position, name in enumerate(self.parameters)
+            if position in found
+        }
 
     @property
     def constant(self) -> tuple[str, ...]:
