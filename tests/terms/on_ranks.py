@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from tests.terms.balance.every_balancer import make
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from lossproof.terms.balance.annealing import LearningRateAnnealing
 from lossproof.terms.balance.base import Balancer
+from lossproof.terms.balance.from_torchjd import FromTorchJD
 
 NAMES = ("data", "pde", "bc")
 PART = 8
@@ -109,3 +113,52 @@ def parameters_of(model: nn.Module) -> list[Any]:
 
 def grads_of(model: nn.Module) -> list[Any]:
     return [None if one.grad is None else whole(one.grad).tolist() for one in model.parameters()]
+
+
+VARIANTS: dict[str, Callable[[], Balancer]] = {
+    "means over means": lambda: LearningRateAnnealing(NAMES, ratio="mean_mean"),
+    "norms over norms": lambda: LearningRateAnnealing(NAMES, ratio="norm"),
+    "TorchJD's UPGrad": lambda: FromTorchJD(aggregation().UPGrad(), NAMES),
+    "TorchJD's PCGrad": lambda: FromTorchJD(aggregation().PCGrad(), NAMES),
+    "a weighting of the matrix for TorchJD": lambda: FromTorchJD(of_the_matrix(), NAMES),
+}
+
+
+def aggregation() -> Any:
+    return importlib.import_module("torchjd.aggregation")
+
+
+def of_the_matrix() -> Any:
+    class Largest(aggregation().Weighting):  # from what each rank has to itself
+        def forward(self, matrix: torch.Tensor) -> torch.Tensor:
+            return 1 / matrix.abs().amax(1)
+
+    return Largest()
+
+
+def given(balancer: Balancer, model: Any, data: Any) -> dict[str, Any]:
+    """The terms in the form that the balancer wants."""
+    samples = getattr(balancer, "samples", None)
+    if isinstance(samples, int):
+        x, y = data
+        parts = [(x[k::samples], y[k::samples]) for k in range(samples)]
+        each = [terms(model, part) for part in parts]
+        return {name: [one[name] for one in each] for name in NAMES}
+    if type(balancer).scalars is not Balancer.scalars:
+        return residuals(model, data)
+    return terms(model, data)
+
+
+def trained(name: str, model: Any, data: Any, steps: range, balancer: Balancer | None = None):
+    """Train with Adam: the parameters, the weights of each step, and the balancer's own numbers."""
+    balancer = balancer or (VARIANTS[name]() if name in VARIANTS else make(name, NAMES))
+    optimizer = torch.optim.Adam([*model.parameters(), *balancer.parameters()], lr=1e-2)
+    weights, values = [], []
+    for step in steps:
+        optimizer.zero_grad()
+        outcome = balancer.backward(given(balancer, model, data(step)), list(model.parameters()))
+        optimizer.step()
+        weights.append(outcome.weights.tolist())
+        values.append(outcome.values.tolist())
+    own = [parameter.tolist() for parameter in balancer.parameters()]
+    return parameters_of(model), weights, values, own

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,76 +12,29 @@ import torch.distributed as dist
 from tests.terms.balance.every_balancer import CLASSES, make
 from tests.terms.on_ranks import (
     NAMES,
+    VARIANTS,
     Told,
     batch,
     ddp,
+    given,
     grads_of,
     net,
     own_part,
     parameters_of,
-    residuals,
     terms,
+    trained,
 )
 
 from lossproof.terms import term_gradients
-from lossproof.terms.balance.annealing import LearningRateAnnealing
-from lossproof.terms.balance.base import Balancer
-from lossproof.terms.balance.from_torchjd import FromTorchJD
+from lossproof.terms.compiled import compiled_step
 from lossproof.terms.distributed import Ranks
 
 FROM_VALUES = ("FixedWeights", "UncertaintyWeights", "GeometricMean", "STCH", "RLW", "IMTLL", "DWA")
 NAMED = ("UPGrad", "LearningRateAnnealing", "UncertaintyWeights", "RLW", "PCGrad", "GradDrop")
-VARIANTS: dict[str, Callable[[], Balancer]] = {
-    "means over means": lambda: LearningRateAnnealing(NAMES, ratio="mean_mean"),
-    "norms over norms": lambda: LearningRateAnnealing(NAMES, ratio="norm"),
-    "TorchJD's UPGrad": lambda: FromTorchJD(aggregation().UPGrad(), NAMES),
-    "TorchJD's PCGrad": lambda: FromTorchJD(aggregation().PCGrad(), NAMES),
-    "a weighting of the matrix for TorchJD": lambda: FromTorchJD(of_the_matrix(), NAMES),
-}
-
-
-def aggregation() -> Any:
-    return importlib.import_module("torchjd.aggregation")
-
-
-def of_the_matrix() -> Any:
-    class Largest(aggregation().Weighting):  # from what each rank has to itself
-        def forward(self, matrix: torch.Tensor) -> torch.Tensor:
-            return 1 / matrix.abs().amax(1)
-
-    return Largest()
 
 
 def usable(name: str) -> bool:
     return not name.startswith("Sampled")
-
-
-def given(balancer: Balancer, model: Any, data: Any) -> dict[str, Any]:
-    """The terms in the form that the balancer wants."""
-    samples = getattr(balancer, "samples", None)
-    if isinstance(samples, int):
-        x, y = data
-        parts = [(x[k::samples], y[k::samples]) for k in range(samples)]
-        each = [terms(model, part) for part in parts]
-        return {name: [one[name] for one in each] for name in NAMES}
-    if type(balancer).scalars is not Balancer.scalars:
-        return residuals(model, data)
-    return terms(model, data)
-
-
-def trained(name: str, model: Any, data: Any, steps: range, balancer: Balancer | None = None):
-    """Train with Adam: the parameters, the weights of each step, and the balancer's own numbers."""
-    balancer = balancer or (VARIANTS[name]() if name in VARIANTS else make(name, NAMES))
-    optimizer = torch.optim.Adam([*model.parameters(), *balancer.parameters()], lr=1e-2)
-    weights, values = [], []
-    for step in steps:
-        optimizer.zero_grad()
-        outcome = balancer.backward(given(balancer, model, data(step)), list(model.parameters()))
-        optimizer.step()
-        weights.append(outcome.weights.tolist())
-        values.append(outcome.values.tolist())
-    own = [parameter.tolist() for parameter in balancer.parameters()]
-    return parameters_of(model), weights, values, own
 
 
 # ---- equal on every rank
@@ -399,6 +350,18 @@ def test_a_group_shares_its_values_and_false_shares_none(four_ranks):
     assert pairs[0][0][0] == pytest.approx((pairs[0][1] + pairs[1][1]) / 2)
     alone = four_ranks.run(step_in_group, "alone")
     assert all(values[0] == pytest.approx(own) for values, own in alone)
+
+
+def compile_on_ranks() -> str:
+    step = compiled_step(lambda model, x, y: terms(model, (x, y)), ddp(net()), make("UPGrad"))
+    with pytest.raises(ValueError, match="several ranks train together") as told:
+        step(*own_part(0))
+    return str(told.value)
+
+
+def test_a_compiled_step_sends_several_ranks_to_the_plain_one(two_ranks):
+    for told in two_ranks.run(compile_on_ranks):
+        assert "call balancer.backward" in told
 
 
 def values_from_a_call() -> Any:

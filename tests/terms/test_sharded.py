@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -20,7 +22,7 @@ from tests.terms.on_ranks import (
     terms,
     whole,
 )
-from tests.terms.ranks import Processes
+from tests.terms.ranks import WAIT, Processes
 
 from lossproof.terms import term_gradients
 
@@ -266,10 +268,16 @@ def test_parameters_of_fsdp1_are_refused():
         term_gradients(terms(model, batch(0, 1)), model)
 
 
-def divide() -> float:
-    return 1 / (dist.get_rank() - 1)
+def die_while_the_other_waits() -> None:
+    model, balancer = net(), make("UPGrad", NAMES)
+    for step in range(2):
+        if step and dist.get_rank():
+            os._exit(1)
+        balancer.backward(terms(model, own_part(step)), model)
 
 
-def test_a_process_that_fails_is_found_out(two_ranks: Processes):
-    with pytest.raises(AssertionError, match="rank 1: (.|\n)*ZeroDivisionError"):
-        two_ranks.run(divide)
+def test_a_rank_that_dies_is_found_out_by_the_others(two_ranks: Processes):
+    start = monotonic()
+    with pytest.raises(AssertionError, match="rank 0: (.|\\n)*Error(.|\\n)*rank 1 died"):
+        two_ranks.run(die_while_the_other_waits)
+    assert monotonic() - start < WAIT
