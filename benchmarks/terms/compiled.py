@@ -52,13 +52,30 @@ def ours(setting: Heads) -> Callable[[], Any]:
     return lambda: step(setting.inputs, *setting.targets)
 
 
+COMPILED = {f"{PLAIN}, compiled": plain, f"{OURS}, compiled": ours}
+
+
 def measured(model: str, count: int, rounds: int) -> dict[str, Any]:
     """All ways, in turns."""
-    steps = {name: _eager(Heads(model, count), name) for name in EAGER}
-    steps[f"{PLAIN}, compiled"] = _step(Heads(model, count), plain)
-    steps[f"{OURS}, compiled"] = _step(Heads(model, count), ours)
-    first = {name: _waited(steps[name]) for name in steps if name.endswith(", compiled")}
-    return {"step": summed(in_turns(steps, rounds), PLAIN), "first_call_s": first}
+    settings = {name: Heads(model, count) for name in (*EAGER, *COMPILED)}
+    steps = {name: _eager(settings[name], name) for name in EAGER}
+    for name, prepare in COMPILED.items():
+        steps[name] = _step(settings[name], prepare)
+    first = {name: _waited(steps[name]) for name in COMPILED}
+    return {
+        "step": summed(in_turns(steps, rounds), PLAIN),
+        "first_call_s": first,
+        "deviation": _deviation(settings[f"{OURS}, compiled"], settings[OURS]),
+    }
+
+
+def _deviation(one: Heads, other: Heads) -> float:
+    """How far the gradients that two ways have left are apart, relative, at most."""
+    worst = 0.0
+    for given, wanted in zip(one.parameters, other.parameters, strict=True):
+        assert given.grad is not None and wanted.grad is not None
+        worst = max(worst, float((given.grad - wanted.grad).norm() / wanted.grad.norm()))
+    return worst
 
 
 def _waited(action: Callable[[], Any]) -> float:
