@@ -16,6 +16,7 @@ from lossproof.terms.layers import (
     MatrixUse,
     NormalisationUse,
     bias_uses,
+    gives_sparse_gradients,
     matrix_uses,
     normalisation_uses,
 )
@@ -53,6 +54,8 @@ def segment_plan(graph: Graph, parameters: Parameters) -> SegmentPlan | None:
     for position, tensor in enumerate(parameters.tensors):
         mask = graph.mask_of(tensor)
         if mask & (mask - 1) == 0:
+            if mask and gives_sparse_gradients(graph, tensor):
+                return None
             if mask:
                 plan.own[position] = mask.bit_length() - 1
         elif mask != graph.everyone or not _taken_apart(plan, graph, position, tensor):

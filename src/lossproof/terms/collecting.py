@@ -10,8 +10,8 @@ from torch.autograd.graph import GradientEdge
 
 from lossproof.terms.factors import SegmentFactors, SharedFactors
 from lossproof.terms.graph import Graph, Node
-from lossproof.terms.held import Group, OfSingleTerms, Rows, SparseRows
-from lossproof.terms.layers import MatrixUse
+from lossproof.terms.held import Group, OfSingleTerms, Rows, SparseRows, as_real, real_count
+from lossproof.terms.layers import MatrixUse, gives_sparse_gradients
 from lossproof.terms.owners import Owners
 from lossproof.terms.parameters import Parameters
 from lossproof.terms.plan import Plan, is_single
@@ -80,7 +80,11 @@ class Collector:
         self._open: dict[int, dict[int, Tensor]] = {}
         self._rows: list[Rows] | None = None
         self._own: dict[int, tuple[Tensor, int]] = {}
-        self._sparse: dict[int, list[Tensor | None]] = {}
+        self._sparse: dict[int, list[Tensor | None]] = {
+            position: [None] * len(graph.roots)
+            for position in plan.dense
+            if gives_sparse_gradients(graph, parameters.tensors[position])
+        }
 
     def wanted_of(self, term: int, *, shared: bool | None = None) -> Inputs:
         """What a pass of a term must bring.
@@ -159,11 +163,16 @@ class Collector:
             self._file(term, gradients)
 
     def _file(self, term: int, gradients: dict[int, Tensor]) -> None:
-        for position in list(gradients):
-            if gradients[position].is_sparse:
-                kept = self._sparse.setdefault(position, [None] * len(self.graph.roots))
-                kept[term] = gradients.pop(position)
-            elif is_single(self._masks[position]):
+        for position, gradient in list(gradients.items()):
+            alone = is_single(self._masks[position])
+            if gradient.is_sparse and position not in self._sparse:  # as a user's Function may give
+                if alone or self._rows is None:
+                    self._sparse[position] = [None] * len(self.graph.roots)
+                else:
+                    gradients[position] = gradient.to_dense()
+            if position in self._sparse:
+                self._sparse[position][term] = gradients.pop(position)
+            elif alone:
                 self._own[position] = (gradients.pop(position), term)
         for rows in self._all_rows():
             rows.fill(term, [gradients.get(position) for position in rows.positions])
@@ -179,8 +188,9 @@ class Collector:
             self._rows = []
             for positions in members.values():
                 tensors = [self._tensors[position] for position in positions]
-                shape = (len(self.graph.roots), sum(tensor.numel() for tensor in tensors))
-                self._rows.append(Rows(positions, tensors, self._buffer(shape, tensors[0])))
+                shape = (len(self.graph.roots), sum(real_count(tensor) for tensor in tensors))
+                matrix = self._buffer(shape, as_real(tensors[0].detach()))
+                self._rows.append(Rows(positions, tensors, matrix))
         return self._rows
 
     @property
@@ -201,7 +211,8 @@ class Collector:
                         rows.matrix[term].zero_()
                 found.append(rows)
         for position, kept in self._sparse.items():
-            found.append(SparseRows(position, kept, self._tensors[position]))
+            if any(part is not None for part in kept):
+                found.append(SparseRows(position, kept, self._tensors[position]))
         for position, uses in self.plan.factored.items():
             group = self._factored(position, uses)
             if group is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -13,7 +13,7 @@ from lossproof.terms.by_segments import SegmentPlan, gradients_by_segments, segm
 from lossproof.terms.collecting import Collector
 from lossproof.terms.factors import SegmentFactors, SharedFactors
 from lossproof.terms.graph import Graph, read_graph
-from lossproof.terms.held import Group, total_products
+from lossproof.terms.held import Group, real_count, squared_norms, total_products
 from lossproof.terms.parameters import Parameters
 from lossproof.terms.plan import Plan, make_plan
 from lossproof.terms.shared_part import entries, through_shared_part
@@ -74,56 +74,68 @@ def compute(
     graph = read_graph(terms.tensors)
     start = torch.ones_like(terms.tensors[0]) if scale is None else scale
     job = _Job(terms, parameters, graph, tuple(want), hold, start, retain_graph)
-    for way, attempt in _shortcuts(job):
-        structure = structure_of(graph, parameters, way)
+    impossible = []
+    for shortcut in _shortcuts(job):
+        structure = structure_of(graph, parameters, shortcut.way)
         verdict = verdict_on(structure)
-        if verdict is None:
-            found = _tried(job, attempt, structure)
-        else:
-            found = _trusted(job, attempt, structure) if verdict else None
+        if verdict is False:
+            continue
+        try:
+            found = _tried(job, shortcut, structure) if verdict is None else shortcut.attempt(job)
+        except RuntimeError:  # a hook that cannot run on the cotangents of all terms at once
+            impossible.append(structure)
+            if verdict and not retain_graph:  # a part of the graph may be gone
+                remember(structure, False)
+                raise
+            continue
         if found is not None:
             return found
-    return _one_by_one(job, Plan.plain(graph, parameters))
+    found = _one_by_one(job, Plan.plain(graph, parameters))
+    for structure in impossible:  # where the plain way fails, too, it was not the shortcut's fault
+        remember(structure, False)
+    return found
 
 
-def _shortcuts(job: _Job) -> Iterator[tuple[str, Callable[[_Job], Found]]]:
-    """The ways that may be cheaper than one full pass for each term, the cheapest first."""
+@dataclass(frozen=True)
+class _Shortcut:
+    """A way that may be cheaper than one full pass for each term.
+
+    Attributes:
+        way: what it is called.
+        attempt: takes it.
+        doubtful: the positions of the parameters whose gradients do not come from a plain pass.
+    """
+
+    way: str
+    attempt: Callable[[_Job], Found]
+    doubtful: Collection[int]
+
+
+def _shortcuts(job: _Job) -> Iterator[_Shortcut]:
+    """The shortcuts, the cheapest first."""
+    everything = range(len(job.parameters))
     if len(job.graph.present) < 2:
         return
     segments = segment_plan(job.graph, job.parameters)
     if segments is not None:
-        yield "segments", partial(_by_segments, plan=segments)
+        yield _Shortcut("segments", partial(_by_segments, plan=segments), everything)
     plan = make_plan(job.graph, job.parameters, factors=not job.entrywise, hold=job.hold)
     doors = entries(job.graph) if plan.batched else None
     if doors:
-        yield f"batched {sorted(plan.factored)}", partial(_batched, plan=plan, doors=doors)
+        attempt = partial(_batched, plan=plan, doors=doors)
+        yield _Shortcut(f"batched {sorted(plan.factored)}", attempt, everything)
     if plan.factored:
-        yield f"factored {sorted(plan.factored)}", partial(_one_by_one, plan=plan)
+        attempt = partial(_one_by_one, plan=plan)
+        yield _Shortcut(f"factored {sorted(plan.factored)}", attempt, plan.factored)
 
 
-def _trusted(job: _Job, attempt: Callable[[_Job], Found], structure: Hashable) -> Found | None:
-    """Take a shortcut that was right before, unless a new hook cannot run on all terms at once."""
-    try:
-        return attempt(job)
-    except RuntimeError:
-        remember(structure, False)
-        if not job.retain_graph:  # a part of the graph may be gone
-            raise
-        return None
-
-
-def _tried(job: _Job, attempt: Callable[[_Job], Found], structure: Hashable) -> Found | None:
+def _tried(job: _Job, shortcut: _Shortcut, structure: Hashable) -> Found | None:
     """Take a shortcut for the first time, beside a plain pass of a weighted sum of all terms."""
-    careful = replace(job, hold=True, retain_graph=True)
-    try:
-        found = attempt(careful)
-    except RuntimeError:  # a hook that cannot run on the cotangents of all terms at once
-        remember(structure, False)
-        return None
+    found = shortcut.attempt(replace(job, hold=True, retain_graph=True))
     weights = telling_weights(found.groups, len(job.terms), job.terms.tensors[0].device)
     present = [(job.terms.tensors[k], float(weights[k])) for k in job.graph.present]
     plain = plain_gradient(present, job.parameters, job.start)
-    verdict = agrees(found.groups, weights, plain)
+    verdict = agrees(found.groups, weights, plain, shortcut.doubtful)
     if verdict is not None:
         remember(structure, verdict)
     return found if verdict else None
@@ -156,7 +168,7 @@ class _Job:
 
     def table(self) -> StatisticsTable:
         """Where the statistics will stand."""
-        sizes = [tensor.numel() for tensor in self.parameters.tensors]
+        sizes = [real_count(tensor) for tensor in self.parameters.tensors]
         single = [name for name in SINGLE if name in self.want]
         return StatisticsTable(single, sizes, len(self.terms), self.terms.tensors[0].device)
 
@@ -188,10 +200,10 @@ def _by_segments(job: _Job, plan: SegmentPlan) -> Found:
         loan(job.workspace, buffers),
     )
     table = job.table()
+    if not job.entrywise:
+        _tabulate(table, groups)
     for group in groups:
-        if isinstance(group, SegmentFactors) and not job.entrywise:
-            _tabulate(table, group)
-        elif table.wanted:
+        if table.wanted and (job.entrywise or not isinstance(group, SegmentFactors)):
             for term in job.graph.present:
                 pairs = zip(group.positions, group.gradient(term), strict=True)
                 there = {at: part for at, part in pairs if part is not None}
@@ -199,12 +211,14 @@ def _by_segments(job: _Job, plan: SegmentPlan) -> Found:
     return replace(job.found(table, groups, reached), buffers=buffers)
 
 
-def _tabulate(table: StatisticsTable, group: Group) -> None:
+def _tabulate(table: StatisticsTable, groups: Sequence[Group]) -> None:
     """Statistics of what stayed in factors; those of dense gradients were taken on the way."""
-    if isinstance(group, SharedFactors | SegmentFactors):
-        if "norm" in table.wanted:
-            table.set("norm", group.positions[0], group.products().diagonal())
-        if "mean" in table.wanted:
+    factored = [group for group in groups if isinstance(group, SharedFactors | SegmentFactors)]
+    if "norm" in table.wanted:
+        for group, squares in zip(factored, squared_norms(factored), strict=True):
+            table.set("norm", group.positions[0], squares)
+    if "mean" in table.wanted:
+        for group in factored:
             table.set("mean", group.positions[0], group.sums())
 
 
@@ -242,8 +256,7 @@ def _batched(job: _Job, plan: Plan, doors: Sequence[GradientEdge]) -> Found:
 
 def _collected(job: _Job, table: StatisticsTable, collector: Collector) -> Found:
     groups = collector.groups()
-    for group in groups:
-        _tabulate(table, group)
+    _tabulate(table, groups)
     return replace(job.found(table, groups, collector.reached), buffers=collector.buffers)
 
 

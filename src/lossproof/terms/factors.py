@@ -60,6 +60,13 @@ class SharedFactors:
             self._known[dtype] = self._placed(half + half.T)
         return self._known[dtype]
 
+    def addends(self) -> Tensor:
+        """For each term the squared norms of what its rows add to the gradient, summed."""
+        found = _squares(self._cotangents) @ _squares(self._fixed)
+        total = found.new_zeros(self._count)
+        total[self._terms] = found
+        return total
+
     def _placed(self, products: Tensor) -> Tensor:
         """What was computed for these terms, among zeros for the others."""
         if len(self._terms) == self._count:
@@ -167,6 +174,10 @@ class SegmentFactors:
                 self._written[term].zero_()
         return self._written
 
+    def addends(self) -> Tensor:
+        """For each term the squared norms of what its rows add to the gradient, summed."""
+        return self._owners.sums(_squares(self._cotangent) * _squares(self._fixed))
+
     def _products_of_rows(self, dtype: torch.dtype | None) -> Tensor:
         """Sums of the products of rows, over the rows of two terms; the lower triangle, doubled."""
         fixed = at_least_single(self._fixed, dtype)
@@ -194,8 +205,10 @@ class SegmentFactors:
     def combined(self, weights: Tensor) -> list[Tensor]:
         if self._written is not None:
             return [weighted_sum(weights, self._written)]
-        of_rows = weights.to(self._cotangent.dtype)[self._owners.of_rows]
-        return [self._gradient(self._cotangent * of_rows[:, None], self._fixed)]
+        wide = at_least_single(self._cotangent)
+        of_rows = weights.to(wide.dtype)[self._owners.of_rows]
+        weighted = (wide * of_rows[:, None]).to(self._cotangent.dtype)
+        return [self._gradient(weighted, self._fixed)]
 
     def rows(self) -> list[Tensor]:
         if self._cotangent.shape[1] == 1:  # a single output: all gradients are one product
@@ -224,6 +237,15 @@ class SegmentFactors:
 
 TRAFFIC = 60
 """Multiply-adds in the time in which a gradient's number is written, and read again twice."""
+
+
+def _squares(rows: Tensor) -> Tensor:
+    """The squared norm of each row, in float64 where the device has it."""
+    norms = torch.linalg.vector_norm(at_least_single(rows), dim=-1)
+    squares: Tensor = norms.to(solving_dtype(rows.device)).square()
+    return squares
+
+
 ROWS = 64
 """Rows in a block of a triangle: as few as a product still runs at full speed with."""
 

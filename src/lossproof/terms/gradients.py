@@ -133,7 +133,7 @@ class TermGradients:
         self._buffers.clear()
 
     def _give_away(self) -> None:
-        """Whole gradients may be kept by who asked for them: no later step works in their memory."""
+        """Whole gradients may be kept by who asked: no later step works in their memory."""
         self._buffers.clear()
 
     def _held(self) -> tuple[Group, ...]:
@@ -256,6 +256,7 @@ class TermGradients:
         found: dict[int, Tensor] = {}
         for group in self._held():
             found.update(zip(group.positions, group.rows(), strict=True))
+        self._give_away()  # at last: rows may have been written just now
         return {
             name: self._unscaled(found[position])
             for position, name in enumerate(self.parameters)

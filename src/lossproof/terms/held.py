@@ -7,7 +7,7 @@ term, and the gradient of a weighted sum of the terms, which needs no further ba
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -50,24 +50,87 @@ def total_products(groups: Sequence[Group], count: int, device: torch.device) ->
     """The inner products of the gradients over all groups, K x K.
 
     They are computed in the gradients' own precision, and again in float64 where a squared norm
-    leaves the range of float32: a gradient of 1e-25 has a square of 1e-50.
+    leaves the range of float32 (a gradient of 1e-25 has a square of 1e-50), or where it is a small
+    difference of large numbers.
     """
     total = torch.zeros(count, count, dtype=solving_dtype(device), device=device)
     for group in groups:
         total += group.products().to(device)
-    if device.type == "mps" or not _worth_repeating(groups, total):
+    if device.type == "mps":
         return total
-    exact = torch.zeros_like(total)
-    for group in groups:
-        exact += group.products(torch.float64).to(device)
-    return exact
+    factored = [group for group in groups if isinstance(group, Factored)]
+    addends = [group.addends().to(total) for group in factored]
+    beyond, lost = _doubts(total.diagonal(), sum(addends, torch.zeros_like(total[0])))
+    if _worth_repeating(groups, beyond):
+        total.zero_()
+        for group in groups:
+            total += group.products(torch.float64).to(device)
+    elif any(lost):
+        for group in factored:
+            total += (group.products(torch.float64) - group.products()).to(device)
+    return total
 
 
-def _worth_repeating(groups: Sequence[Group], total: Tensor) -> bool:
-    for term, suspicious in enumerate(out_of_range(total).tolist()):
+@runtime_checkable
+class Factored(Protocol):
+    """Gradients whose inner products are computed without them, as sums over rows."""
+
+    def products(self, dtype: torch.dtype | None = None) -> Tensor:
+        """K x K inner products."""
+        ...
+
+    def vanishes(self, term: int) -> bool:
+        """Whether the gradient of a term is exactly zero."""
+        ...
+
+    def addends(self) -> Tensor:
+        """For each term the size of what its squared norm is added up from."""
+        ...
+
+
+def squared_norms(groups: Sequence[Factored]) -> list[Tensor]:
+    """The squared norms of the gradients of each group, right as `total_products` has them."""
+    if not groups:
+        return []
+    squares = torch.stack([group.products().diagonal() for group in groups])
+    if squares.device.type == "mps":
+        return list(squares)
+    addends = torch.stack([group.addends() for group in groups]).to(squares)
+    doubts = zip(groups, *_doubts(squares, addends), strict=True)
+    return [
+        group.products(torch.float64).diagonal()
+        if any(lost) or _worth_repeating([group], beyond)
+        else found
+        for found, (group, beyond, lost) in zip(squares, doubts, strict=True)
+    ]
+
+
+CANCELLED = 1e-2
+"""Below this share of its addends a squared norm is added up anew: float32 has six digits left."""
+
+
+def _doubts(squares: Tensor, addends: Tensor) -> list[list[Any]]:
+    """Which squared norms float32 cannot hold, and which have lost digits; waits once for both."""
+    doubts = torch.stack([out_of_range(squares), squares < CANCELLED * addends])
+    found: list[list[Any]] = doubts.tolist()
+    return found
+
+
+def _worth_repeating(groups: Sequence[Group | Factored], beyond: Sequence[bool]) -> bool:
+    for term, suspicious in enumerate(beyond):
         if suspicious and not all(group.vanishes(term) for group in groups):
             return True
     return False
+
+
+def real_count(tensor: Tensor) -> int:
+    """How many real numbers a tensor has: a complex one counts as two."""
+    return 2 * tensor.numel() if tensor.is_complex() else tensor.numel()
+
+
+def as_real(tensor: Tensor) -> Tensor:
+    """The real numbers of a tensor: those of a complex one along a last axis of two."""
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
 
 
 class Rows:
@@ -76,7 +139,7 @@ class Rows:
     Args:
         positions: where the parameters stand among the chosen ones.
         parameters: the parameters, of one dtype and device.
-        matrix: K rows of as many numbers as the parameters have together, to be filled.
+        matrix: K rows of as many real numbers as the parameters have together, to be filled.
     """
 
     def __init__(
@@ -85,7 +148,7 @@ class Rows:
         self.positions = positions
         self.matrix = matrix
         self._parameters = parameters
-        self._sizes = [parameter.numel() for parameter in parameters]
+        self._sizes = [real_count(parameter) for parameter in parameters]
         self._turned: list[bool] = [False] * len(parameters)
         self._untouched = True
 
@@ -100,7 +163,7 @@ class Rows:
         parts = [
             self.matrix.new_zeros(size)
             if gradient is None
-            else (gradient.mT if turned else gradient).reshape(-1)
+            else as_real(gradient.mT if turned else gradient).reshape(-1)
             for gradient, size, turned in zip(gradients, self._sizes, self._turned, strict=True)
         ]
         torch.cat(parts, out=self.matrix[term])
@@ -128,6 +191,8 @@ class Rows:
         ):
             if turned:
                 shaped.append(piece.view((*lead, *parameter.shape[::-1])).mT)
+            elif parameter.is_complex():
+                shaped.append(torch.view_as_complex(piece.view((*lead, *parameter.shape, 2))))
             else:
                 shaped.append(piece.view((*lead, *parameter.shape)))
         return shaped
@@ -140,11 +205,18 @@ def weighted_sum(weights: Tensor, rows: Tensor) -> Tensor:
     return total.to(rows.dtype)
 
 
+def _times(gradient: Tensor, weight: Tensor) -> Tensor:
+    """A gradient times a number, which half precision might not hold."""
+    wide = at_least_single(gradient)
+    return (wide * weight.to(wide.device, wide.dtype)).to(gradient.dtype)
+
+
 def _lies_turned(gradient: Tensor | None) -> bool:
     """Whether a matrix lies in memory column by column, as autograd leaves it behind a ``.T``."""
     return (
         gradient is not None
         and gradient.dim() == 2
+        and not gradient.is_complex()
         and not gradient.is_contiguous()
         and gradient.mT.is_contiguous()
     )
@@ -175,7 +247,7 @@ class OfSingleTerms:
     def products(self, dtype: torch.dtype | None = None) -> Tensor:
         device = self._gradients[0].device
         solving = solving_dtype(device)
-        parts = [at_least_single(gradient, dtype) for gradient in self._gradients]
+        parts = [at_least_single(as_real(gradient), dtype) for gradient in self._gradients]
         norms = torch.stack([norm.to(device) for norm in torch._foreach_norm(parts)])
         squares = torch.zeros(self._count, dtype=solving, device=device)
         terms = torch.tensor(self._terms, device=device)
@@ -187,7 +259,7 @@ class OfSingleTerms:
 
     def combined(self, weights: Tensor) -> list[Tensor]:
         return [
-            part * weight.to(part.device, part.dtype)
+            _times(part, weight)
             for part, weight in zip(self._gradients, weights[list(self._terms)], strict=True)
         ]
 
@@ -207,13 +279,14 @@ class OfSingleTerms:
 
 
 class SparseRows:
-    """The K gradients of an embedding with sparse gradients, which stay sparse."""
+    """The K gradients of an embedding, which stay sparse where they are."""
 
     def __init__(self, position: int, gradients: Sequence[Tensor | None], parameter: Tensor):
         self.positions = (position,)
         self._parameter = parameter
         self._gradients = [
-            None if gradient is None else gradient.coalesce() for gradient in gradients
+            gradient.coalesce() if gradient is not None and gradient.is_sparse else gradient
+            for gradient in gradients
         ]
 
     def products(self, dtype: torch.dtype | None = None) -> Tensor:
@@ -222,20 +295,20 @@ class SparseRows:
         for k, left in enumerate(self._gradients):
             for j, right in enumerate(self._gradients[: k + 1]):
                 if left is not None and right is not None:
-                    product = (left.to(total.dtype) * right.to(total.dtype)).values().sum()
+                    product = _product(left.to(total.dtype), right.to(total.dtype))
                     total[k, j] = total[j, k] = product
         return total
 
     def vanishes(self, term: int) -> bool:
         gradient = self._gradients[term]
-        return gradient is None or not bool(gradient.values().any())
+        return gradient is None or not bool(_stored(gradient).any())
 
     def combined(self, weights: Tensor) -> list[Tensor]:
         total = None
         for weight, gradient in zip(weights, self._gradients, strict=True):
             if gradient is not None:
                 part = gradient * weight.to(gradient.dtype)
-                total = part if total is None else total + part
+                total = part if total is None else _sum(total, part)
         assert total is not None  # a parameter that no term reaches has no group
         return [total]
 
@@ -247,3 +320,21 @@ class SparseRows:
 
     def gradient(self, term: int) -> list[Tensor | None]:
         return [self._gradients[term]]
+
+
+def _stored(gradient: Tensor) -> Tensor:
+    return gradient.values() if gradient.is_sparse else gradient
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """The inner product of two gradients, each of them sparse or not."""
+    if right.is_sparse and not left.is_sparse:
+        left, right = right, left
+    if left.is_sparse and not right.is_sparse:
+        return (left.values() * right[tuple(left.indices())]).sum()
+    return _stored((left * right).coalesce() if left.is_sparse else left * right).sum()
+
+
+def _sum(left: Tensor, right: Tensor) -> Tensor:
+    """The sum of two gradients; torch adds what is sparse only to the right of what is not."""
+    return right + left if left.is_sparse and not right.is_sparse else left + right

@@ -140,10 +140,17 @@ def bias_uses(graph: Graph, leaf: Tensor) -> list[BiasUse] | None:
     for node, position, _ in _ends(graph, graph.leaves[id(leaf)][1]):
         if node.name() != "AddmmBackward0" or position != 0:
             return None
-        if node._input_metadata[0].shape[-1] != leaf.numel():
+        output = node._input_metadata[0]
+        if output.shape[-1] != leaf.numel() or output.dtype.is_complex:
             return None
         uses.append(BiasUse(GradientEdge(node, 0), node, float(node._saved_beta)))
     return uses
+
+
+def gives_sparse_gradients(graph: Graph, leaf: Tensor) -> bool:
+    """Whether the gradient of a leaf may be sparse, as that of an embedding can be asked to be."""
+    uses = graph.consumers.get(graph.leaves[id(leaf)][1], ())
+    return any(getattr(node, "_saved_sparse", False) is True for node, _, _ in uses)
 
 
 def _ends(graph: Graph, start: Node) -> Iterator[tuple[Node, int, bool]]:
@@ -181,6 +188,8 @@ def _swaps(node: Node) -> bool:
 
 def _product(node: Node, position: int, transposed: bool) -> MatrixUse | None:
     name = node.name()
+    if node._input_metadata[0].dtype.is_complex:
+        return None  # a real matrix that was made complex
     if name == "AddmmBackward0":
         first, second, scale = 1, 2, float(node._saved_alpha)
     elif name == "MmBackward0":

@@ -51,7 +51,7 @@ SMALLEST, LARGEST = 1e-26, 1e34
 """Squares of norms in this range were computed from numbers that float32 holds to all digits."""
 
 
-def out_of_range(products: Tensor) -> Tensor:
-    """For each term whether its squared norm is beyond what float32 can be trusted with."""
-    squares = products.diagonal().abs()
-    return (squares < SMALLEST) | ~(squares < LARGEST)
+def out_of_range(squares: Tensor) -> Tensor:
+    """For each squared norm whether it is beyond what float32 can be trusted with."""
+    sizes = squares.abs()
+    return (sizes < SMALLEST) | ~(sizes < LARGEST)

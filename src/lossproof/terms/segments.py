@@ -97,6 +97,8 @@ def find_segments(graph: Graph) -> Segments | None:
     if len(batches) != 1:
         return None
     batch = batches.pop()
+    if batch == 0:
+        return None
     owners = _owners([(term, rows) for term, rows, _ in readings if rows is not None], batch)
     if owners is None or not _rows_stay_apart(graph, batch):
         return None
@@ -157,8 +159,8 @@ def _lengths(node: Node) -> list[int]:
     size = int(node._saved_self_sym_sizes[0])
     if node.name() == "SplitWithSizesBackward0":
         return [int(length) for length in node._saved_split_sizes]
-    each = int(node._saved_split_size)
-    return [min(each, size - start) for start in range(0, size, each)]
+    each = max(int(node._saved_split_size), 1)  # nothing may be split into parts of nothing
+    return [min(each, size - start) for start in range(0, size, each)] or [0]
 
 
 def _owners(
@@ -216,7 +218,8 @@ def _keeps_rows(node: Node, batch: int) -> bool:
     if any(not shape or int(shape[0]) % batch for shape in shapes):
         return False
     if name == "AddmmBackward0":
-        return set(leaves) <= {0, 2} and _is_leaf_side(node, 2)
+        # A computed addend may have an entry for each row, which goes to a column of every row.
+        return set(leaves) <= {0, 2} and _is_leaf_side(node, 0) and _is_leaf_side(node, 2)
     if name == "MmBackward0":
         return leaves == [1]
     if name == "NativeLayerNormBackward0":

@@ -7,6 +7,8 @@ from copy import copy
 
 import torch
 
+from lossproof.terms.held import as_real
+from lossproof.terms.products import out_of_range
 from lossproof.terms.terms import solving_dtype
 
 Tensor = torch.Tensor
@@ -38,10 +40,16 @@ class StatisticsTable:
         """Take the gradients of a term for the parameters at these positions into account."""
         if not gradients or not self._kept:
             return
-        gradients = [part.coalesce().values() if part.is_sparse else part for part in gradients]
-        at = list(positions)
+        values = {
+            position: as_real(part.coalesce().values() if part.is_sparse else part)
+            for position, part in zip(positions, gradients, strict=True)
+        }
+        at = [position for position, part in values.items() if part.numel()]
+        gradients = [values[position] for position in at]
+        if not at:
+            return
         if "norm" in self._kept:
-            self._kept["norm"][at, term] += self._norms(gradients, 2.0).square()
+            self._kept["norm"][at, term] += self._lengths(gradients).square()
         if "mean_abs" in self._kept:
             self._kept["mean_abs"][at, term] += self._norms(gradients, 1.0)
         if "max_abs" in self._kept:
@@ -54,9 +62,23 @@ class StatisticsTable:
         """Set the sums (of squares, for ``norm``) of one parameter for all terms."""
         self._kept[name][position] = values.to(self.sizes.dtype)
 
-    def _norms(self, gradients: Sequence[Tensor], order: float) -> Tensor:
+    def _lengths(self, gradients: Sequence[Tensor]) -> Tensor:
+        """Euclidean norms, also of gradients whose squares float32 cannot hold."""
+        if self.sizes.is_cuda:  # to look would be to wait for the device
+            return self._norms(gradients, 2.0, self.sizes.dtype)
+        norms = self._norms(gradients, 2.0)
+        if self.sizes.dtype == torch.float64:
+            for n, beyond in enumerate(out_of_range(norms.square()).tolist()):
+                if beyond and gradients[n].dtype != torch.float64:
+                    norms[n] = torch.linalg.vector_norm(gradients[n], dtype=torch.float64)
+        return norms
+
+    def _norms(
+        self, gradients: Sequence[Tensor], order: float, dtype: torch.dtype | None = None
+    ) -> Tensor:
         norms = [
-            torch.linalg.vector_norm(part, order, dtype=_summing_dtype(part)) for part in gradients
+            torch.linalg.vector_norm(part, order, dtype=dtype or _summing_dtype(part))
+            for part in gradients
         ]
         return torch.stack(norms).to(self.sizes.dtype)
 
@@ -65,7 +87,7 @@ class StatisticsTable:
         kept = self._kept[name]
         if name == "norm":
             return kept.clamp_min(0.0).sqrt()
-        return kept / self.sizes[:, None] if name in ("mean", "mean_abs") else kept
+        return kept / self.sizes[:, None].clamp_min(1) if name in ("mean", "mean_abs") else kept
 
     def over_all(self, name: str) -> Tensor:
         """The statistic over all parameters, K numbers."""

@@ -9,7 +9,7 @@ for that structure again.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 
 import torch
 
@@ -27,7 +27,8 @@ _verdicts: OrderedDict[Hashable, bool] = OrderedDict()
 def structure_of(graph: Graph, parameters: Parameters, way: str) -> Hashable:
     """What identifies a graph of the same model, and the way that was planned for it."""
     nodes = tuple((node.name(), graph.masks[node]) for node in graph.order)
-    return hash(nodes), tuple(tensor.shape for tensor in parameters.tensors), way
+    own = tuple((id(tensor), tensor.shape) for tensor in parameters.tensors)
+    return hash(nodes), own, way  # another model that looks the same may have other hooks
 
 
 def verdict_on(structure: Hashable) -> bool | None:
@@ -71,8 +72,20 @@ def plain_gradient(
     )
 
 
-def agrees(groups: Sequence[Group], weights: Tensor, plain: Sequence[Tensor | None]) -> bool | None:
+def agrees(
+    groups: Sequence[Group],
+    weights: Tensor,
+    plain: Sequence[Tensor | None],
+    positions: Collection[int],
+) -> bool | None:
     """Whether the gradient of the weighted sum is the plain one, up to rounding.
+
+    Args:
+        groups: the gradients as the shortcut gave them.
+        weights: of the terms.
+        plain: for each parameter the plain gradient.
+        positions: the parameters that are compared. A gradient that is zero but for rounding (of a
+            bias before a batch norm) is never the same twice: what was not cut short is not asked.
 
     Returns:
         ``None`` where it shows nothing, because it is zero or not finite.
@@ -81,8 +94,8 @@ def agrees(groups: Sequence[Group], weights: Tensor, plain: Sequence[Tensor | No
     for group in groups:
         found.update(zip(group.positions, group.combined(weights), strict=True))
     telling = False
-    for position, wanted in enumerate(plain):
-        same = _same(wanted, found.get(position))
+    for position in positions:
+        same = _same(plain[position], found.get(position))
         if same is False:
             return False
         telling = telling or bool(same)
@@ -99,7 +112,7 @@ def _same(wanted: Tensor | None, given: Tensor | None) -> bool | None:
     largest = wanted.abs().amax() if wanted.numel() else wanted.new_zeros(())
     if not bool(torch.isfinite(largest)):
         return None
-    if bool((given - wanted).abs().gt(_ROUNDING[wanted.dtype] * largest).any()):
+    if bool((given - wanted).abs().gt(_ROUNDING[largest.dtype] * largest).any()):
         return False
     return True if bool(largest > 0) else None
 
