@@ -124,6 +124,17 @@ def test_a_small_gradient_is_a_direction() -> None:
     )
 
 
+def test_a_short_gradient_may_be_opposed() -> None:
+    """What is promised is promised of the aligned gradients, by the paper's formula, too."""
+    matrix = np.array([[10.0, 0.0], [-0.9, 0.5]])
+    for weights in (
+        weights_of(matrix).numpy() @ matrix,
+        by_the_paper(matrix, np.ones(2) / 2, "min"),
+    ):
+        first, second = matrix @ weights
+        assert first > 0 > second
+
+
 def test_many_terms_are_finite() -> None:
     for size in (5, 100):
         assert bool(weights_of(gradients(1, 32, size, 1e-15)).isfinite().all())

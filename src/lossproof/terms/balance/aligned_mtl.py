@@ -30,9 +30,10 @@ class AlignedMTL(Balancer):
 
     with the Gramian G. The gradients are replaced by the nearest system of orthogonal vectors of
     one length, so that none conflicts with another and none dominates; the step is their
-    combination u. With the smallest singular value as the scale it is as long as the weakest
-    direction is, so that training slows down where two terms nearly agree or one has converged. The
-    weights may be negative and sum to nothing fixed.
+    combination u. It lowers each of these, but may oppose one of the gradients as they were, where
+    that is much shorter than one that it conflicts with. With the smallest singular value as the
+    scale it is as long as the weakest direction is, so that training slows down where two terms
+    nearly agree or one has converged. The weights may be negative and sum to nothing fixed.
 
     Directions that are rounding errors are left out (see ``rank.py``): identical terms count as
     one, and a term without a gradient has the weight 0. Where no term has a gradient the weights
