@@ -101,6 +101,23 @@ def test_hooks_are_held_back_and_come_back_in_their_order():
     assert calls == ["first", "second", "first"]
 
 
+@pytest.mark.parametrize(
+    "register", ["register_hook", "register_post_accumulate_grad_hook"], ids=str
+)
+def test_a_hook_that_removes_itself_leaves_the_gradient_as_it_is(register):
+    weight = parameter(2)
+    handle = getattr(weight, register)(lambda _: handle.remove())
+    fill([weight], [torch.ones(2)])
+    assert weight.grad.tolist() == [1.0, 1.0]
+
+
+def test_a_hook_that_sets_another_does_not_lose_the_gradient_of_that_parameter():
+    first, second = parameter(2), parameter(2)
+    first.register_hook(lambda _: second.register_hook(lambda _: None) and None)
+    fill([first, second], [torch.ones(2), torch.ones(2)])
+    assert second.grad.tolist() == [1.0, 1.0]
+
+
 def test_where_processes_train_together_the_accumulation_nodes_are_always_told():
     weight = parameter(2)
     assert not listened_to(weight)

@@ -38,14 +38,16 @@ def fill(parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> No
     ]
     if not pairs:
         return
-    pushed = [pair for pair in pairs if listened_to(pair[0])]
+    pushed: list[tuple[Tensor, Tensor]] = []
+    added: list[tuple[Tensor, Tensor]] = []
+    for pair in pairs:  # asked once: a hook may remove itself when it has run, or set others
+        (pushed if listened_to(pair[0]) else added).append(pair)
     if pushed:
         torch.autograd.backward([pair[0] for pair in pushed], [pair[1] for pair in pushed])
     taken: set[int] = set()
     with torch.no_grad():
-        for parameter, gradient in pairs:
-            if not listened_to(parameter):
-                _add(parameter, gradient, taken)
+        for parameter, gradient in added:
+            _add(parameter, gradient, taken)
 
 
 def _add(parameter: Tensor, gradient: Tensor, taken: set[int]) -> None:
