@@ -84,6 +84,14 @@ def test_gradients_flow_through_the_part_of_a_parameter():
     assert isinstance(balancer.scale, torch.nn.Parameter)
 
 
+def test_the_part_of_a_parameter_has_a_graph_where_gradients_are_switched_off():
+    balancer = Stateful(NAMES)
+    balancer.scale = torch.nn.Parameter(torch.ones(3))
+    with torch.no_grad(), only(balancer, ["b"]):
+        assert balancer.scale.requires_grad
+        assert not balancer.vector.requires_grad
+
+
 def test_with_everyone_present_nothing_is_copied():
     balancer = Stateful(NAMES)
     vector = balancer.vector

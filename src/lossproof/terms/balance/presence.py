@@ -59,12 +59,14 @@ def only(balancer: Balancer, names: Sequence[str]) -> Iterator[None]:
         for held, kept in ((balancer._buffers, buffers), (balancer._parameters, parameters)):
             for name, tensor in kept.items():
                 if tensor is not None:
-                    held[name] = _part(tensor, axes.get(name, ()), index)  # type: ignore[assignment]
+                    with torch.enable_grad():  # what is learned is so where the user has it off
+                        part = _part(tensor, axes.get(name, ()), index)
+                    held[name] = part  # type: ignore[assignment]
         yield
         for name, tensor in buffers.items():
-            part = balancer._buffers[name]
-            if tensor is not None and part is not None:
-                buffers[name] = _with_part(tensor, axes.get(name, ()), index, part)
+            changed = balancer._buffers[name]
+            if tensor is not None and changed is not None:
+                buffers[name] = _with_part(tensor, axes.get(name, ()), index, changed)
     finally:
         balancer.names = everyone
         balancer._buffers.update(buffers)
