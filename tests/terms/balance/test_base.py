@@ -870,6 +870,15 @@ def test_after_an_overflow_the_weights_are_due_again():
     assert balancer.backward(net.terms(), net, scaler=scaler).refreshed
 
 
+@pytest.mark.parametrize("method", [Learned, Given, Signs])
+def test_an_overflow_in_clipped_terms_stands_in_grad_for_the_scaler_to_see(method):
+    net = Net()
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+    step = method().backward(net.terms(1e6), net, scaler=scaler, clip_terms=1.0)
+    assert not step.refreshed
+    assert not net.trunk.weight.grad.isfinite().all()
+
+
 def test_terms_of_half_precision():
     net = Net().to(torch.bfloat16)
     net.x = net.x.to(torch.bfloat16)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from lossproof.terms.balance.looking import Found, filled_from_figures, refuse_unreached
+from lossproof.terms.balance.looking import Found, refuse_unreached
 from lossproof.terms.balance.options import StepOptions
 from lossproof.terms.balance.passes import Pass, objective, stacked, weighted_sum
 from lossproof.terms.distributed import norm_over_ranks, tell_of_idle
@@ -70,11 +70,7 @@ def fill_step(
         known, done = balancer.gradients_of(figures, weights), True
         if options.scale is not None:
             known = {name: part * scale.to(part) for name, part in known.items()}
-    elif (
-        figures is not None
-        and found.goal.everything_measured
-        and (found.overflowed or filled_from_figures(balancer, fresh))
-    ):
+    elif figures is not None and found.complete:
         if limit is not None and not own:
             norm = _norm_of_sum(figures, weights)
         if norm is not None and limit is not None:
@@ -83,8 +79,7 @@ def fill_step(
     parameters, gradients = _used(found, known)
     with torch.enable_grad():  # backward() works where it is off, too
         passes = _passes(balancer, found, factors, scale, own, done=done)
-    retained = [options.retain_graph] * len(passes)
-    retained[:-1] = [True] * len(retained[:-1])
+    retained = [options.retain_graph or one is not passes[-1] for one in passes]
     if limit is None:
         for one, retain_graph in zip(passes, retained, strict=True):
             one.backward(retain_graph)

@@ -34,12 +34,14 @@ class Found:
         terms: the terms that take part: present, and not dropped.
         goal: its parameters.
         figures: the figures of the gradients, where they were measured.
+        complete: whether the figures hold all that fills ``.grad``.
         overflowed: whether a gradient overflowed under the scale of a ``GradScaler``.
     """
 
     terms: Terms
     goal: Targets
     figures: TermGradients | None = None
+    complete: bool = False
     overflowed: bool = False
 
 
@@ -61,9 +63,9 @@ def look(balancer: Balancer, named: Terms, options: StepOptions, due: bool) -> F
         if wrong and options.scale is not None:
             wrong = infinite(terms)
             if not wrong:
-                return Found(terms, goal, figures, overflowed=True)
+                return Found(terms, goal, figures, _complete(balancer, goal, due), overflowed=True)
         if not wrong:
-            return Found(terms, goal, figures)
+            return Found(terms, goal, figures, _complete(balancer, goal, due))
         terms = without(terms, wrong, options.nonfinite)
 
 
@@ -90,11 +92,6 @@ def intention(balancer: Balancer, named: Terms, options: StepOptions, due: bool)
         tuple(tuple(tensor.shape) for tensor in over.tensors),
         any(is_sharded(tensor) for tensor in over.tensors),
     )
-
-
-def filled_from_figures(balancer: Balancer, due: bool) -> bool:
-    """Whether the gradients of the terms say what fills ``.grad`` where they were measured."""
-    return balancer.linear or (due and bool(balancer.needs))
 
 
 def infinite(terms: Terms) -> tuple[str, ...]:
@@ -143,6 +140,11 @@ def is_measuring(balancer: Balancer, options: StepOptions, due: bool) -> bool:
     return (due and bool(balancer.needs)) or options.limits is not None
 
 
+def _complete(balancer: Balancer, goal: Targets, due: bool) -> bool:
+    """Whether the measured gradients say all that fills ``.grad``."""
+    return goal.everything_measured and (balancer.linear or (due and bool(balancer.needs)))
+
+
 def _wanted(balancer: Balancer, options: StepOptions, due: bool) -> list[Want]:
     want = list(balancer.needs) if due else []
     if not {"norm", "gramian"} & set(want) and (
@@ -178,7 +180,7 @@ def _measure(
     options: StepOptions,
     due: bool,
 ) -> TermGradients:
-    complete = goal.everything_measured and filled_from_figures(balancer, due)
+    complete = _complete(balancer, goal, due)
     own_look = due and not balancer.needs  # a method may differentiate by itself
     again = options.retain_graph or options.nonfinite == "drop" or own_look or not complete
     with hooks_held_back(over.tensors):
