@@ -63,7 +63,7 @@ def test_some_of_them():
         ([1.0], TypeError, "got float at 0"),
         ({"w": 1.0}, TypeError, "`params` 'w' must be a tensor, got float"),
         ([], ValueError, "requires a gradient, but there is none"),
-        (iter([]), ValueError, r"model.parameters\(\) can be read only once"),
+        ([], ValueError, r"model.parameters\(\) can be read only once"),
         ([torch.ones(2)], ValueError, "but all of them are frozen: 'parameter 0'"),
         ([torch.ones(2, requires_grad=True) * 2], ValueError, "'parameter 0' was computed from"),
     ],
@@ -71,3 +71,5 @@ def test_some_of_them():
 def test_wrong_parameters_are_named(params, error, message):
     with pytest.raises(error, match=message):
         chosen_parameters(params)
+    with pytest.raises(error, match=message.replace("`params`", "`on`")):
+        chosen_parameters(params, "on")

@@ -38,7 +38,7 @@ class Parameters:
         )
 
 
-def chosen_parameters(params: Any) -> Parameters:
+def chosen_parameters(params: Any, argument: str = "params") -> Parameters:
     """The parameters that were chosen, by name.
 
     Args:
@@ -47,6 +47,7 @@ def chosen_parameters(params: Any) -> Parameters:
             twice (tied weights) is taken once, under its first name; one that requires no gradient
             is listed as frozen. A second tensor of the same name (of two models) gets a number. For
             a whole copy that ``fully_shard`` made, its sharded parameter is taken.
+        argument: what the argument is called.
 
     Raises:
         TypeError: something in it is neither a tensor nor a module.
@@ -67,7 +68,7 @@ def chosen_parameters(params: Any) -> Parameters:
     alike: Counter[str] = Counter()
     seen: set[int] = set()
     originals = sharded_originals()
-    for name, given in _named(params):
+    for name, given in _named(params, argument):
         tensor = originals.get(id(given), given)
         if id(tensor) in seen:
             continue
@@ -77,8 +78,8 @@ def chosen_parameters(params: Any) -> Parameters:
             continue
         if not tensor.is_leaf:
             raise ValueError(
-                f"`params` must be leaf tensors, but {name!r} was computed from others; give the "
-                "parameters themselves"
+                f"`{argument}` must be leaf tensors, but {name!r} was computed from others; give "
+                "the parameters themselves"
             )
         alike[name] += 1
         names.append(name if alike[name] == 1 else f"{name} ({alike[name]})")
@@ -87,7 +88,7 @@ def chosen_parameters(params: Any) -> Parameters:
         what = "there is none (a generator such as model.parameters() can be read only once)"
         if frozen:
             what = f"all of them are frozen: {', '.join(map(repr, frozen[:3]))}"
-        raise ValueError(f"`params` must hold a parameter that requires a gradient, but {what}")
+        raise ValueError(f"`{argument}` must hold a parameter that requires a gradient, but {what}")
     return Parameters(tuple(names), tuple(tensors), tuple(frozen))
 
 
@@ -96,7 +97,7 @@ def reusable(params: Any) -> Any:
     return list(params) if isinstance(params, Iterator) else params
 
 
-def _named(params: Any) -> Iterable[tuple[str, Tensor]]:
+def _named(params: Any, argument: str) -> Iterable[tuple[str, Tensor]]:
     if isinstance(params, nn.Module):
         yield from params.named_parameters()
         return
@@ -107,14 +108,14 @@ def _named(params: Any) -> Iterable[tuple[str, Tensor]]:
         params = params.items()
     if isinstance(params, str) or not isinstance(params, Iterable):
         raise TypeError(
-            "`params` must be a module, a tensor or an iterable of either, got "
+            f"`{argument}` must be a module, a tensor or an iterable of either, got "
             f"{type(params).__name__}"
         )
     for position, entry in enumerate(params):
-        yield from _entry(position, entry)
+        yield from _entry(position, entry, argument)
 
 
-def _entry(position: int, entry: Any) -> Iterable[tuple[str, Tensor]]:
+def _entry(position: int, entry: Any, argument: str) -> Iterable[tuple[str, Tensor]]:
     if isinstance(entry, Tensor):
         yield f"parameter {position}", entry
     elif isinstance(entry, nn.Module):
@@ -128,8 +129,8 @@ def _entry(position: int, entry: Any) -> Iterable[tuple[str, Tensor]]:
             for inner, tensor in value.named_parameters():
                 yield f"{name}.{inner}", tensor
         else:
-            raise TypeError(f"`params` {name!r} must be a tensor, got {type(value).__name__}")
+            raise TypeError(f"`{argument}` {name!r} must be a tensor, got {type(value).__name__}")
     else:
         raise TypeError(
-            f"`params` must hold tensors or modules, got {type(entry).__name__} at {position}"
+            f"`{argument}` must hold tensors or modules, got {type(entry).__name__} at {position}"
         )

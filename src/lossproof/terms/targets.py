@@ -79,7 +79,7 @@ def targets(
     if on is None or isinstance(on, str):
         measured = filled if params is not None else _parameters_first(filled)
     else:
-        measured = chosen_parameters(on)
+        measured = chosen_parameters(on, "on")
     if len(terms) == 1 and exclusive == "plain":
         return Targets(filled, plain, None)
     if graph is not None and shared_only and len(terms) > 1:
