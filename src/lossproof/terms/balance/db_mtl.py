@@ -36,7 +36,9 @@ class DBMTL(Balancer):
     Args:
         names: the names of the terms, in their order.
         beta: the part of the old gradients in the moving average, at least 0 and below 1. The
-            source chooses it for each data set from 0.1 to 0.9; 0.9 is LibMTL's default.
+            source chooses it for each data set from 0.1 to 0.9; 0.9 is LibMTL's default. Adam
+            averages once more, so that with 0.9 for good the values may swing for long: less, or a
+            ``sigma`` of 0.5, helps.
         sigma: how fast that part falls with the step, at least 0; the source has 0 or 0.5.
         every: the weights are computed anew in every n-th step.
 
