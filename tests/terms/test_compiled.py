@@ -437,3 +437,10 @@ def test_wrong_terms() -> None:
         compiled_step(terms_of, net(), UPGrad(["a", "b"]))(*batch(0))
     with pytest.raises(ValueError, match="term 'a' must be a scalar"):
         compiled_step(lambda model, x, y: {"a": model.trunk(x)}, net(), UPGrad())(*batch(0))
+
+
+def test_ranks_that_meet_after_the_step_was_made_are_refused(monkeypatch):
+    step = compiled_step(lambda model, x: {"data": model.first(x).sum()}, net(), UPGrad())
+    monkeypatch.setattr("lossproof.terms.compiled.Ranks.of", lambda group: "two ranks")
+    with pytest.raises(ValueError, match="several ranks train together"):
+        step(batch(0))

@@ -115,6 +115,7 @@ class CompiledStep:
                 f"{type(balancer).__name__} weighs points, which a compiled step cannot hold: call "
                 "balancer.backward"
             )
+        _refuse_ranks()
         self.terms_of, self.model, self.balancer = terms_of, model, balancer
         self.nonfinite = choice("nonfinite", nonfinite, ("raise", "ignore"))
         self.graphs = integer("graphs", graphs, minimum=1)
@@ -131,11 +132,7 @@ class CompiledStep:
             *batch: tensors, numbers, strings and ``None``, also in lists, tuples and mappings.
             refresh: as in ``balancer.backward``.
         """
-        if Ranks.of(None) is not None:
-            raise ValueError(
-                "a compiled step is for one process, but several ranks train together: call "
-                "balancer.backward"
-            )
+        _refuse_ranks()
         leaves, structure = _flattened(batch)
         inputs = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         form = self._form(leaves, structure)
@@ -238,6 +235,15 @@ class CompiledStep:
         fill(own, own_gradients)
         figures.release()
         return BalanceStep(figures.names, figures.values, weights, total, figures, due)
+
+
+def _refuse_ranks() -> None:
+    """Asked in each step, too: the ranks may meet after the step was made."""
+    if Ranks.of(None) is not None:
+        raise ValueError(
+            "a compiled step is for one process, but several ranks train together: call "
+            "balancer.backward"
+        )
 
 
 def _fill(parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
