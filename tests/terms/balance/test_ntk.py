@@ -32,8 +32,12 @@ def test_the_paper():
     network = small_network()
     three = {name: r[:2] for name, r in residuals(network).items()}
     traces = torch.stack([kernel[:2, :2].trace() for kernel in kernels(network).values()])
-    for normalise in ("points", "none"):
-        weights = NTKTrace(normalise=normalise).backward(three, network, retain_graph=True).weights
+    for normalization in ("points", "none"):
+        weights = (
+            NTKTrace(normalization=normalization)
+            .backward(three, network, retain_graph=True)
+            .weights
+        )
         torch.testing.assert_close(weights, traces.sum() / traces)
 
 
@@ -45,7 +49,7 @@ def test_traces_by_their_numbers_of_points(chunk):
     step = NTKTrace(chunk=chunk).backward(residuals(network), network, retain_graph=True)
     torch.testing.assert_close(step.weights, means.sum() / means)
     sums = torch.stack([kernel.trace() for kernel in found.values()])
-    step = NTKTrace(chunk=chunk, normalise="none").backward(residuals(network), network)
+    step = NTKTrace(chunk=chunk, normalization="none").backward(residuals(network), network)
     torch.testing.assert_close(step.weights, sums.sum() / sums)
 
 
@@ -182,7 +186,7 @@ def test_resume_is_bit_equal(probes):
     [
         ({"probes": 0}, ValueError, "`probes` must be an integer of at least 1"),
         ({"probes": 2.0}, TypeError, "`probes`"),
-        ({"normalise": "mean"}, ValueError, "`normalise` must be one of 'points', 'none'"),
+        ({"normalization": "mean"}, ValueError, "`normalization` must be one of 'points', 'none'"),
         ({"momentum": 1.0}, ValueError, "`momentum` must be a number of at least 0 and below 1"),
         ({"chunk": 0}, ValueError, "`chunk`"),
         ({"seed": -1}, ValueError, "`seed`"),

@@ -36,7 +36,7 @@ class NTKTrace(Balancer):
 
     The paper has as many points in every term, so that dividing by them changes nothing. With
     different numbers, the trace of a kernel grows with its points while the mean of the squares
-    does not; ``normalise="none"`` leaves the division out. jaxpi divides too, takes the mean of
+    does not; ``normalization="none"`` leaves the division out. jaxpi divides too, takes the mean of
     the :math:`t_j` for their sum, and averages with ``momentum=0.9``. What PINA calls NTK weighting
     is the opposite: it gives the larger weight to the larger gradient.
 
@@ -47,7 +47,7 @@ class NTKTrace(Balancer):
     Args:
         names: the names of the terms, in their order.
         probes: the number of random vectors for each term; without it the trace is exact.
-        normalise: ``"points"``, the traces are divided by the numbers of entries of the residuals,
+        normalization: ``"points"``, the traces are divided by the numbers of entries of the residuals,
             or ``"none"``.
         momentum: the part of the old weights in a moving average that starts at 1, at least 0 and
             below 1.
@@ -82,14 +82,14 @@ class NTKTrace(Balancer):
         names: Sequence[str] | None = None,
         *,
         probes: int | None = None,
-        normalise: str = "points",
+        normalization: str = "points",
         momentum: float = 0.0,
         chunk: int = 32,
         seed: int = 0,
         every: int = 1,
     ) -> None:
         self.probes = None if probes is None else integer("probes", probes, minimum=1)
-        self.normalise = choice("normalise", normalise, ("points", "none"))
+        self.normalization = choice("normalization", normalization, ("points", "none"))
         self.momentum = number("momentum", momentum, minimum=0, below=1)
         self.chunk = integer("chunk", chunk, minimum=1)
         super().__init__(names, every=every)
@@ -167,7 +167,7 @@ class NTKTrace(Balancer):
             return trace
         for directions in self._directions(residual):
             trace = trace + _squared_norm(residual, parameters, directions).to(trace)
-        return trace / residual.numel() if self.normalise == "points" else trace
+        return trace / residual.numel() if self.normalization == "points" else trace
 
     def _directions(self, residual: Tensor) -> Iterator[Tensor]:
         """Stacks of vectors in the shape of the residual: unit vectors, or random signs."""
