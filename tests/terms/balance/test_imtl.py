@@ -21,7 +21,7 @@ def weights_of(rows):
 
 
 def closed_form(grads):
-    """The closed form of the paper: alpha = g_1 U^T (D U^T)^-1, and the first weight the rest to 1."""
+    """The paper's own: alpha = g_1 U^T (D U^T)^-1, and the first weight is the rest to 1."""
     unit = grads / np.linalg.norm(grads, axis=1, keepdims=True)
     differences, units = grads[:1] - grads[1:], unit[:1] - unit[1:]
     alpha = grads[0] @ units.T @ np.linalg.inv(differences @ units.T)

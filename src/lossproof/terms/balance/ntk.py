@@ -47,8 +47,8 @@ class NTKTrace(Balancer):
     Args:
         names: the names of the terms, in their order.
         probes: the number of random vectors for each term; without it the trace is exact.
-        normalization: ``"points"``, the traces are divided by the numbers of entries of the residuals,
-            or ``"none"``.
+        normalization: ``"points"``, the traces are divided by the numbers of entries of the
+            residuals, or ``"none"``.
         momentum: the part of the old weights in a moving average that starts at 1, at least 0 and
             below 1.
         chunk: how many backward passes run as one batch, which takes the memory of as many
