@@ -234,6 +234,11 @@ class TermGradients:
 
     def _weights(self, weights: Tensor | Mapping[str, float]) -> Tensor:
         if isinstance(weights, Mapping):
+            if set(weights) != set(self.names):
+                raise ValueError(
+                    f"`weights` must have a number for each of the terms {list(self.names)}, and "
+                    f"no other, got {list(weights)}"
+                )
             weights = torch.tensor([float(weights[name]) for name in self.names])
         return weights.to(self.values)
 
