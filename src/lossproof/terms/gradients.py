@@ -66,6 +66,13 @@ class TermGradients:
             self._table.rescale(by)
             self._gramian = None if self._gramian is None else self._gramian / by.square()
 
+    def __repr__(self) -> str:
+        known = ", ".join(self.known) or "nothing of the gradients"
+        return (
+            f"TermGradients of {', '.join(self.names)} over {len(self.parameters)} parameters: "
+            f"{known}"
+        )
+
     @classmethod
     def from_matrix(
         cls,
