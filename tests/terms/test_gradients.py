@@ -199,3 +199,9 @@ def test_figures_of_gradients_that_are_there():
         2,
         0,
     ]
+
+
+def test_figures_say_what_they_are_when_printed():
+    weight = torch.tensor([1.0, 2.0], requires_grad=True)
+    figures = term_gradients({"a": weight.sum(), "b": weight.square().sum()}, weight, want="norm")
+    assert repr(figures) == "TermGradients of a, b over 1 parameters: norm"
