@@ -177,6 +177,40 @@ def test_a_sparse_gradient_that_the_first_term_does_not_have_stays_sparse():
     assert figures.combined(torch.ones(3))["0.weight"].is_sparse
 
 
+class Row(torch.autograd.Function):
+    """A row of a matrix, with a sparse gradient that nothing announces."""
+
+    @staticmethod
+    def forward(ctx, matrix, at):
+        ctx.at, ctx.shape = at, matrix.shape
+        return matrix[at].clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        at = torch.tensor([[ctx.at]])
+        return torch.sparse_coo_tensor(at, gradient[None], ctx.shape, check_invariants=True), None
+
+
+@pytest.mark.parametrize("order", [("row", "full"), ("full", "row"), ("row", "row too")])
+def test_a_sparse_gradient_that_nothing_announces(order):
+    matrix = nn.Parameter(torch.randn(4, 3))
+    made = {
+        "row": Row.apply(matrix, 1).square().sum(),
+        "row too": Row.apply(matrix, 1).sin().sum(),
+        "full": matrix.exp().sum(),
+    }
+    terms = {name: made[name] for name in order}
+    found = [torch.autograd.grad(term, matrix, retain_graph=True)[0] for term in terms.values()]
+    rows = torch.stack([one.to_dense() for one in found])
+    figures = held(terms, matrix, ("gramian", "norm"), retain_graph=True)
+    flat = rows.flatten(1)
+    torch.testing.assert_close(figures.gramian.float(), flat @ flat.T)
+    torch.testing.assert_close(figures.vector("norm").float(), flat.norm(dim=1))
+    combined = figures.combined(torch.tensor([2.0, 3.0]))["parameter 0"]
+    whole = combined.to_dense() if combined.is_sparse else combined
+    torch.testing.assert_close(whole, 2 * rows[0] + 3 * rows[1])
+
+
 @pytest.mark.parametrize("order", [("sparse", "full"), ("full", "sparse")])
 def test_a_tied_embedding_is_sparse_in_one_term_and_full_in_another(order):
     table = nn.Embedding(6, 3, sparse=True)

@@ -96,6 +96,12 @@ def test_a_bias_of_one_number_for_all_columns_is_no_row():
     assert bias_uses(read_graph([torch.addmm(b, x, x.T @ x).sum()]), b) is None
 
 
+def test_a_bias_that_was_made_complex_has_no_rows():
+    b, x = torch.ones(4, requires_grad=True), torch.randn(4, 4, dtype=torch.complex64)
+    out = torch.addmm(b.to(torch.complex64), x, x)
+    assert bias_uses(read_graph([out.real.sum()]), b) is None
+
+
 def test_views_of_a_leaf():
     w = torch.randn(3, 4, requires_grad=True)
     assert is_view_of_leaf(w.T.grad_fn)

@@ -8,10 +8,10 @@ from torch.nn import functional as F
 from lossproof.terms.graph import read_graph
 from lossproof.terms.segments import Segments, find_segments
 
-LAYER, LAST = nn.Linear(4, 4), nn.Linear(4, 4)
-NARROW = nn.Linear(2, 2)
-NORM, CONVOLUTION = nn.LayerNorm(4), nn.Conv2d(1, 1, 3, padding=1).requires_grad_(False)
 BATCH = 6
+LAYER, LAST = nn.Linear(4, 4), nn.Linear(4, 4)
+NARROW, SQUARE = nn.Linear(2, 2), nn.Linear(4, BATCH)
+NORM, CONVOLUTION = nn.LayerNorm(4), nn.Conv2d(1, 1, 3, padding=1).requires_grad_(False)
 
 
 def split(out):
@@ -71,6 +71,8 @@ TOGETHER = {
     "product with itself": lambda x: x @ (x.T @ x),
     "rows in another order": lambda x: x.flip(0),
     "turned": lambda x: x.T.reshape(BATCH, 4),
+    "square and turned": lambda x: SQUARE(x).permute(1, 0),
+    "square and transposed": lambda x: SQUARE(x).transpose(0, 1),
     "shuffled": lambda x: x[torch.randperm(BATCH)],
     "cumulative": lambda x: x.cumsum(0),
     "a custom function": lambda x: Custom.apply(x),
