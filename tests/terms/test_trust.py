@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lossproof.terms import trust
+from lossproof.terms import term_gradients, trust
 from lossproof.terms.graph import read_graph
 from lossproof.terms.held import OfSingleTerms, Rows
 from lossproof.terms.parameters import chosen_parameters
@@ -89,3 +89,28 @@ def test_rounding_of_each_precision(dtype):
     for factor, wanted in ((0.3, True), (3.0, False)):
         plain = torch.tensor([1.0, 1.0 - factor * allowed], dtype=dtype)
         assert agrees(groups, weights, [plain], [0]) is wanted
+
+
+def test_a_hook_that_comes_later_is_found_out_and_said():
+    """A network that is taken apart by rows; from the third step on a hook mixes them."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 2))
+
+    def figures(hooked):
+        middle = net[1](net[0](torch.randn(12, 3)))
+        if hooked:
+            middle.register_hook(lambda gradient: gradient - gradient.mean(0))
+        parts = net[2](middle).split(4)
+        terms = {str(k): part.square().mean() for k, part in enumerate(parts)}
+        found = term_gradients(terms, net, want="gramian").gramian
+        wanted = []
+        for term in terms.values():
+            parts = torch.autograd.grad(term, list(net.parameters()), retain_graph=True)
+            wanted.append(torch.cat([part.reshape(-1) for part in parts]).double())
+        rows = torch.stack(wanted)
+        return bool(torch.allclose(found, rows @ rows.T, rtol=1e-4))
+
+    assert all(figures(hooked=False) for _ in range(3))
+    with pytest.warns(UserWarning, match="differed from a plain backward pass"):
+        outcomes = [figures(hooked=True) for _ in range(10)]
+    assert outcomes[-1]  # once it is found out, the gradients are right

@@ -3,13 +3,15 @@
 Autograd's graph does not show everything: a hook on an activation may do to a gradient what it
 likes, and a later release of torch may call a node by an old name. So the first time a structure
 is met, the gradient of one term is computed plainly, too, and a shortcut that differs is not taken
-for that structure again.
+for that structure again. Now and then it is tried once more.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Collection, Hashable, Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -21,7 +23,17 @@ Tensor = torch.Tensor
 
 _MOST = 256
 """How many structures are remembered."""
-_verdicts: OrderedDict[Hashable, bool] = OrderedDict()
+
+
+@dataclass
+class _Verdict:
+    """Whether a shortcut is right, and how often it was asked for."""
+
+    right: bool
+    uses: int = 0
+
+
+_verdicts: OrderedDict[Hashable, _Verdict] = OrderedDict()
 
 
 def structure_of(graph: Graph, parameters: Parameters, way: str) -> Hashable:
@@ -32,13 +44,30 @@ def structure_of(graph: Graph, parameters: Parameters, way: str) -> Hashable:
 
 
 def verdict_on(structure: Hashable) -> bool | None:
-    """Whether the shortcut was right on this structure; ``None`` where it was not tried."""
-    return _verdicts.get(structure)
+    """Whether the shortcut was right on this structure; ``None`` where it is to be tried.
+
+    It is tried again at the 10th use, the 100th, and every 1000th: a hook may have been added since
+    then, or may act on some gradients only.
+    """
+    known = _verdicts.get(structure)
+    if known is None:
+        return None
+    known.uses += 1
+    again = known.uses in (10, 100) or known.uses % 1000 == 0
+    return None if known.right and again else known.right
 
 
 def remember(structure: Hashable, verdict: bool) -> None:
     """Keep a verdict, and forget the oldest beyond those that are remembered."""
-    _verdicts[structure] = verdict
+    known = _verdicts.setdefault(structure, _Verdict(verdict))
+    if known.right and not verdict:
+        warnings.warn(
+            "the gradients of single terms differed from a plain backward pass, as where a hook "
+            "was added to an activation after the first steps; from now on they are computed one "
+            "by one, but some steps before this one may have been wrong",
+            stacklevel=2,
+        )
+    known.right = verdict
     while len(_verdicts) > _MOST:
         _verdicts.popitem(last=False)
 
