@@ -60,8 +60,8 @@ def trained(run: Run) -> dict[str, Any]:
         weight = step(problem.residuals(network, generator))
         optimizer.step()
         if (iteration + 1) % RECORDED == 0:
-            errors.append(problem.error(network))
-            weights.append(weight)
+            errors.append(_rounded(problem.error(network)))
+            weights.append({name: _rounded(number) for name, number in weight.items()})
     return {
         "task": run.key,
         "method": run.method,
@@ -71,8 +71,11 @@ def trained(run: Run) -> dict[str, Any]:
         "weights": weights,
         "cpu_seconds": round(time.process_time() - begin, 1),
         "source": results.source_digest(),
-        "machine": results.machine(),
     }
+
+
+def _rounded(number: float) -> float:
+    return float(f"{number:.4g}")
 
 
 def in_a_process() -> None:

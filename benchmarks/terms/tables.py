@@ -212,8 +212,9 @@ def helmholtz_blocks(data: dict[str, Any]) -> Iterable[str]:
         [_helmholtz_row(method, figures[method]) for method in order],
     )
     yield (
-        "Processor seconds include what other work on the machine slowed; the engine and memory "
-        "tables say what a step costs."
+        "Processor seconds are those of a machine with other work on it. The runs were made while "
+        "the library grew: `benchmarks/results/terms_helmholtz.json` has the state of the source "
+        "beside each."
     )
 
 
@@ -247,7 +248,8 @@ def weights_blocks(data: dict[str, Any]) -> Iterable[str]:
     yield (
         "The least cosine between the combined gradient and that of a term, over "
         f"{data['draws']} draws of 2 to 5 float32 gradients, every other one against the rest, "
-        "times the scale; below 0 the update harms a term:"
+        "times the scale; below 0 the update harms a term, which Aligned-MTL and CAGrad (with c at "
+        "0.5) do not rule out:"
     )
     yield results.table(
         ("method", "library", *(f"{scale:.0e}" for scale in data["scales"])),
