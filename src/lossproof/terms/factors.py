@@ -52,19 +52,22 @@ class SharedFactors:
         self._count = count
         self._left = cotangent_left
         self._known: dict[torch.dtype | None, Tensor] = {}
+        self._addends: Tensor | None = None
 
     def products(self, dtype: torch.dtype | None = None) -> Tensor:
         if dtype not in self._known:
             fixed = at_least_single(self._fixed, dtype)
-            half = _half_of_products(fixed, at_least_single(self._cotangents, dtype))
+            half, addends = _half_of_products(fixed, at_least_single(self._cotangents, dtype))
             self._known[dtype] = self._placed(half + half.T)
+            self._addends = addends
         return self._known[dtype]
 
     def addends(self) -> Tensor:
         """For each term the squared norms of what its rows add to the gradient, summed."""
-        found = _squares(self._cotangents) @ _squares(self._fixed)
-        total = found.new_zeros(self._count)
-        total[self._terms] = found
+        self.products()
+        assert self._addends is not None  # known with the products
+        total = self._addends.new_zeros(self._count)
+        total[self._terms] = self._addends
         return total
 
     def _placed(self, products: Tensor) -> Tensor:
@@ -250,21 +253,28 @@ ROWS = 64
 """Rows in a block of a triangle: as few as a product still runs at full speed with."""
 
 
-def _half_of_products(fixed: Tensor, cotangents: Tensor) -> Tensor:
+def _half_of_products(fixed: Tensor, cotangents: Tensor) -> tuple[Tensor, Tensor]:
     r"""The inner products through the lower triangle of :math:`X X^\top`; add its transpose.
 
     The matrix is symmetric, so :math:`\langle C_k, X X^\top C_l \rangle` is the sum of the two
     products with its lower triangle (half of the diagonal blocks): little more than half the work.
+
+    Returns:
+        The products, K x K, and for each term the squared norms of what its rows add to the
+        gradient, summed: they are read while the rows are in the processor's cache.
     """
     count, rows, columns = cotangents.shape
     total = fixed.new_zeros((count, count), dtype=solving_dtype(fixed.device))
+    addends = total.new_zeros(count)
     buffer = fixed.new_empty((count, min(rows, ROWS), columns))
     for start in range(0, rows, ROWS):
         end = min(start + ROWS, rows)
+        block = cotangents[:, start:end]
         triangle = fixed[start:end] @ fixed[:end].T
         triangle[:, start:] *= 0.5
         through = buffer[:, : end - start]
         torch.bmm(triangle.expand(count, -1, -1), cotangents[:, :end], out=through)
-        of_rows = torch.bmm(through.transpose(0, 1), cotangents[:, start:end].permute(1, 2, 0))
+        of_rows = torch.bmm(through.transpose(0, 1), block.permute(1, 2, 0))
         total += of_rows.sum(0, dtype=total.dtype)
-    return total
+        addends += _squares(block) @ (2 * triangle[:, start:].diagonal().to(addends.dtype))
+    return total, addends
