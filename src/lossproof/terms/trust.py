@@ -2,8 +2,8 @@
 
 Autograd's graph does not show everything: a hook on an activation may do to a gradient what it
 likes, and a later release of torch may call a node by an old name. So the first time a structure
-is met, the gradient of one term is computed plainly, too, and a shortcut that differs is not taken
-for that structure again. Now and then it is tried once more.
+is met, the gradient of a weighted sum of the terms is computed plainly, too, and a shortcut that
+differs is not taken for that structure again. Now and then it is tried once more.
 """
 
 from __future__ import annotations
