@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Sequence
 from typing import Any, TypeVar, get_type_hints
@@ -177,7 +178,7 @@ def _weighting_of(method: Any, fed: str | None) -> tuple[nn.Module | None, str]:
 
 def _given_to(weighting: Any) -> str:
     """What a weighting is given, by the annotation of its ``forward``."""
-    from torchjd.linalg import Matrix, PSDMatrix
+    linalg: Any = importlib.import_module("torchjd.linalg")
 
     if type(weighting).__name__ in OF_TWO_BATCHES:
         raise ValueError(
@@ -194,9 +195,9 @@ def _given_to(weighting: Any) -> str:
     inner = getattr(weighting, "weighting", None)
     if isinstance(given, TypeVar) and inner is not None and not hasattr(weighting, "fn"):
         return _given_to(inner)  # a wrapper passes on what it is given
-    if given is PSDMatrix:
+    if given is linalg.PSDMatrix:
         return "gramian"
-    if given in (Matrix, Tensor):
+    if given in (linalg.Matrix, Tensor):
         return "matrix"
     raise ValueError(
         f"`fed` must be 'gramian' or 'matrix': the annotation of {type(weighting).__name__}.forward"
