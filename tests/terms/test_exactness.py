@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lossproof.terms import TermGradients, plan, term_gradients, trust
 from lossproof.terms.gradients import STATISTICS, computed
-from lossproof.terms.graph import Graph, read_graph
+from lossproof.terms.graph import Graph, is_single, read_graph
 from lossproof.terms.parameters import chosen_parameters
 from lossproof.terms.terms import named_terms
 
@@ -244,7 +244,7 @@ def batching_is_possible(graph: Graph, *_: object) -> bool:
     """Whether the nodes that all terms share can take the cotangents of all at once."""
     everyone = graph.everyone
     names = {node.name() for node in graph.order if graph.masks[node] == everyone}
-    return not plan.is_single(everyone) and names <= plan._BATCHABLE
+    return not is_single(everyone) and names <= plan._BATCHABLE
 
 
 def held(

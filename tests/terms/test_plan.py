@@ -6,9 +6,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from lossproof.terms import plan
-from lossproof.terms.graph import read_graph
+from lossproof.terms.graph import is_single, read_graph
 from lossproof.terms.parameters import chosen_parameters
-from lossproof.terms.plan import Plan, is_single, make_plan
+from lossproof.terms.plan import Plan, make_plan
 
 NAMES = ("trunk.weight", "trunk.bias", "first.weight", "first.bias", "second.weight", "second.bias")
 

@@ -9,7 +9,7 @@ import torch
 from torch.autograd.graph import GradientEdge
 
 from lossproof.terms.factors import Loan, SegmentFactors
-from lossproof.terms.graph import Graph, Node
+from lossproof.terms.graph import Graph, Node, is_single
 from lossproof.terms.held import Group, OfSingleTerms, Rows
 from lossproof.terms.layers import (
     BiasUse,
@@ -53,12 +53,11 @@ def segment_plan(graph: Graph, parameters: Parameters) -> SegmentPlan | None:
     plan = SegmentPlan(segments)
     for position, tensor in enumerate(parameters.tensors):
         mask = graph.mask_of(tensor)
-        if mask & (mask - 1) == 0:
-            if mask and gives_sparse_gradients(graph, tensor):
+        if is_single(mask):
+            if gives_sparse_gradients(graph, tensor):
                 return None
-            if mask:
-                plan.own[position] = mask.bit_length() - 1
-        elif mask != graph.everyone or not _taken_apart(plan, graph, position, tensor):
+            plan.own[position] = mask.bit_length() - 1
+        elif mask and (mask != graph.everyone or not _taken_apart(plan, graph, position, tensor)):
             return None
     return plan
 
@@ -148,7 +147,7 @@ def _matrix_groups(
             cotangent = cotangents[use.node]
             if cotangent is not None:
                 left.append(factor)
-                right.append(cotangent if use.scale == 1.0 else cotangent * use.scale)
+                right.append(use.moving_factor(cotangent))
                 rows.append(use.rows)
         if left:
             groups.append(

@@ -9,12 +9,12 @@ import torch
 from torch.autograd.graph import GradientEdge
 
 from lossproof.terms.factors import SegmentFactors, SharedFactors
-from lossproof.terms.graph import Graph, Node
+from lossproof.terms.graph import Graph, Node, is_single
 from lossproof.terms.held import Group, OfSingleTerms, Rows, SparseRows, as_real, real_count
 from lossproof.terms.layers import MatrixUse, gives_sparse_gradients
 from lossproof.terms.owners import Owners
 from lossproof.terms.parameters import Parameters
-from lossproof.terms.plan import Plan, is_single
+from lossproof.terms.plan import Plan
 from lossproof.terms.statistics import StatisticsTable
 from lossproof.terms.workspace import Workspace, loan
 
@@ -227,10 +227,7 @@ class Collector:
         there = [n for n, use in enumerate(uses) if use.node in self._stacks]
         fixed = [self._fixed[position][n] for n in there]
         stacks = [self._stacks[uses[n].node] for n in there]
-        parts = [
-            _scaled(uses[n].oriented(stack), uses[n].scale)
-            for n, stack in zip(there, stacks, strict=True)
-        ]
+        parts = [uses[n].moving_factor(stack) for n, stack in zip(there, stacks, strict=True)]
         return SharedFactors(
             position,
             self._tensors[position],
@@ -250,7 +247,7 @@ class Collector:
             stack = self._stacks.get(use.node)
             if stack is not None:
                 fixed.append(factor)
-                cotangents.append(_scaled(use.oriented(stack[0]), use.scale))
+                cotangents.append(use.moving_factor(stack[0]))
                 owners.append((term, use.rows))
         return SegmentFactors(
             position,
@@ -261,7 +258,3 @@ class Collector:
             uses[0].cotangent_left,
             self._buffer,
         )
-
-
-def _scaled(cotangent: Tensor, scale: float) -> Tensor:
-    return cotangent if scale == 1.0 else cotangent * scale

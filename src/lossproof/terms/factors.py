@@ -13,6 +13,7 @@ import torch
 
 from lossproof.terms.held import weighted_sum
 from lossproof.terms.owners import Owners
+from lossproof.terms.plan import TRAFFIC
 from lossproof.terms.products import at_least_single, products_of_rows
 from lossproof.terms.terms import solving_dtype
 
@@ -214,11 +215,6 @@ class SegmentFactors:
         return [self._gradient(weighted, self._fixed)]
 
     def rows(self) -> list[Tensor]:
-        if self._cotangent.shape[1] == 1:  # a single output: all gradients are one product
-            members = self._owners.members(self._cotangent.dtype) * self._cotangent[:, 0]
-            gradients = (members @ self._fixed).to(self._parameter.dtype)
-            if bool(gradients.isfinite().all()):  # zero times NaN is NaN, in all other terms
-                return [gradients.view(-1, *self._parameter.shape)]
         return [torch.stack([self._dense(term) for term in range(self._owners.count)])]
 
     def gradient(self, term: int) -> list[Tensor | None]:
@@ -236,10 +232,6 @@ class SegmentFactors:
     def _factors(self, cotangent: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
         """What a gradient is the product of."""
         return (cotangent.mT, fixed) if self._left else (fixed.mT, cotangent)
-
-
-TRAFFIC = 60
-"""Multiply-adds in the time in which a gradient's number is written, and read again twice."""
 
 
 def _squares(rows: Tensor) -> Tensor:

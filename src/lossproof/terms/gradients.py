@@ -347,8 +347,10 @@ def term_gradients(
         retain_graph: ``False`` frees the graph, for the last use of it.
 
     Returns:
-        The figures by name. Several ranks under data parallelism each see the gradients of their
-        own batch; parameters sharded by ``fully_shard`` have those of the whole batch.
+        The figures by name. Under ``DistributedDataParallel`` they are of this rank's own batch,
+        and nothing is communicated. With parameters sharded by ``fully_shard`` all ranks must make
+        the call, the figures are those of the whole batch, and whole gradients are this rank's
+        shards.
 
     Raises:
         TypeError: ``terms`` is no mapping, or one of it or of ``params`` is no tensor.

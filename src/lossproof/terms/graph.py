@@ -119,3 +119,13 @@ def _refuse_reentrant(node: Node) -> None:
             "hides its parameters from everything but a plain backward(): the gradients of single "
             "terms would silently be zero there; pass use_reentrant=False to checkpoint"
         )
+
+
+def is_single(mask: int) -> bool:
+    """Whether exactly one term is in a mask."""
+    return mask != 0 and not has_several(mask)
+
+
+def has_several(mask: int) -> bool:
+    """Whether two terms or more are in a mask."""
+    return mask & (mask - 1) != 0

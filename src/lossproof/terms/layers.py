@@ -67,6 +67,11 @@ class MatrixUse:
         """The cotangent as ``rows`` x ``moving``."""
         return cotangent.mT if self.flipped else cotangent
 
+    def moving_factor(self, cotangent: Tensor) -> Tensor:
+        """The cotangent as it enters the gradient: oriented, and multiplied by the scale."""
+        oriented = self.oriented(cotangent)
+        return oriented if self.scale == 1.0 else oriented * self.scale
+
 
 @dataclass(frozen=True)
 class BiasUse:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from lossproof.terms.graph import Graph, Node
+from lossproof.terms.graph import Graph, Node, has_several, is_single
 from lossproof.terms.layers import MatrixUse, matrix_uses
 from lossproof.terms.parameters import Parameters
 
@@ -93,7 +93,7 @@ def make_plan(graph: Graph, parameters: Parameters, *, factors: bool, hold: bool
         mask = graph.mask_of(tensor)
         if not mask:
             continue
-        uses = matrix_uses(graph, tensor) if factors and mask & (mask - 1) else None
+        uses = matrix_uses(graph, tensor) if factors and has_several(mask) else None
         if uses and _factored_is_cheaper(graph, uses, count, hold):
             plan.factored[position] = uses
         else:
@@ -102,15 +102,10 @@ def make_plan(graph: Graph, parameters: Parameters, *, factors: bool, hold: bool
     return plan
 
 
-def is_single(mask: int) -> bool:
-    """Whether exactly one term is in a mask."""
-    return mask != 0 and mask & (mask - 1) == 0
-
-
 def _kept_twice(graph: Graph, node: Node) -> bool:
     """Whether two terms need what this operation saved; views of a parameter save nothing."""
-    mask = graph.masks[node]
-    return mask & (mask - 1) != 0 and bool(node.next_functions) and node.name() not in _NO_SAVING
+    several = has_several(graph.masks[node])
+    return several and bool(node.next_functions) and node.name() not in _NO_SAVING
 
 
 _NO_SAVING = ("TBackward0", "TransposeBackward0", "PermuteBackward0", "ToCopyBackward0")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lossproof.terms.graph import Graph, Node
+from lossproof.terms.graph import Graph, Node, has_several
 from lossproof.terms.layers import is_view_of_leaf
 
 Tensor = torch.Tensor
@@ -87,8 +87,7 @@ class Segments:
 
 def find_segments(graph: Graph) -> Segments | None:
     """The segments on which the terms live, or ``None`` where they share rows."""
-    everyone = graph.everyone
-    if everyone & (everyone - 1) == 0:
+    if not has_several(graph.everyone):
         return None
     readings = list(_readings(graph))
     if not readings or any(rows is None for _, rows, _ in readings):
@@ -113,7 +112,7 @@ def _readings(graph: Graph) -> Iterator[tuple[int, range | None, int]]:
             yield 0, None, 0
     for node, uses in graph.consumers.items():
         mask = graph.masks[node]
-        if mask & (mask - 1) == 0 or is_view_of_leaf(node):
+        if not has_several(mask) or is_view_of_leaf(node):
             continue
         if mask != everyone:
             yield 0, None, 0
@@ -121,7 +120,7 @@ def _readings(graph: Graph) -> Iterator[tuple[int, range | None, int]]:
         for consumer, _, number in uses:
             theirs = graph.masks[consumer]
             if theirs != everyone:
-                if theirs & (theirs - 1):
+                if has_several(theirs):
                     yield 0, None, 0
                 else:
                     rows, batch = _rows_read(node, number, consumer)
@@ -207,12 +206,12 @@ def _keeps_rows(node: Node, batch: int) -> bool:
     inputs = [
         tuple(child._input_metadata[number].shape)
         for child, number in node.next_functions
-        if child is not None and not (is_view_of_leaf(child) or not child.next_functions)
+        if child is not None and not is_view_of_leaf(child)
     ]
     leaves = [
         position
         for position, (child, _) in enumerate(node.next_functions)
-        if child is not None and (is_view_of_leaf(child) or not child.next_functions)
+        if child is not None and is_view_of_leaf(child)
     ]
     shapes = [*inputs, *(tuple(one.shape) for one in node._input_metadata)]
     if any(not shape or int(shape[0]) % batch for shape in shapes):
@@ -248,7 +247,7 @@ def _others_are_fixed(node: Node) -> bool:
 
 def _is_leaf_side(node: Node, position: int) -> bool:
     child = node.next_functions[position][0]
-    return child is None or is_view_of_leaf(child) or not child.next_functions
+    return child is None or is_view_of_leaf(child)
 
 
 def _not_the_first(node: Node, inputs: Sequence[tuple[int, ...]]) -> bool:
