@@ -1,0 +1,1 @@
+"""Speed: any loss under a memory bound, any pointwise loss in one sweep."""
