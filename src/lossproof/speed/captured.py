@@ -19,7 +19,7 @@ Tensor = torch.Tensor
 
 def now() -> int:
     """A mark in time: the nodes of the graph that are made from here on have a higher number."""
-    number: int = torch._C._autograd._get_sequence_nr()  # type: ignore[attr-defined]
+    number: int = torch._C._autograd._get_sequence_nr()
     return number
 
 
@@ -60,4 +60,3 @@ def captured_leaves(
             )
         waiting += [following for following, _ in node.next_functions if following is not None]
     return list(found.values())
-
