@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 import lossproof
-from benchmarks import results
+from benchmarks.harness import results
 
 SMALL = (32, 10)
 LARGE = (100_000, 10)

@@ -21,8 +21,8 @@ from torch.autograd import Function
 from torch.nn import functional
 
 import lossproof
-from benchmarks import results
-from benchmarks.journal import Journal, work_through
+from benchmarks.harness import results
+from benchmarks.harness.journal import Journal, work_through
 from benchmarks.torch_losses import DEFECTS, LOSSES, arguments
 
 JOURNAL = results.RESULTS / ".false_alarms.jsonl"

@@ -18,7 +18,6 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from benchmarks import results
 from benchmarks.catalogue import peers as rooms
 from benchmarks.catalogue.battery import COMMON, failures
 from benchmarks.catalogue.contract import CONTRACT
@@ -26,7 +25,8 @@ from benchmarks.catalogue.peer import Peer
 from benchmarks.catalogue.properties import PROPERTIES
 from benchmarks.catalogue.subject import Subject, of_catalogue
 from benchmarks.catalogue.tables import AGREE, OURS, figures, page, summary
-from benchmarks.journal import ON_STDERR, Journal, work_through
+from benchmarks.harness import results
+from benchmarks.harness.journal import ON_STDERR, Journal, work_through
 from lossproof.losses.catalogue import catalogue, named
 
 JOURNAL = results.RESULTS / ".catalogue.jsonl"

@@ -22,7 +22,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from benchmarks import results
+from benchmarks.harness import results
 
 ROUNDS = 15
 SECONDS = 40.0

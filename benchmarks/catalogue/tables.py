@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from benchmarks import results
 from benchmarks.catalogue.battery import COMMON
+from benchmarks.harness import results
 
 Answer = dict[str, Any]
 OURS = "lossproof"

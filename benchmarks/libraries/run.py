@@ -14,8 +14,8 @@ import torch
 import typer
 
 import lossproof
-from benchmarks import results
-from benchmarks.journal import ON_STDERR, Journal, work_through
+from benchmarks.harness import results
+from benchmarks.harness.journal import ON_STDERR, Journal, work_through
 from benchmarks.libraries.catalogue import LIBRARIES
 from benchmarks.libraries.defects import DEFECTS
 from benchmarks.libraries.tables import figures, page, summary

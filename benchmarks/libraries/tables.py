@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from benchmarks import results
+from benchmarks.harness import results
 from benchmarks.libraries.defects import DEFECTS, Defect
 
 Answer = dict[str, Any]

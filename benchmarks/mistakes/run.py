@@ -18,8 +18,8 @@ import torch
 import typer
 
 import lossproof
-from benchmarks import results
-from benchmarks.journal import Journal, work_through
+from benchmarks.harness import results
+from benchmarks.harness.journal import Journal, work_through
 from benchmarks.mistakes import cases
 from benchmarks.mistakes.case import MISTAKES, Mistake
 

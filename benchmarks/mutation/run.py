@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks import results
-from benchmarks.journal import Journal, progress, work_through
+from benchmarks.harness import results
+from benchmarks.harness.journal import Journal, progress, work_through
 from benchmarks.mutation import tables
 from benchmarks.mutation.build import PER_SUBJECT, Case, all_cases, chosen, write
 from benchmarks.mutation.catalogue import Subject, subjects

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 from typing import Any
 
+from benchmarks.harness.results import setting, share, table
 from benchmarks.mutation.examine import is_of_the_gradient
-from benchmarks.results import setting, share, table
 
 Record = dict[str, Any]
 

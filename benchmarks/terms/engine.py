@@ -20,8 +20,8 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks import results
-from benchmarks.journal import Journal, work_through
+from benchmarks.harness import results
+from benchmarks.harness.journal import Journal, work_through
 
 ROUNDS, QUICK_ROUNDS = 15, 3
 COUNTS = (2, 4, 8, 16)

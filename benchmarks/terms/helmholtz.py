@@ -16,8 +16,8 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from benchmarks import results
-from benchmarks.journal import Journal, work_through
+from benchmarks.harness import results
+from benchmarks.harness.journal import Journal, work_through
 from benchmarks.terms import helmholtz_problem as problem
 
 ITERATIONS = 40_000

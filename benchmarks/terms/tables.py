@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from benchmarks import results
+from benchmarks.harness import results
 from benchmarks.terms.models import MODELS
 from benchmarks.terms.targets import Aim, aims
 
@@ -18,7 +18,7 @@ PAPER = {"plain": "1.94e-1 ± 3.91e-2", "annealed": "1.44e-2 ± 6.37e-3"}
 
 def write_page() -> None:
     """Write the page from the results that there are."""
-    print(results.save_page("terms", page(read("helmholtz"), read("engine"), read("weights"))))
+    print(results.save_page("terms", page(read("engine"), read("helmholtz"), read("weights"))))
 
 
 def read(study: str) -> dict[str, Any] | None:
@@ -28,7 +28,7 @@ def read(study: str) -> dict[str, Any] | None:
 
 
 def page(
-    helmholtz: dict[str, Any] | None, engine: dict[str, Any] | None, weights: dict[str, Any] | None
+    engine: dict[str, Any] | None, helmholtz: dict[str, Any] | None, weights: dict[str, Any] | None
 ) -> Iterable[str]:
     """The page of the studies."""
     yield "# The gradients of the terms, and weights from them"

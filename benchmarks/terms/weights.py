@@ -18,8 +18,8 @@ import torch
 import typer
 from torch import Tensor
 
-from benchmarks import results
-from benchmarks.journal import progress
+from benchmarks.harness import results
+from benchmarks.harness.journal import progress
 from benchmarks.terms.timing import in_turns, summed, timed
 
 ROUNDS, QUICK_ROUNDS = 15, 3

@@ -2,7 +2,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.journal import Journal, work_through
+from benchmarks.harness.journal import Journal, work_through
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-from benchmarks.results import share, source_digest, table
+from benchmarks.harness.results import share, source_digest, table
 
 
 def test_table_is_markdown() -> None:

@@ -233,9 +233,9 @@ def test_the_page_shows_the_figures():
 
 
 def test_the_page_is_made_from_the_results():
-    studies = [tables.read(name) for name in ("helmholtz", "engine", "weights")]
+    studies = [tables.read(name) for name in ("engine", "helmholtz", "weights")]
     blocks = [block.strip() for block in tables.page(*studies)]
-    from benchmarks.results import PAGES
+    from benchmarks.harness.results import PAGES
 
     path = PAGES / "terms.md"
     if not path.exists():

@@ -6,14 +6,18 @@ import datetime
 import hashlib
 import json
 import platform
+import re
 from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+from benchmarks.harness.plots import Picture
+
+ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = ROOT / "docs" / "benchmarks"
+LIST_OF_NUMBERS = re.compile(r"\[\s+([-+\d.eE,\s]+?)\s+\]")
 
 
 def machine() -> dict[str, str | int]:
@@ -64,8 +68,13 @@ def save(name: str, data: dict[str, Any]) -> Path:
     """Write ``benchmarks/results/<name>.json``."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    path.write_text(_on_one_line(json.dumps(data, indent=1)) + "\n", encoding="utf-8")
     return path
+
+
+def _on_one_line(text: str) -> str:
+    """The same JSON, each list of numbers on one line."""
+    return LIST_OF_NUMBERS.sub(lambda found: "[" + " ".join(found[1].split()) + "]", text)
 
 
 def save_records(name: str, records: Iterable[dict[str, Any]]) -> Path:
@@ -82,12 +91,30 @@ def refuse_if_changed(digest: str) -> None:
         raise SystemExit("the source of lossproof changed during the run: run it again")
 
 
-def save_page(name: str, blocks: Iterable[str]) -> Path:
-    """Write ``docs/benchmarks/<name>.md`` from blocks of markdown."""
+def read(name: str) -> dict[str, Any] | None:
+    """What was saved of a study, if it was run."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def save_page(name: str, blocks: Iterable[str | Picture]) -> Path:
+    """Write ``docs/benchmarks/<name>.md`` from blocks of markdown, and the pictures on it."""
     PAGES.mkdir(parents=True, exist_ok=True)
+    listed = list(blocks)
+    for block in listed:
+        if isinstance(block, Picture):
+            folder = PAGES / "pictures"
+            folder.mkdir(exist_ok=True)
+            (folder / f"{block.name}.svg").write_text(block.draw(), encoding="utf-8")
     path = PAGES / f"{name}.md"
-    path.write_text("\n\n".join(block.strip() for block in blocks) + "\n", encoding="utf-8")
+    path.write_text(page_text(listed), encoding="utf-8")
     return path
+
+
+def page_text(blocks: Iterable[str | Picture]) -> str:
+    """The markdown of a page."""
+    texts = (block.markdown if isinstance(block, Picture) else block for block in blocks)
+    return "\n\n".join(text.strip() for text in texts) + "\n"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]], *, texts: int = 1) -> str:
