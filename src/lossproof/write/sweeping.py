@@ -221,13 +221,22 @@ def _filled(
 
 def worth_a_sweep(tensors: Sequence[Tensor]) -> bool:
     """Whether these are many numbers, on a CPU, and nothing looks for the operations themselves."""
+    if torch.compiler.is_compiling() or tensors[0].device.type != "cpu" or not tensors[-1].ndim:
+        return False
+    return tensors[0].numel() >= 4 * BLOCK and not observed(tensors)
+
+
+def observed(tensors: Sequence[Tensor]) -> bool:
+    """Whether something looks for the operations themselves, and not for their result alone.
+
+    A graph that is compiled or traced, a subclass of tensors, a transform of ``torch.func``,
+    forward-mode differentiation.
+    """
     if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
-        return False
+        return True
     if any(type(t) not in {Tensor, torch.nn.Parameter} for t in tensors):
-        return False
-    if tensors[0].device.type != "cpu" or tensors[0].numel() < 4 * BLOCK or not tensors[-1].ndim:
-        return False
-    return not (transformed() or any(map(_has_tangent, tensors)))
+        return True
+    return transformed() or any(map(_has_tangent, tensors))
 
 
 def _has_tangent(tensor: Tensor) -> bool:
