@@ -11,8 +11,9 @@ import ctypes
 import gc
 import os
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from benchmarks.harness.study import Step
 
@@ -31,31 +32,39 @@ START = "the step that counts"
 
 def of_step(step: Step) -> dict[str, float]:
     """Both peaks of a step that has been taken before, and what it leaves: gradients, for one."""
-    resident = [_resident_peak(step) for _ in range(STEPS)] if STATUS.exists() else []
-    peak, left = live_peak(step)
+    resident: list[float] = []
+    if step.warm is not None and STATUS.exists():
+        peak, left = live_peak(step, lambda: resident.append(_resident_peak(step)))
+    else:
+        resident += [_resident_peak(step) for _ in range(STEPS)] if STATUS.exists() else []
+        peak, left = live_peak(step)
     found = {"live_mb": round(peak / MB, 2), "left_mb": round(left / MB, 2)}
     if resident:
         found["resident_mb"] = round(statistics.median(resident), 1)
     return found
 
 
-def live_peak(step: Step) -> tuple[int, int]:
+def live_peak(step: Step, run: Callable[[], Any] | None = None) -> tuple[int, int]:
     """The most bytes of torch's tensors that a step holds above its start, and what it leaves.
 
     Counted from every allocation and every release that torch's profiler reports. It reports no
     release of what was allocated before it began: it sees the step twice, and the second counts, in
     which what the first had left can be released.
+
+    Args:
+        step: what is looked at; in place of a first long one, what warms it up is done.
+        run: runs the step, if it is to be looked at in another way, too.
     """
     from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile, record_function
 
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-        step.take()
+        (step.warm or step.take)()
         step.before()
         gc.collect()
         with record_function(START):
             pass
-        step.run()
+        (run or step.run)()
     events = seen.profiler.kineto_results.events()
     (start,) = [event.start_ns() for event in events if event.name() == START]
     sizes = [

@@ -63,11 +63,14 @@ class Step:
             gradients, for instance.
         facts: called once, after all else; what it returns is kept beside the times: the value,
             an error, a count.
+        warm: called instead of the first steps, where a step takes long: it compiles and loads
+            what the step needs. Both peaks of its memory are then taken from one step.
     """
 
     phases: Mapping[str, Callable[[], Any]]
     before: Callable[[], Any] = lambda: None
     facts: Callable[[], Mapping[str, Any]] = dict
+    warm: Callable[[], Any] | None = None
 
     @classmethod
     def of(cls, made: Step | Callable[[], Any]) -> Step:

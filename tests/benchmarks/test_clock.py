@@ -73,3 +73,11 @@ def test_a_long_step_is_taken_once_a_turn():
 
     assert turn_of(Step.of(step), 1, hand).processor[WHOLE] == 5.0
     assert len(calls) == 1
+
+
+def test_what_warms_a_long_step_up_takes_the_place_of_the_first_steps():
+    hand = Hand()
+    taken = []
+    step = Step({"only": lambda: taken.append(1)}, warm=lambda: hand.move(2.0))
+    warmth = warmed_up(step, hand)
+    assert (warmth.first_call, warmth.repeats, taken) == (4.0, 1, [])

@@ -90,3 +90,18 @@ def test_the_resident_peak_sees_what_torch_does_not():
 
 def test_there_is_some_memory():
     assert memory.available() > 2**20
+
+
+@pytest.mark.skipif(not memory.STATUS.exists(), reason="Linux alone tells the resident memory")
+def test_a_long_step_is_taken_once():
+    kept, calls = [], []
+
+    def step():
+        calls.append("step")
+        kept.append(numbers(40))
+        kept.clear()
+
+    found = memory.of_step(Step({"step": step}, warm=lambda: calls.append("warm")))
+    assert calls == ["warm", "step"]
+    assert found["live_mb"] == 40
+    assert 35 < found["resident_mb"] < 60
