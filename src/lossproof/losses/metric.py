@@ -7,14 +7,11 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 
-from lossproof.losses._distances import (
-    norm,
-    root,
-    squared_distances,
-    sum_over_pairs,
-)
-from lossproof.losses._embeddings import embeddings, not_diagonal, unit_vectors
+from lossproof.losses._blocks import in_blocks, strips
+from lossproof.losses._distances import Centred, norm, root, squared_distances
+from lossproof.losses._embeddings import embeddings, unit_vectors
 from lossproof.losses._labelled import Labelled, labelled
+from lossproof.losses._pair_sums import Part, sum_over_pairs
 from lossproof.losses.catalogue import loss
 from lossproof.write.arguments import (
     REDUCTIONS,
@@ -235,11 +232,28 @@ def batch_hard_triplet_loss(
 def _hardest(batch: Labelled, mining: str) -> tuple[Tensor, Tensor, Tensor]:
     """For each anchor the row of its positive and of its negative, and whether it has both."""
     vectors, labels, counts = batch
-    if labels.shape[0] == 0:
+    count = labels.shape[0]
+    if count == 0:
         return labels, labels, counts
-    square = squared_distances(vectors)
-    same = labels.unsqueeze(1) == labels
-    others = same & not_diagonal(same)
+    centred = Centred.of(vectors)
+    if not in_blocks(count * count, (vectors, labels)):
+        return _hardest_of(slice(None), centred, batch, mining)
+    found = [
+        _hardest_of(rows, centred, batch, mining) for rows in strips(count, count, labels.device)
+    ]
+    positive, negative, both = map(torch.cat, zip(*found, strict=True))
+    return positive, negative, both
+
+
+def _hardest_of(
+    rows: slice, centred: Centred, batch: Labelled, mining: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same for some anchors."""
+    _, labels, counts = batch
+    square = centred.squared_distances(rows, slice(None))
+    same = labels[rows].unsqueeze(1) == labels
+    place = torch.arange(labels.shape[0], device=labels.device)
+    others = same & (place[rows].unsqueeze(1) != place)
     positive = torch.where(others, square, -1.0).max(1)
     barred = same | ~counts
     if mining == "semihard":
@@ -247,7 +261,7 @@ def _hardest(batch: Labelled, mining: str) -> tuple[Tensor, Tensor, Tensor]:
     negative = torch.where(barred, torch.inf, square).min(1)
     # Compared with what stands for "none", for NaN is to be seen and not left out.
     found = (positive.values != -1) & (negative.values != torch.inf)
-    return positive.indices, negative.indices, counts & found
+    return positive.indices, negative.indices, counts[rows] & found
 
 
 def _distance(difference: Tensor, distance: str) -> Tensor:
@@ -454,14 +468,22 @@ def pairwise_contrastive_loss(
         weight = torch.where(counts, fits("weight", weight, items), 0.0).expand_as(items)
         weight = weight.to(items.dtype)
     factor = counts if weight is None else weight
-    total = sum_over_pairs(
-        lambda square, same: _doubled_contrast(square, same, margin),
-        lambda vectors: (doubled(vectors) * factor).sum(),
-        vectors,
-        labels,
-        counts,
-        weight,
-    ) / (2 * others)
+
+    def formula(vectors: Tensor) -> Tensor:
+        return (doubled(vectors) * factor).sum()
+
+    def of_pairs(square: Tensor, rows: slice, columns: slice, _: bool) -> tuple[Tensor, Tensor]:
+        return _doubled_contrast(square, labels[rows].unsqueeze(1) == labels[columns], margin)
+
+    count = labels.shape[0]
+    learned = weight is not None and weight.requires_grad
+    if learned or not in_blocks(count * count, (vectors, labels, factor)):
+        total = formula(vectors)
+    else:
+        every, factors = range(count), (factor.to(items.dtype), counts.to(items.dtype))
+        parts = [Part(every, every, factors)]
+        total = sum_over_pairs(of_pairs, formula, vectors, parts).to(items.dtype)
+    total = total / (2 * others)
     if reduction == "sum":
         return total
     return divide(total, denominator(items, weight, counts, usable_normalizer(normalizer)))
