@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from lossproof.checks.report import Finding, Location, Outcome, Report, Severity
     from lossproof.checks.run import check
     from lossproof.errors import FindingsError, LossproofError, UsageError
+    from lossproof.speed.chunking import chunk
+    from lossproof.speed.pairing import pairs
     from lossproof.terms.gradients import term_gradients
     from lossproof.write.module import as_module
     from lossproof.write.reduction import reduce
@@ -36,6 +38,8 @@ _HOMES = {
     "LossproofError": "lossproof.errors",
     "UsageError": "lossproof.errors",
     "as_module": "lossproof.write.module",
+    "chunk": "lossproof.speed.chunking",
+    "pairs": "lossproof.speed.pairing",
     "reduce": "lossproof.write.reduction",
     "term_gradients": "lossproof.terms.gradients",
 }
@@ -53,7 +57,9 @@ __all__ = [
     "as_module",
     "assert_right",
     "check",
+    "chunk",
     "compare",
+    "pairs",
     "reduce",
     "term_gradients",
 ]

@@ -1,0 +1,30 @@
+"""The leaves that the loss and the head of a call close over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from lossproof.speed.captured import captured_leaves, now
+from lossproof.speed.chunk_plan import Plan
+
+Tensor = torch.Tensor
+
+
+def captured_by(plan: Plan, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Find them in the graph of two rows.
+
+    This is done anew for each call: a function may close over something else than the last time.
+    """
+    rows, shared = plan.split(tensors)
+    few = [row.detach()[:2] for row in rows]
+    leaves = plan.leaves(shared, [False] * len(shared))
+    with plan.surroundings.again(), torch.enable_grad():
+        since = now()
+        logits = plan.head.logits(few[0], plan.of_head(leaves))
+        found = captured_leaves([logits], (), since, "`head`")
+        since = now()
+        values = plan.values(logits.detach(), few, plan.beyond_head(leaves))
+        found += captured_leaves([values], (), since, "`loss`")
+    return tuple({id(leaf): leaf for leaf in found}.values())

@@ -1,0 +1,244 @@
+"""A chunked loss in autograd's graph.
+
+Four functions: the sum with its gradient made in forward; the values of the rows, which are
+computed again in backward; the gradient of either as a function of its own, so that it can be
+differentiated; and the derivative of that. Each goes through the chunks, and holds one at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from lossproof.speed.chunk_plan import Plan, put, taken
+from lossproof.speed.chunk_sweep import sweep
+from lossproof.write.arguments import transformed
+
+Tensor = torch.Tensor
+Gradients = tuple[Tensor | None, ...]
+
+
+class ChunkedSum(torch.autograd.Function):
+    """The sum of the weighted values; its gradient is computed with it and kept.
+
+    The first backward scales what was kept in place and gives it away; a second one, and one that
+    is itself to be differentiated, computes it again.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, plan: Plan, *tensors: Tensor) -> Tensor:
+        ctx.plan = plan
+        total, ctx.kept = sweep(plan, tensors, ctx.needs_input_grad[1:])
+        ctx.dtypes = [tensor.dtype for tensor in tensors]
+        ctx.save_for_backward(*tensors)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Gradients:
+        if ctx.kept is None or torch.is_grad_enabled():
+            tensors = ctx.saved_tensors
+            needed = tuple(ctx.needs_input_grad[1:])
+            values = upstream.expand(len(tensors[0]), *ctx.plan.item_shape)
+            return None, *_gradient(ctx.plan, needed, values, tensors)
+        many = transformed() or torch._C._functorch.is_legacy_batchedtensor(upstream)
+        if many:  # a gradient for each of several: what was kept serves them all
+            return None, *(None if one is None else one * upstream for one in ctx.kept)
+        kept, ctx.kept = ctx.kept, None
+        return None, *(
+            None if one is None else one.mul_(upstream).to(dtype)
+            for one, dtype in zip(kept, ctx.dtypes, strict=True)
+        )
+
+
+class ChunkedValues(torch.autograd.Function):
+    """The weighted values of all rows; nothing is kept but the inputs."""
+
+    @staticmethod
+    def forward(plan: Plan, *tensors: Tensor) -> Tensor:
+        return values_of(plan, tensors)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.plan, *tensors = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Gradients:
+        needed = tuple(ctx.needs_input_grad[1:])
+        found = _gradient(ctx.plan, needed, upstream, ctx.saved_tensors)
+        return None, *found
+
+
+class ChunkedGradient(torch.autograd.Function):
+    """The gradients of the values times a cotangent, as a function of both."""
+
+    @staticmethod
+    def forward(
+        plan: Plan, needed: Sequence[bool], cotangent: Tensor, *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
+        with plan.surroundings.again():
+            _, found = sweep(plan, tensors, needed, cotangent)
+        return tuple(
+            gradient.to(tensor.dtype)
+            for gradient, tensor in zip(found, tensors, strict=True)
+            if gradient is not None
+        )
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.plan, ctx.needed, *tensors = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Gradients:
+        cotangent, *tensors = ctx.saved_tensors
+        wanted = tuple(ctx.needs_input_grad[2:])
+        derivative = _at_once if torch.is_grad_enabled() else _by_chunks
+        with ctx.plan.surroundings.again():
+            found = derivative(ctx.plan, ctx.needed, wanted, upstream, cotangent, tensors)
+        return None, None, *found
+
+
+def _gradient(
+    plan: Plan, needed: Sequence[bool], cotangent: Tensor, tensors: Sequence[Tensor]
+) -> list[Tensor | None]:
+    """The gradients in their places."""
+    found = iter(
+        ChunkedGradient.apply(plan, needed, cotangent, *tensors)  # type: ignore[no-untyped-call]
+    )
+    return [next(found) if need else None for need in needed]
+
+
+def values_of(plan: Plan, tensors: Sequence[Tensor]) -> Tensor:
+    """The weighted values of all rows, chunk by chunk; 0 for those that do not count."""
+    rows, shared = plan.split(tensors)
+    count = len(rows[0])
+    with plan.surroundings.autocast_again(), torch.no_grad():
+        parts = [
+            (part, plan.row_values([taken(row, part) for row in rows], shared))
+            for part in plan.parts(count)
+        ]
+    if plan.index is None:
+        return torch.cat([values for _, values in parts])
+    found = parts[0][1].new_zeros(count, *plan.item_shape)
+    for part, values in parts:
+        put(found, part, values)
+    return found
+
+
+def _by_chunks(
+    plan: Plan,
+    needed: Sequence[bool],
+    wanted: Sequence[bool],
+    upstream: Sequence[Tensor],
+    cotangent: Tensor,
+    tensors: Sequence[Tensor],
+) -> list[Tensor | None]:
+    """The derivative of the gradients, in the cotangent and the tensors."""
+    found = [
+        torch.zeros_like(one, memory_format=torch.contiguous_format) if want else None
+        for one, want in zip((cotangent, *tensors), wanted, strict=True)
+    ]
+    cut = 1 + plan.row_tensors
+    leaves = plan.leaves(plan.split(tensors)[1], [_can(t) for t in plan.split(tensors)[1]])
+    upstream_of = iter(upstream)
+    along = [next(upstream_of) if need else None for need in needed]
+    for part in plan.parts(len(tensors[0])):
+        factor = taken(cotangent, part).detach().requires_grad_()
+        rows = [
+            taken(row, part).detach().requires_grad_(_can(row)) for row in plan.split(tensors)[0]
+        ]
+        mine = [
+            taken(one, part) if one is not None and place < plan.row_tensors else one
+            for place, one in enumerate(along)
+        ]
+        slopes = _second(plan, needed, wanted, mine, factor, (*rows, *leaves))
+        for place, (into, slope) in enumerate(zip(found, slopes, strict=True)):
+            if into is None or slope is None:
+                continue
+            if place < cut:
+                put(into, part, slope)
+            else:
+                into.add_(slope)
+    return found
+
+
+def _at_once(
+    plan: Plan,
+    needed: Sequence[bool],
+    wanted: Sequence[bool],
+    upstream: Sequence[Tensor],
+    cotangent: Tensor,
+    tensors: Sequence[Tensor],
+) -> list[Tensor | None]:
+    """The same in one graph, which can be differentiated again; it holds all rows."""
+    upstream_of = iter(upstream)
+    along = [next(upstream_of) if need else None for need in needed]
+    own = len(tensors) - len(plan.captured)
+    aliases = [one.view_as(one) if _can(one) else one for one in tensors[:own]]
+    whole = (*aliases, *plan.captured)
+    factor = cotangent.view_as(cotangent)
+    if plan.index is None:
+        return list(_second(plan, needed, wanted, along, factor, whole, again=True))
+    rows, shared = plan.split(whole)
+    some = [row.index_select(0, plan.index) for row in rows]
+    inputs = [one for one, need in zip(whole, needed, strict=True) if need]
+    with torch.enable_grad():
+        values = plan.row_values(some, shared) * factor.index_select(0, plan.index)
+        first = torch.autograd.grad(values.sum(), inputs, create_graph=True, allow_unused=True)
+    return _along(first, [one for one in along if one is not None], (factor, *whole), wanted, True)
+
+
+def _second(
+    plan: Plan,
+    needed: Sequence[bool],
+    wanted: Sequence[bool],
+    along: Sequence[Tensor | None],
+    factor: Tensor,
+    tensors: Sequence[Tensor],
+    *,
+    again: bool = False,
+) -> list[Tensor | None]:
+    with torch.enable_grad():
+        values = plan.row_values(*plan.split(tensors)) * factor
+        inputs = [one for one, need in zip(tensors, needed, strict=True) if need]
+        if not values.requires_grad:
+            return [None] * len(wanted)
+        first = torch.autograd.grad(values.sum(), inputs, create_graph=True, allow_unused=True)
+    directions = [one for one in along if one is not None]
+    return _along(first, directions, (factor, *tensors), wanted, again)
+
+
+def _along(
+    first: Sequence[Tensor | None],
+    directions: Sequence[Tensor],
+    tensors: Sequence[Tensor],
+    wanted: Sequence[bool],
+    again: bool,
+) -> list[Tensor | None]:
+    """The derivatives of the inner product of gradients and directions."""
+    with torch.enable_grad():
+        products = [
+            (slope * direction).sum()
+            for slope, direction in zip(first, directions, strict=True)
+            if slope is not None and slope.requires_grad
+        ]
+        inputs = [one for one, want in zip(tensors, wanted, strict=True) if want]
+        if not products or not inputs:
+            return [None] * len(wanted)
+        total = (
+            torch.stack(products).sum()
+            if len({p.dtype for p in products}) == 1
+            else sum(product.double() for product in products)
+        )
+        assert isinstance(total, Tensor)
+        slopes = torch.autograd.grad(total, inputs, create_graph=again, allow_unused=True)
+    found = iter(slopes)
+    return [next(found) if want else None for want in wanted]
+
+
+def _can(tensor: Tensor) -> bool:
+    """Whether it can have a gradient."""
+    return tensor.is_floating_point() or tensor.is_complex()

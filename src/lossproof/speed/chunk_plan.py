@@ -1,0 +1,157 @@
+"""One call of a chunked loss: its tensors in a fixed order, and how a chunk of rows is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import torch
+
+from lossproof.speed.heads import Head
+from lossproof.speed.item_loss import ItemLoss
+from lossproof.speed.softmax_slope import SoftmaxSlope
+from lossproof.speed.surroundings import Surroundings
+from lossproof.write.arguments import fits
+from lossproof.write.precision import widened
+
+Tensor = torch.Tensor
+Part = slice | Tensor
+"""Some rows: those between two numbers, or those of these numbers."""
+
+
+@dataclass
+class Plan:
+    """How the rows of a call become values.
+
+    The tensors of a call lie in one sequence: first those that have a row for each item (the hidden
+    states, the arguments of the loss, the weight, the mask), then those that all items share (of
+    the head, of the head of the target, of the loss, given by name, closed over).
+    """
+
+    item: ItemLoss
+    head: Head
+    target_head: Head | None
+    loss_parameters: tuple[str, ...]
+    shared_names: tuple[str, ...]
+    options: Mapping[str, Any]
+    captured: tuple[Tensor, ...]
+    arguments: int
+    """How many arguments of the loss have rows, the hidden states not among them."""
+    weighted: bool
+    masked: bool
+    index: Tensor | None
+    """The rows that count; ``None`` where all are gone through."""
+    rows: int
+    """How many rows a chunk has."""
+    surroundings: Surroundings
+    slope: SoftmaxSlope | None = None
+    compiled: Callable[..., Any] | None = None
+    item_shape: tuple[int, ...] = field(default=())
+    """The axes of the values after the first, known once a chunk was computed."""
+
+    @property
+    def row_tensors(self) -> int:
+        """How many of the tensors have rows."""
+        return 1 + self.arguments + self.weighted + self.masked
+
+    def split(self, tensors: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+        """What has rows, and what is shared."""
+        return tensors[: self.row_tensors], tensors[self.row_tensors :]
+
+    def parts(self, count: int) -> Iterator[Part]:
+        """The chunks; where there are no rows, one that has none."""
+        if self.index is not None:
+            chunks = range(0, len(self.index), self.rows) if len(self.index) else (0,)
+            yield from (self.index[start : start + self.rows] for start in chunks)
+            return
+        for start in range(0, count, self.rows) if count else (0,):
+            yield slice(start, min(start + self.rows, count))
+
+    def of_head(self, shared: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The tensors of the head."""
+        return shared[: len(self.head.tensors)]
+
+    def leaves(self, shared: Sequence[Tensor], needed: Sequence[bool]) -> list[Tensor]:
+        """What stands for the shared tensors in the graph of a chunk.
+
+        What a function closes over can be replaced by nothing: it stands for itself.
+        """
+        own = len(shared) - len(self.captured)
+        found = [
+            tensor.detach().requires_grad_(need)
+            for tensor, need in zip(shared[:own], needed, strict=False)
+        ]
+        return [*found, *self.captured]
+
+    def beyond_head(self, shared: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The shared tensors that the loss takes."""
+        return shared[len(self.head.tensors) :]
+
+    def values(self, logits: Tensor, rows: Sequence[Tensor], of_loss: Sequence[Tensor]) -> Tensor:
+        """The values of the items of a chunk, before weights and masks."""
+        values = self.called(logits, rows, of_loss)
+        if not isinstance(values, Tensor):
+            raise TypeError(f"`loss` must give a tensor, got {type(values).__name__}")
+        if not values.ndim or values.shape[0] != logits.shape[0]:
+            raise ValueError(
+                f"`loss` must give a value for each row, {logits.shape[0]} or more in the first "
+                f"axis, got the shape {list(values.shape)}: let it take `reduction` as torch's "
+                "losses do, or leave the sum or mean over the rows to `chunk`"
+            )
+        self.item_shape = tuple(values.shape[1:])
+        return widened(values)  # type: ignore[no-any-return]
+
+    def called(
+        self,
+        logits: Tensor,
+        rows: Sequence[Tensor],
+        of_loss: Sequence[Tensor],
+        reduction: str = "none",
+    ) -> Tensor:
+        """The loss, called for these rows."""
+        arguments: list[Any] = [widened(logits), *rows[1 : 1 + self.arguments]]
+        rest = iter(of_loss)
+        if self.target_head is not None:
+            own = list(islice(rest, len(self.target_head.tensors)))
+            arguments[1] = widened(self.target_head.logits(arguments[1], own))
+        parameters = {name: next(rest) for name in self.loss_parameters}
+        by_name = {name: next(rest) for name in self.shared_names}
+        return self.item.values(parameters, arguments, {**self.options, **by_name}, reduction)
+
+    def counted(self, values: Tensor, rows: Sequence[Tensor]) -> Tensor:
+        """The values times their weights, and 0 where the mask is false."""
+        factors = list(rows[1 + self.arguments :])
+        weight = factors.pop(0) if self.weighted else None
+        if factors:
+            mask = fits("mask", _with_axes(factors[0], values), values, kind="bool")
+            values = torch.where(mask, values, 0.0)
+            if weight is not None:  # what does not count may have any weight, NaN among them
+                weight = torch.where(mask, _with_axes(weight, values), 0.0)
+        if weight is not None:
+            values = values * fits("weight", _with_axes(weight, values), values)
+        return values
+
+    def row_values(self, rows: Sequence[Tensor], shared: Sequence[Tensor]) -> Tensor:
+        """The weighted values of some rows, through the head and the loss."""
+        logits = self.head.logits(rows[0], self.of_head(shared))
+        return self.counted(self.values(logits, rows, self.beyond_head(shared)), rows)
+
+
+def taken(tensor: Tensor, part: Part) -> Tensor:
+    """These rows of a tensor."""
+    return tensor[part] if isinstance(part, slice) else tensor.index_select(0, part)
+
+
+def put(into: Tensor, part: Part, rows: Tensor) -> None:
+    """Write these rows."""
+    if isinstance(part, slice):
+        into[part] = rows
+    else:
+        into.index_copy_(0, part, rows.to(into.dtype))
+
+
+def _with_axes(factor: Tensor, values: Tensor) -> Tensor:
+    """A weight or mask of the rows, with an axis for each of the values."""
+    return factor.reshape(*factor.shape, *(1,) * (values.ndim - factor.ndim))

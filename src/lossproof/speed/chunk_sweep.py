@@ -1,0 +1,246 @@
+"""One sweep over the chunks: the sum of the values and its gradients, a chunk at a time.
+
+The gradients are those of the sum, not of the mean: they are numbers of ordinary size, which half
+precision keeps, where those of a mean over many items would be flushed to zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from lossproof.speed.chunk_plan import Part, Plan, taken
+from lossproof.speed.half_products import add_product, fitting_scale, times
+from lossproof.speed.heads import LinearHead
+from lossproof.write.precision import widened
+
+Tensor = torch.Tensor
+_HALVES = (torch.float16, torch.bfloat16)
+
+
+def sweep(
+    plan: Plan, tensors: Sequence[Tensor], needed: Sequence[bool], cotangent: Tensor | None = None
+) -> tuple[Tensor, list[Tensor | None]]:
+    """The sum of the weighted values, and its gradients in the tensors that need one.
+
+    Args:
+        plan: how a chunk is computed.
+        tensors: those of the call, in the order of the plan.
+        needed: which of them need a gradient.
+        cotangent: a factor for each value; without it the values are just added up.
+
+    Returns:
+        The sum, detached, and for each tensor its gradient or ``None``. Gradients in tensors of
+        float16, and in shared ones of any half precision, are float32.
+    """
+    run = _Sweep(plan, tensors, needed, cotangent)
+    with plan.surroundings.autocast_again():
+        for part in plan.parts(len(tensors[0])):
+            run.chunk(part)
+    return run.total(), run.found
+
+
+class _Sweep:
+    """What is the same for all chunks, and what they add up to."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        tensors: Sequence[Tensor],
+        needed: Sequence[bool],
+        cotangent: Tensor | None,
+    ) -> None:
+        self.plan = plan
+        self.rows, shared = plan.split(tensors)
+        self.needs_rows, self.needs_shared = plan.split(needed)
+        self.leaves = plan.leaves(shared, self.needs_shared)
+        self.cotangent = cotangent
+        self.sums: list[Tensor] = []
+        self.found: list[Tensor | None] = [
+            _buffer(tensor, cut=place < plan.row_tensors) if need else None
+            for place, (tensor, need) in enumerate(zip(tensors, needed, strict=True))
+        ]
+        self.linear = _Products(plan.head, self) if isinstance(plan.head, LinearHead) else None
+
+    def total(self) -> Tensor:
+        """The sum over all chunks; there may be many, so that it is taken in float64."""
+        parts = torch.stack(self.sums)
+        wide = torch.float64 if parts.device.type != "mps" else parts.dtype
+        return parts.sum(dtype=wide).to(parts.dtype)
+
+    def chunk(self, part: Part) -> None:
+        """Add one chunk."""
+        plan = self.plan
+        rows = [
+            taken(row, part).detach().requires_grad_(need)
+            for row, need in zip(self.rows, self.needs_rows, strict=True)
+        ]
+        with torch.enable_grad():
+            of_head = plan.of_head(self.leaves)
+            if self.linear is None:
+                output = plan.head.logits(rows[0], of_head)
+            else:
+                features = self.linear.head.features(rows[0], of_head)
+                output = self.linear.logits(features)
+        slope = self._slope(output, rows, part)
+        if slope is None:
+            return
+        if self.linear is not None:
+            output, slope = features, self.linear.add(features, slope)
+        if output.requires_grad and slope is not None:
+            self._through(output, slope, rows, part)
+
+    def _slope(self, output: Tensor, rows: Sequence[Tensor], part: Part) -> Tensor | None:
+        """Add a chunk's sum and the gradients of the loss itself; return that in the logits."""
+        plan = self.plan
+        wants_slope = output.requires_grad or (self.linear is not None and self.linear.needed)
+        if self._by_formula(rows):
+            assert plan.slope is not None
+            return self._formula(output, rows, part)
+        if plan.compiled is not None and wants_slope:
+            return self._compiled(output, rows, part)
+        logits = widened(output.detach()).requires_grad_(wants_slope)
+        of_loss = plan.beyond_head(self.leaves)
+        with torch.enable_grad():
+            values = plan.counted(plan.values(logits, rows, of_loss), rows)
+            if self.cotangent is not None:
+                values = values * taken(self.cotangent, part)
+            total = values.sum()
+        self.sums.append(total.detach())
+        if not total.requires_grad:
+            return None
+        inputs = [logits] if wants_slope else []
+        more = self._wanted(rows[1:], 1) + self._wanted(of_loss, self._first_of_loss())
+        inputs += [tensor for _, tensor in more]
+        slopes = list(torch.autograd.grad(total, inputs, allow_unused=True)) if inputs else []
+        slope = slopes.pop(0) if wants_slope else None
+        self._add([place for place, _ in more], slopes, part)
+        return slope
+
+    def _by_formula(self, rows: Sequence[Tensor]) -> bool:
+        """Whether the gradient in the logits is all there is to find, and has a formula."""
+        return self.plan.slope is not None and not any(row.requires_grad for row in rows[1:])
+
+    def _formula(self, output: Tensor, rows: Sequence[Tensor], part: Part) -> Tensor:
+        plan = self.plan
+        assert plan.slope is not None
+        logits: Tensor = widened(output.detach())
+        if logits.data_ptr() == output.data_ptr() and self.linear is None:
+            logits = logits.clone()  # the head may have kept what it returned
+        values = plan.slope.values_and_slope(logits, rows[1])
+        factor = plan.counted(torch.ones_like(values), rows)
+        if self.cotangent is not None:
+            factor = factor * taken(self.cotangent, part)
+        plan.item_shape = ()
+        # A value that does not count may be NaN.
+        self.sums.append(torch.where(factor == 0, 0.0, values * factor).sum())
+        if plan.weighted or plan.masked or self.cotangent is not None:
+            logits.mul_(factor.unsqueeze(1))
+        return logits
+
+    def _compiled(self, output: Tensor, rows: Sequence[Tensor], part: Part) -> Tensor:
+        plan = self.plan
+        assert plan.compiled is not None
+        of_loss = plan.beyond_head(self.leaves)
+        more = self._wanted(rows[1:], 1) + self._wanted(of_loss, self._first_of_loss())
+        factor = () if self.cotangent is None else (taken(self.cotangent, part),)
+        places = [place for place, _ in more]
+        skipped = len(plan.head.tensors)  # what the loss takes follows on its rows
+        numbers = [place - (skipped if place >= plan.row_tensors else 0) for place in places]
+        gradients, total = plan.compiled(
+            widened(output.detach()), rows[1:], of_loss, factor, numbers
+        )
+        self.sums.append(total)
+        self._add(places, gradients[1:], part)
+        slope: Tensor = gradients[0]
+        return slope
+
+    def _through(self, output: Tensor, slope: Tensor, rows: Sequence[Tensor], part: Part) -> None:
+        """Add the gradients of the head, or of what stands before its linear layer."""
+        wanted = self._wanted(rows[:1], 0) + self._wanted(self.leaves, self.plan.row_tensors)
+        wanted = [(place, tensor) for place, tensor in wanted if tensor.requires_grad]
+        scale = None
+        if output.dtype is torch.float16 and slope.dtype is not torch.float16:
+            scale = fitting_scale(slope.abs().amax(), 16.0)
+            slope = slope * scale
+        gradients = torch.autograd.grad(
+            output,
+            [tensor for _, tensor in wanted],
+            slope.to(output.dtype),
+            allow_unused=True,
+        )
+        self._add([place for place, _ in wanted], gradients, part, scale)
+
+    def _first_of_loss(self) -> int:
+        return self.plan.row_tensors + len(self.plan.head.tensors)
+
+    def _wanted(self, tensors: Sequence[Tensor], first: int) -> list[tuple[int, Tensor]]:
+        """Those that need a gradient, with their places among all tensors."""
+        return [
+            (place, tensor)
+            for place, tensor in enumerate(tensors, first)
+            if self.found[place] is not None
+        ]
+
+    def _add(
+        self,
+        places: Sequence[int],
+        gradients: Sequence[Tensor | None],
+        part: Part,
+        scale: Tensor | None = None,
+    ) -> None:
+        for place, gradient in zip(places, gradients, strict=True):
+            into = self.found[place]
+            if gradient is None or into is None:
+                continue
+            added = gradient if scale is None else gradient.to(into.dtype) / scale
+            if place >= self.plan.row_tensors:
+                into.add_(added)
+            elif isinstance(part, slice):
+                into[part] += added
+            else:
+                into.index_add_(0, part, added.to(into.dtype))
+
+
+class _Products:
+    """The gradients of a linear layer, from products of matrices."""
+
+    def __init__(self, head: LinearHead, run: _Sweep) -> None:
+        self.head = head
+        first = run.plan.row_tensors
+        self.weight_gradient = run.found[first]
+        self.bias_gradient = run.found[first + 1] if head.bias is not None else None
+        self.needed = self.weight_gradient is not None or self.bias_gradient is not None
+        weight = run.leaves[0].detach()
+        kind = weight.device.type
+        self.dtype = weight.dtype
+        for one in run.plan.surroundings.autocast:
+            if one.device == kind and one.enabled and weight.dtype != torch.float64:
+                self.dtype = one.dtype
+        self.weight = weight.to(self.dtype)  # once, and not for each chunk
+        self.bias = None if head.bias is None else run.leaves[1].detach().to(self.dtype)
+        self.device = kind
+
+    def logits(self, features: Tensor) -> Tensor:
+        found: Tensor = torch.nn.functional.linear(features.detach(), self.weight, self.bias)
+        return found
+
+    def add(self, features: Tensor, slope: Tensor) -> Tensor | None:
+        """Add the gradients of the weight and the bias; return that in the features."""
+        with torch.autocast(self.device, enabled=False):
+            if self.weight_gradient is not None:
+                add_product(self.weight_gradient, slope, features.detach().to(self.dtype))
+            if self.bias_gradient is not None:
+                self.bias_gradient.add_(slope.sum(0))
+            return times(slope, self.weight) if features.requires_grad else None
+
+
+def _buffer(tensor: Tensor, *, cut: bool) -> Tensor:
+    """Where gradients are added up: those of shared tensors come from many chunks."""
+    half = tensor.dtype is torch.float16 or (not cut and tensor.dtype in _HALVES)
+    return torch.zeros_like(
+        tensor,
+        dtype=torch.float32 if half else None,
+        memory_format=torch.contiguous_format,
+    )

@@ -1,0 +1,556 @@
+"""Any loss over a huge output layer, with the memory of a few rows of logits."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch._C._functorch import TransformType
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.autograd import forward_ad
+
+from lossproof.errors import UsageError
+from lossproof.speed.chunk_captured import captured_by
+from lossproof.speed.chunk_compiled import CompiledLoss
+from lossproof.speed.chunk_functions import ChunkedSum, ChunkedValues, values_of
+from lossproof.speed.chunk_plan import Plan
+from lossproof.speed.gathered import gathered
+from lossproof.speed.heads import AnyHead, Head, LinearHead, head_of
+from lossproof.speed.item_loss import Counting, ItemLoss
+from lossproof.speed.separability import refuse_coupled_rows
+from lossproof.speed.softmax_slope import SoftmaxSlope
+from lossproof.speed.surroundings import surroundings
+from lossproof.write.accelerated import Accelerated
+from lossproof.write.arguments import (
+    choice,
+    flag,
+    integer,
+    same_device,
+    tensor,
+    transformed,
+    visible,
+)
+from lossproof.write.reduction import denominator, divide, usable_normalizer
+
+Tensor = torch.Tensor
+REDUCTIONS = ("none", "mean", "sum", "batchmean")
+LEAST_ROWS = 128
+"""Products of fewer rows take more time than the memory is worth."""
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What a call is about, with one axis for all rows."""
+
+    lead: torch.Size
+    hidden: Tensor
+    arguments: tuple[Tensor, ...]
+    weight: Tensor | None
+    mask: Tensor | None
+    """Which items count, where a row has several."""
+    keep: Tensor | None
+    """Which rows count."""
+    shared: Mapping[str, Tensor]
+    options: Mapping[str, Any]
+    normalizer: float | Tensor | None
+    counts_itself: bool
+    """Whether what counts is the loss's own affair."""
+
+    @property
+    def target(self) -> Tensor | None:
+        """The first argument of the loss after the logits."""
+        return self.arguments[0] if self.arguments else None
+
+
+class ChunkedLoss(Accelerated):
+    """A loss over an output layer that is computed a chunk of rows at a time; see :func:`chunk`."""
+
+    def __init__(
+        self,
+        loss: Callable[..., Tensor],
+        head: AnyHead,
+        *,
+        target_head: AnyHead | None = None,
+        reduction: str | None = None,
+        ignore_index: int | None = None,
+        chunk_size: int | None = None,
+        chunk_bytes: int = 1 << 24,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        if isinstance(loss, type) or not callable(loss):
+            raise TypeError(f"`loss` must be a function or a Module, got {loss!r}")
+        head_of(head)
+        if target_head is not None:
+            head_of(target_head, "target_head")
+        self.loss = loss
+        self.head = head
+        self.target_head = target_head
+        self._item = ItemLoss(loss)
+        own = "mean" if self._item.reduction is None else self._item.reduction
+        given = own if reduction is None else reduction
+        self.reduction = choice("reduction", given, REDUCTIONS)
+        self.ignore_index = ignore_index
+        if ignore_index is not None:
+            integer("ignore_index", ignore_index)
+        self.chunk_size = chunk_size
+        if chunk_size is not None:
+            integer("chunk_size", chunk_size, minimum=1)
+        self.chunk_bytes = integer("chunk_bytes", chunk_bytes, minimum=1)
+        self.compile_loss = flag("compile", compile)
+        self._counting: dict[Any, Counting] = {}
+        self._programs: dict[Any, CompiledLoss] = {}
+        self._row_bytes = 0
+
+    def extra_repr(self) -> str:
+        shown = [] if isinstance(self.loss, nn.Module) else [getattr(self.loss, "__name__", "loss")]
+        shown.append(f"reduction={self.reduction!r}")
+        if self.ignore_index is not None:
+            shown.append(f"ignore_index={self.ignore_index}")
+        return ", ".join(shown)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def forward(
+        self,
+        hidden: Tensor,
+        *arguments: Tensor,
+        weight: Tensor | None = None,
+        mask: Tensor | None = None,
+        normalizer: float | Tensor | None = None,
+        **shared: Any,
+    ) -> Tensor:
+        """The loss of a batch; the arguments are those of :func:`chunk`."""
+        call = self._call(hidden, arguments, weight, mask, normalizer, shared)
+        plan, tensors = self._planned(call)
+        if _needs_plain(tensors):
+            return self._plain(call, plan, tensors)
+        self._tried(call, plan, tensors)
+        if torch.is_grad_enabled() and not transformed() and not _closes_over_nothing(plan):
+            plan.captured = captured_by(plan, tensors)
+            tensors = (*tensors, *plan.captured)
+        if self.compile_loss and plan.slope is None:
+            plan.compiled = self._compiled(plan)
+        return self._computed(call, plan, tensors)
+
+    def plain(
+        self,
+        hidden: Tensor,
+        *arguments: Tensor,
+        weight: Tensor | None = None,
+        mask: Tensor | None = None,
+        normalizer: float | Tensor | None = None,
+        **shared: Any,
+    ) -> Tensor:
+        """The same loss of the whole batch at once, through all of its logits."""
+        call = self._call(hidden, arguments, weight, mask, normalizer, shared)
+        return self._plain(call, *self._planned(call))
+
+    def _call(
+        self,
+        hidden: Any,
+        arguments: Sequence[Any],
+        weight: Any,
+        mask: Any,
+        normalizer: Any,
+        shared: Mapping[str, Any],
+    ) -> _Call:
+        """Read and check the arguments of a call."""
+        hidden = tensor("hidden", hidden)
+        if not hidden.ndim:
+            raise ValueError("`hidden` must have the shape (*, H), got a single number")
+        lead = hidden.shape[:-1]
+        rows = [
+            _rows_of(f"argument {n} after `hidden`", one, lead, hidden)
+            for n, one in enumerate(arguments, 1)
+        ]
+        item_weight = None if weight is None else tensor("weight", weight, "number")
+        item_mask = None if mask is None else tensor("mask", mask, "bool")
+        found = _Call(
+            lead,
+            hidden.reshape(-1, hidden.shape[-1]),
+            tuple(rows),
+            None if item_weight is None else _rows_of("weight", item_weight, lead, hidden),
+            None if item_mask is None else _rows_of("mask", item_mask, lead, hidden),
+            None,
+            {name: one for name, one in shared.items() if isinstance(one, Tensor)},
+            {name: one for name, one in shared.items() if not isinstance(one, Tensor)},
+            usable_normalizer(normalizer),
+            weight is None and mask is None and normalizer is None and self._loss_ignores(),
+        )
+        return self._ignoring(found)
+
+    def _ignoring(self, call: _Call) -> _Call:
+        """Tell rows that do not count from items of a row that do not."""
+        keep, mask = None, call.mask
+        if mask is not None and mask.ndim == 1:
+            keep, mask = mask, None
+        ignored = self._ignored()
+        target = call.target
+        if ignored is not None and target is not None and not target.is_floating_point():
+            counts = target != ignored
+            if counts.ndim == 1:
+                keep = counts if keep is None else keep & counts
+            else:
+                mask = counts if mask is None else mask & counts
+            if not self._loss_ignores():
+                target = torch.where(counts, target, 0)
+                call = replace(call, arguments=(target, *call.arguments[1:]))
+        if keep is not None and visible(keep) and bool(keep.all()):
+            keep = None
+        return replace(call, keep=keep, mask=mask)
+
+    def _ignored(self) -> int | None:
+        """The target that does not count."""
+        found = (
+            self._item.option("ignore_index") if self.ignore_index is None else self.ignore_index
+        )
+        return found if isinstance(found, int) else None
+
+    def _loss_ignores(self) -> bool:
+        """Whether the loss itself leaves out what is to be ignored."""
+        return self.ignore_index is None or self._item.takes("ignore_index")
+
+    def _planned(self, call: _Call) -> tuple[Plan, tuple[Tensor, ...]]:
+        """How the call is computed, and from which tensors."""
+        head = head_of(self.head)
+        target_head = None if self.target_head is None else head_of(self.target_head, "target_head")
+        module = self._item.module
+        parameters = dict(module.named_parameters()) if module is not None else {}
+        index, hidden, mask = None, call.hidden, call.mask
+        if call.keep is not None and visible(call.keep):
+            index = call.keep.nonzero().squeeze(1)
+        elif call.keep is not None:
+            # Where rows cannot be counted they are computed, and must do no harm.
+            hidden = torch.where(call.keep.unsqueeze(1), hidden, 0.0)
+            mask = call.keep if mask is None else mask & _aligned(call.keep, mask)
+        rows = [hidden, *call.arguments]
+        rows += [one for one in (call.weight, mask) if one is not None]
+        shared = [*head.tensors, *(() if target_head is None else target_head.tensors)]
+        shared += [*parameters.values(), *call.shared.values()]
+        tensors = (*rows, *map(gathered, shared))
+        options = dict(call.options)
+        if self.ignore_index is not None and self._item.takes("ignore_index"):
+            options["ignore_index"] = self.ignore_index
+        plan = Plan(
+            item=self._item,
+            head=head,
+            target_head=target_head,
+            loss_parameters=tuple(parameters),
+            shared_names=tuple(call.shared),
+            options=options,
+            captured=(),
+            arguments=len(call.arguments),
+            weighted=call.weight is not None,
+            masked=mask is not None,
+            index=index,
+            rows=self._rows(head, hidden),
+            surroundings=surroundings(tensors),
+            slope=self._slope(call, options),
+        )
+        return plan, tensors
+
+    def _rows(self, head: Head, hidden: Tensor) -> int:
+        """How many rows a chunk has: enough for fast products, then as many as the bytes allow."""
+        if self.chunk_size is not None:
+            return self.chunk_size
+        size = max(4, hidden.element_size())
+        row = head.weight.shape[0] * size if isinstance(head, LinearHead) else self._row_bytes
+        return max(LEAST_ROWS, self.chunk_bytes // row) if row else LEAST_ROWS
+
+    def _slope(self, call: _Call, options: Mapping[str, Any]) -> SoftmaxSlope | None:
+        """The formula of the gradient, for torch's own cross entropy of class indices."""
+        target = call.target
+        if not self._item.is_cross_entropy() or len(call.arguments) != 1 or call.shared:
+            return None
+        if target is None or target.is_floating_point() or target.ndim != 1:
+            return None
+        if self.target_head is not None or set(options) - {"ignore_index"}:
+            return None
+        weights = self._item.option("weight")
+        if weights is not None and weights.requires_grad:
+            return None
+        ignored = options.get("ignore_index", self._item.option("ignore_index"))
+        return SoftmaxSlope(float(self._item.option("label_smoothing")), weights, int(ignored))
+
+    def _compiled(self, plan: Plan) -> CompiledLoss | None:
+        if plan.captured:
+            warnings.warn(
+                "the loss or the head closes over parameters, whose gradients a compiled loss "
+                "would not have: it is computed uncompiled; give them by name to compile it",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+            return None
+        key = (
+            *(plan.arguments, plan.weighted, plan.masked, plan.shared_names, repr(plan.options)),
+            *(one.training for one in self._modules_of_call()),
+        )
+        if key not in self._programs:
+            self._programs[key] = CompiledLoss(plan)
+        return self._programs[key]
+
+    def _tried(self, call: _Call, plan: Plan, tensors: Sequence[Tensor]) -> None:
+        """At the first call of a kind, see that rows are separate and what the mean divides by."""
+        key = self._kind(call)
+        if key in self._counting or not len(call.hidden) or not _has_values(call.hidden):
+            return
+        logits, rows, of_loss = refuse_coupled_rows(plan, tensors, self._modules_of_call())
+        self._row_bytes = logits[:1].numel() * max(4, logits.element_size())
+        self._counting[key] = self._counting_of(call, plan, logits, rows, of_loss)
+
+    def _modules_of_call(self) -> list[nn.Module]:
+        return [
+            one for one in (self.loss, self.head, self.target_head) if isinstance(one, nn.Module)
+        ]
+
+    def _kind(self, call: _Call) -> Any:
+        shapes = [(one.dtype, one.shape[1:]) for one in (call.hidden, *call.arguments)]
+        training = [one.training for one in self._modules_of_call()]
+        return (*shapes, call.weight is None, call.mask is None, *training)
+
+    def _counting_of(
+        self,
+        call: _Call,
+        plan: Plan,
+        logits: Tensor,
+        rows: Sequence[Tensor],
+        of_loss: Sequence[Tensor],
+    ) -> Counting:
+        """What the mean of the loss divides by, as its own mean of a few rows shows."""
+        likely = self._item.counting(call.target)
+        own = self._item.reduction is not None and self._loss_ignores()
+        if self.reduction != "mean" or not own or call.normalizer is not None:
+            return likely[0]
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            values = plan.values(logits, rows, of_loss).double()
+            torch.manual_seed(0)
+            mean = plan.called(logits, rows, of_loss, "mean").double()
+        if not values.isfinite().all() or not mean.isfinite():
+            return likely[0]
+        few = replace(
+            call,
+            arguments=tuple(rows[1 : 1 + plan.arguments]),
+            hidden=rows[0],
+            weight=None,
+            mask=None,
+            keep=None,
+        )
+        few = self._ignoring(few)
+        for counting in likely:
+            found = divide(values.sum(), self._denominator(few, plan, counting))
+            if torch.isclose(found, mean, rtol=1e-2 if _is_half(call.hidden) else 1e-4, atol=1e-8):
+                return counting
+        raise UsageError(
+            f"the loss's own mean of {len(values)} rows is {mean.item():g}, and the sum of their "
+            f"values over {'the weights of their classes' if len(likely) > 1 else 'their number'} "
+            f"is {found.item():g}: what its mean divides by is not known; give `normalizer`, or "
+            'use reduction="sum" and divide'
+        )
+
+    def _computed(self, call: _Call, plan: Plan, tensors: Sequence[Tensor]) -> Tensor:
+        recorded = transformed() or any(one.requires_grad for one in tensors)
+        if recorded and torch.is_grad_enabled() and self.reduction != "none" and not transformed():
+            total: Tensor = ChunkedSum.apply(plan, *tensors)  # type: ignore[no-untyped-call]
+            return self._reduced(call, plan, total)
+        values: Tensor = (
+            ChunkedValues.apply(plan, *tensors)  # type: ignore[no-untyped-call]
+            if recorded
+            else values_of(plan, tensors)
+        )
+        if self.reduction == "none":
+            return values.reshape(*call.lead, *values.shape[1:])
+        return self._reduced(call, plan, values.sum())
+
+    def _reduced(self, call: _Call, plan: Plan, total: Tensor) -> Tensor:
+        if self.reduction == "sum":
+            return total
+        if self.reduction == "batchmean":
+            return divide(total, call.normalizer or len(call.hidden))
+        counting = self._counting.get(self._kind(call)) or self._item.counting(call.target)[0]
+        return divide(total, self._denominator(call, plan, counting)).to(total.dtype)
+
+    def _denominator(self, call: _Call, plan: Plan, counting: Counting) -> float | Tensor:
+        """What the mean divides by."""
+        like = call.hidden.detach().new_empty(()).expand(len(call.hidden), *plan.item_shape)
+        weight = None if call.weight is None else _aligned(call.weight, like)
+        mask = None if call.mask is None else _aligned(call.mask, like)
+        if call.keep is not None:
+            keep = _aligned(call.keep, like)
+            mask = keep if mask is None else mask & keep
+        if counting == "class weights":
+            of_classes = self._item.class_weights(call.target)
+            assert of_classes is not None and call.target is not None
+            index = call.target
+            if (ignored := self._ignored()) is not None:
+                index = torch.where(index == ignored, 0, index)
+            own = _aligned(of_classes[index], like)
+            weight = own if weight is None else weight * own
+        if mask is not None and weight is not None:
+            weight = torch.where(mask, weight, 0.0)
+        return denominator(like, weight, mask, call.normalizer)
+
+    def _plain(self, call: _Call, plan: Plan, tensors: Sequence[Tensor]) -> Tensor:
+        rows, shared = plan.split(tensors)
+        logits = plan.head.logits(call.hidden, plan.of_head(shared))
+        if call.counts_itself and self._item.reduction is not None:
+            found = plan.called(logits, rows, plan.beyond_head(shared), self.reduction)
+            of_items = self.reduction == "none"
+            return found.reshape(*call.lead, *found.shape[1:]) if of_items else found
+        values = plan.counted(plan.values(logits, rows, plan.beyond_head(shared)), rows)
+        if call.keep is not None:
+            values = torch.where(_aligned(call.keep, values), values, 0.0)
+        if self.reduction == "none":
+            return values.reshape(*call.lead, *values.shape[1:])
+        return self._reduced(call, plan, values.sum())
+
+
+def _rows_of(name: str, value: Any, lead: torch.Size, hidden: Tensor) -> Tensor:
+    """A tensor that has the rows of the hidden states, with one axis for all of them."""
+    given = tensor(name, value, "any")
+    if given.shape[: len(lead)] != lead:
+        raise ValueError(
+            f"`{name}` must begin with the axes {list(lead)} of `hidden`, got the shape "
+            f"{list(given.shape)}; what all rows share is given by name"
+        )
+    same_device(hidden, given, ("hidden", name))
+    return given.reshape(-1, *given.shape[len(lead) :])
+
+
+def _aligned(factor: Tensor, values: Tensor) -> Tensor:
+    """With as many axes as the values."""
+    return factor.reshape(*factor.shape, *(1,) * (values.ndim - factor.ndim))
+
+
+def _closes_over_nothing(plan: Plan) -> bool:
+    """Whether loss and head are of kinds that have no tensors but their own."""
+    linear = isinstance(plan.head, LinearHead) and plan.head.body is None
+    return linear and plan.slope is not None
+
+
+def _has_values(value: Tensor) -> bool:
+    return not (transformed() or value.is_meta or isinstance(value, FakeTensor))
+
+
+def _is_half(value: Tensor) -> bool:
+    return value.dtype in (torch.float16, torch.bfloat16)
+
+
+def _needs_plain(tensors: Sequence[Tensor]) -> bool:
+    """Whether something differentiates or batches in a way that goes through plain operations."""
+    if transformed():
+        stack = torch._C._functorch.get_interpreter_stack() or ()
+        return any(one.key() != TransformType.Grad for one in stack)
+    return any(
+        forward_ad.unpack_dual(one).tangent is not None  # type: ignore[no-untyped-call]
+        for one in tensors
+    )
+
+
+def chunk(
+    loss: Callable[..., Tensor],
+    head: AnyHead,
+    *,
+    target_head: AnyHead | None = None,
+    reduction: str | None = None,
+    ignore_index: int | None = None,
+    chunk_size: int | None = None,
+    chunk_bytes: int = 1 << 24,
+    compile: bool = False,
+) -> ChunkedLoss:
+    r"""A loss over a huge output layer, with the memory of a few rows of logits.
+
+    .. math::
+        rac{1}{D} \sum_i w_i \, \ell(f(h_i), t_i, \dots)
+
+    where :math:`f` is the head, :math:`h_i` the hidden state of row :math:`i` and :math:`D` what
+    the mean of the loss divides by. The rows go through head and loss a chunk at a time, and their
+    gradient is made at once, so that neither the logits nor their gradient ever exist as a whole.
+    Values and gradients are those of the plain computation but for rounding.
+
+    Any loss will do whose value of a row does not depend on other rows; that is tried on a few rows
+    at the first call, and so is what the loss's own mean divides by. Gradients reach the hidden
+    states, the parameters of head and loss, every tensor that is given, and parameters that a
+    function closes over. They are gradients of the sum, added up in float32, and divided in
+    backward, so that float16 does not flush them to zero. ``.grad`` is written in backward alone.
+
+    The gradient is made in forward for a scalar loss. ``reduction="none"``, ``torch.func.grad``, a
+    second backward and double backward compute the chunks again. Under ``torch.func.vmap``, forward
+    mode and third derivatives the result is right and the memory that of the plain loss.
+    ``torch.compile`` breaks its graph here.
+
+    Args:
+        loss: ``loss(logits, *arguments, **shared)``. It follows the contract of torch's losses (a
+            function, a partial one, or a Module, with ``reduction``), or it returns a value, or
+            several, for each row. Logits of half precision are given to it in float32.
+        head: what makes logits (N, C) of hidden states (N, H): an ``nn.Linear``, an
+            ``nn.Embedding`` or its weight (C, H) for tied weights, an ``nn.Sequential``, any
+            Module or function. One that ends in a linear layer needs least time and memory.
+        target_head: what makes the first argument of the loss of the rows that are given for it,
+            such as the head of a teacher of its hidden states.
+        reduction: ``"none"``, ``"mean"``, ``"sum"`` or ``"batchmean"``; without it, the loss's own.
+        ignore_index: the target of items that do not count; without it, the loss's own.
+        chunk_size: rows in a chunk; without it, as many as ``chunk_bytes`` allow, at least 128.
+        chunk_bytes: bytes of logits in a chunk. A loss in plain PyTorch holds a few such buffers.
+        compile: whether the loss of a chunk is compiled together with its gradient by
+            ``torch.compile``: less memory and time, after a first call that takes some seconds.
+            (Torch's own cross entropy is computed by a formula and needs no compiler.)
+
+    Returns:
+        A Module to call as ``chunked(hidden, *arguments, weight=None, mask=None, normalizer=None,
+        **shared)``:
+
+        - ``hidden``: (\*, H), floating point.
+        - ``arguments``: what the loss takes after the logits, the target first; each begins with
+          the axes (\*), and is cut with the rows.
+        - ``weight``: how much each row counts, (\*), or each of its items.
+        - ``mask``: which rows, or items, count, bool.
+        - ``normalizer``: what the mean divides by instead: the number of items of the whole batch
+          where this is a part of it.
+        - ``shared``: given by name to the loss, whole.
+
+        It returns a scalar, or the values with ``reduction="none"``; at least float32. Head and
+        loss are submodules where they are Modules.
+
+    Raises:
+        NotSeparableError: a row of the loss, or of the head, depends on the other rows.
+        UsageError: what the loss's own mean divides by is not known.
+        UnsupportedGraphError: a function closes over a tensor that was computed from others that
+            require a gradient; give it by name.
+        TypeError, ValueError: an argument is not as described.
+
+    Example:
+        >>> import torch
+        >>> from torch.nn import functional as F
+        >>> from lossproof import chunk
+        >>> head = torch.nn.Linear(16, 1000)
+        >>> loss = chunk(F.cross_entropy, head)
+        >>> hidden, target = torch.randn(4, 32, 16), torch.randint(1000, (4, 32))
+        >>> target[0] = -100
+        >>> whole = F.cross_entropy(head(hidden).flatten(0, 1), target.flatten())
+        >>> torch.testing.assert_close(loss(hidden, target), whole)
+        >>> def soft_capped(logits, target, cap):
+        ...     logits = cap * torch.tanh(logits / cap)
+        ...     return logits.logsumexp(1) - logits.gather(1, target[:, None])[:, 0]
+        >>> loss = chunk(soft_capped, head, ignore_index=-100)
+        >>> loss(hidden, target, cap=torch.tensor(30.0)).shape
+        torch.Size([])
+
+    Source: the gradient of a loss over a large vocabulary in forward, in chunks: Hsu et al. (2024),
+    "Liger Kernel: Efficient Triton Kernels for LLM Training", arXiv:2410.10989; Wijmans et al.
+    (2025), "Cut Your Losses in Large-Vocabulary Language Models", ICLR.
+    """
+    return ChunkedLoss(
+        loss,
+        head,
+        target_head=target_head,
+        reduction=reduction,
+        ignore_index=ignore_index,
+        chunk_size=chunk_size,
+        chunk_bytes=chunk_bytes,
+        compile=compile,
+    )

@@ -1,0 +1,150 @@
+"""What stands between the hidden states and the loss: the output layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules import module as torch_module
+
+from lossproof.errors import UnsupportedGraphError
+from lossproof.speed.gathered import is_sharded
+
+Tensor = torch.Tensor
+AnyHead = nn.Module | Tensor | Callable[[Tensor], Tensor]
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+@dataclass(frozen=True)
+class Body:
+    """A Module, or a function, of rows.
+
+    Its parameters stand apart: whoever runs it says what stands in their place.
+    """
+
+    run: nn.Module | Callable[[Tensor], Tensor]
+    names: tuple[str, ...]
+    tensors: tuple[Tensor, ...]
+    """What stands behind the names."""
+
+    def output(self, rows: Tensor, own: Sequence[Tensor]) -> Any:
+        """What it makes of the rows, with these tensors as its own."""
+        if self.names:
+            assert isinstance(self.run, nn.Module)
+            replaced = dict(zip(self.names, own, strict=True))
+            return torch.func.functional_call(self.run, replaced, (rows,))
+        return self.run(rows)
+
+
+@dataclass(frozen=True)
+class LinearHead:
+    """A linear layer, after a body or alone: its gradients are products that need no graph."""
+
+    body: Body | None
+    weight: Tensor
+    bias: Tensor | None
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The weight, the bias where there is one, and those of the body."""
+        last = (self.weight,) if self.bias is None else (self.weight, self.bias)
+        return last if self.body is None else (*last, *self.body.tensors)
+
+    @property
+    def last(self) -> int:
+        """How many of the tensors are those of the linear layer."""
+        return 1 if self.bias is None else 2
+
+    def features(self, rows: Tensor, own: Sequence[Tensor]) -> Tensor:
+        """What the linear layer is given."""
+        found: Tensor = rows if self.body is None else self.body.output(rows, own[self.last :])
+        return found
+
+    def logits(self, rows: Tensor, own: Sequence[Tensor]) -> Tensor:
+        return nn.functional.linear(self.features(rows, own), *own[: self.last])
+
+
+@dataclass(frozen=True)
+class AnyBodyHead:
+    """Any other head, differentiated by autograd."""
+
+    body: Body
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.body.tensors
+
+    def logits(self, rows: Tensor, own: Sequence[Tensor]) -> Tensor:
+        found = self.body.output(rows, own)
+        if not isinstance(found, Tensor):
+            raise TypeError(f"`head` must give a tensor, got {type(found).__name__}")
+        if not found.ndim or len(found) != len(rows):
+            raise ValueError(
+                "`head` must give a row for each row, "
+                f"got {list(found.shape)} for {list(rows.shape)}"
+            )
+        return found
+
+
+Head = LinearHead | AnyBodyHead
+
+
+def head_of(head: Any, name: str = "head") -> Head:
+    """Read a head as it is now; the weight of a parametrized layer is computed once, here.
+
+    Raises:
+        TypeError: it is no Module, tensor or function.
+        ValueError: it is a tensor that is no matrix of floating-point numbers.
+        UnsupportedGraphError: its parameters are sharded, and it is no linear layer.
+    """
+    if isinstance(head, Tensor):
+        if head.ndim != 2 or not head.is_floating_point():
+            raise ValueError(
+                f"`{name}` must be a matrix (C, H) of floating-point numbers where it is a tensor, "
+                f"got {head.dtype} of shape {list(head.shape)}"
+            )
+        return LinearHead(None, head, None)
+    if isinstance(head, nn.Embedding):
+        return LinearHead(None, head.weight, None)
+    if isinstance(head, nn.Linear) and _is_ordinary(head, nn.Linear):
+        return _linear(None, head)
+    if isinstance(head, nn.Sequential) and _is_ordinary(head, nn.Sequential) and len(head):
+        last = head[-1]
+        if isinstance(last, nn.Linear) and _is_ordinary(last, nn.Linear):
+            return _linear(_body(head[:-1], name), last) if len(head) > 1 else _linear(None, last)
+    if not callable(head):
+        raise TypeError(
+            f"`{name}` must be a Module, a matrix or a function, got {type(head).__name__}"
+        )
+    return AnyBodyHead(_body(head, name))
+
+
+def _linear(body: Body | None, layer: nn.Linear) -> LinearHead:
+    return LinearHead(body, layer.weight, layer.bias)
+
+
+def _body(run: Any, name: str) -> Body:
+    if not isinstance(run, nn.Module):
+        return Body(run, (), ())
+    parameters = dict(run.named_parameters())
+    if any(map(is_sharded, parameters.values())):
+        raise UnsupportedGraphError(
+            f"`{name}` is a {type(run).__name__} whose parameters are sharded by itself: let the "
+            "outermost `fully_shard` hold them, which keeps them whole until the backward pass, or "
+            "make its last layer an `nn.Linear` and shard that alone"
+        )
+    return Body(run, tuple(parameters), tuple(parameters.values()))
+
+
+def _is_ordinary(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether calling it does what its kind does, and nothing else."""
+    if type(module).forward is not kind.forward:
+        return False
+    if isinstance(module, nn.Linear) and is_sharded(module.weight):
+        return True  # the hooks are those that gather the shards
+    hooked = any(getattr(module, name) for name in _HOOKS)
+    everywhere = torch_module._has_any_global_hook()  # type: ignore[no-untyped-call]
+    return not hooked and not everywhere

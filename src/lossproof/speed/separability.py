@@ -1,0 +1,138 @@
+"""Whether a loss may be computed in chunks: a row must not depend on the rows beside it.
+
+Asked once, of a few rows: what the loss says of a row alone, and what it says in company.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from lossproof.errors import UsageError
+from lossproof.speed.chunk_plan import Plan
+
+Tensor = torch.Tensor
+COMPANY = 32
+ALONE = 4
+
+
+class NotSeparableError(UsageError):
+    """The loss of a row depends on the other rows of the batch, so that it cannot be chunked."""
+
+
+def refuse_coupled_rows(plan: Plan, tensors: Sequence[Tensor], modules: Sequence[nn.Module]) -> Any:
+    """Compare a few rows alone with the same rows in company.
+
+    Args:
+        plan: how a chunk is computed.
+        tensors: those of the call.
+        modules: those of the call, whose buffers are left as they were.
+
+    Returns:
+        The logits, rows and shared tensors of the company, for whoever wants to look at them, too.
+
+    Raises:
+        NotSeparableError: a row depends on its company.
+        ValueError: the loss does not give a value for each row.
+    """
+    for module in modules:
+        _refuse_batch_statistics(module)
+    rows, shared = plan.split(tensors)
+    pick = _picked(plan, len(rows[0]), rows[0].device)
+    some = [row.detach().index_select(0, pick) for row in rows]
+    with _undisturbed(modules, tensors), plan.surroundings.autocast_again(), torch.no_grad():
+        of_head, of_loss = plan.of_head(shared), plan.beyond_head(shared)
+        logits = _same_alone(
+            lambda part: plan.head.logits(part[0], of_head), some, "the head's output", quiet=True
+        )
+        _same_alone(
+            lambda part: plan.values(part[0], [some[0][: len(part[0])], *part[1:]], of_loss),
+            [logits, *some[1:]],
+            "the loss",
+        )
+    return logits, some, of_loss
+
+
+def _picked(plan: Plan, count: int, device: torch.device) -> Tensor:
+    """Some rows that count, and a few of them twice: a pair of equals may be what couples them."""
+    if plan.index is not None and len(plan.index):
+        first = plan.index[:COMPANY]
+    else:
+        first = torch.arange(min(COMPANY, count), device=device)
+    return torch.cat([first, first[:ALONE]])
+
+
+def _same_alone(run: Any, rows: Sequence[Tensor], what: str, *, quiet: bool = False) -> Tensor:
+    """What the rows give together, if each gives the same by itself.
+
+    A head with dropout is nothing to speak of (``quiet``).
+    """
+    together: Tensor = run(rows)
+    if len(together) != len(rows[0]):
+        return together  # told in words by whoever asks for a value for each row
+    torch.manual_seed(1)
+    again = run(rows)
+    if not _near(together, again).all():
+        if not quiet:
+            warnings.warn(
+                f"{what} is drawn at random, so that it could not be tried whether it depends on "
+                "other rows than its own",
+                RuntimeWarning,
+                stacklevel=6,
+            )
+        return together
+    for row in range(min(ALONE, len(together))):
+        alone = run([tensor[row : row + 1] for tensor in rows])
+        if alone.shape[1:] != together.shape[1:] or not _near(alone[0], together[row]).all():
+            raise NotSeparableError(
+                f"{what} of row {row} is {_shown(alone[0])} alone and {_shown(together[row])} "
+                "beside other rows: it depends on the batch (by its statistics, a ranking, the "
+                "number of rows?), so that it cannot be computed in chunks"
+            )
+    return together
+
+
+def _near(one: Tensor, other: Tensor) -> Tensor:
+    """Equal but for rounding."""
+    if not one.is_floating_point():
+        return one == other
+    eps = torch.finfo(one.dtype).eps ** 0.6
+    return torch.isclose(one, other, rtol=eps, atol=eps, equal_nan=True)
+
+
+def _shown(value: Tensor) -> str:
+    return f"{value.reshape(-1)[0].item():g}" if value.numel() else "nothing"
+
+
+def _refuse_batch_statistics(module: nn.Module) -> None:
+    for name, part in module.named_modules():
+        if isinstance(part, _BatchNorm) and part.training and part.track_running_stats:
+            raise NotSeparableError(
+                f"`{name or type(part).__name__}` is a {type(part).__name__} in training: it "
+                "normalises by the statistics of the batch, which chunks do not have; use another "
+                "normalisation, or put it into evaluation mode"
+            )
+
+
+@contextmanager
+def _undisturbed(modules: Sequence[nn.Module], tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Afterwards the buffers of the modules and the random generators are what they were."""
+    kept = [copy.deepcopy(dict(module.named_buffers())) for module in modules]
+    kinds = {tensor.device for tensor in tensors} - {torch.device("cpu")}
+    devices = [device.index for device in kinds]
+    kind = next(iter(kinds)).type if kinds else "cuda"
+    try:
+        with torch.random.fork_rng(devices, device_type=kind):
+            yield
+    finally:
+        with torch.no_grad():
+            for module, before in zip(modules, kept, strict=True):
+                for name, buffer in module.named_buffers():
+                    buffer.copy_(before[name])

@@ -1,0 +1,76 @@
+"""What a computation depends on besides its inputs: autocast and the states of random generators.
+
+Who computes something again later must find both as they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+
+Tensor = torch.Tensor
+
+
+@dataclass(frozen=True)
+class Autocast:
+    """Whether autocast is on for a kind of device, and what it computes in."""
+
+    device: str
+    enabled: bool
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Autocast and the random generators, as they were at some time."""
+
+    autocast: tuple[Autocast, ...]
+    cpu_generator: Tensor
+    generators: tuple[tuple[torch.device, Tensor], ...]
+
+    @contextmanager
+    def autocast_again(self) -> Iterator[None]:
+        """Inside, autocast is what it was.
+
+        Nothing is cached: a copy that is made while no gradients are recorded would be found by
+        whoever records them later, and would have none.
+        """
+        with ExitStack() as stack:
+            for one in self.autocast:
+                stack.enter_context(
+                    torch.autocast(
+                        one.device, enabled=one.enabled, dtype=one.dtype, cache_enabled=False
+                    )
+                )
+            yield
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """Inside, everything is as it was; afterwards the generators go on from where they are."""
+        devices = [device.index for device, _ in self.generators]
+        kind = self.generators[0][0].type if self.generators else "cuda"
+        with torch.random.fork_rng(devices, device_type=kind), self.autocast_again():
+            torch.set_rng_state(self.cpu_generator)
+            for device, state in self.generators:
+                torch.get_device_module(device).set_rng_state(state, device)
+            yield
+
+
+def surroundings(tensors: Iterable[Tensor]) -> Surroundings:
+    """What these tensors are computed with at the moment."""
+    devices = {tensor.device for tensor in tensors} - {torch.device("cpu")}
+    kinds = sorted({"cpu"} | {device.type for device in devices})
+    autocast = tuple(
+        Autocast(kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
+        for kind in kinds
+        if torch.amp.is_autocast_available(kind)
+    )
+    states = tuple(
+        (device, torch.get_device_module(device).get_rng_state(device))
+        for device in sorted(devices, key=str)
+        if device.type != "meta" and device.index is not None
+    )
+    return Surroundings(autocast, torch.get_rng_state(), states)
