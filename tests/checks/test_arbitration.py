@@ -10,7 +10,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from lossproof.checks.causes import examine_functions
-from lossproof.checks.report import Outcome, Status
+from lossproof.checks.report import Outcome, Severity, Status
 from lossproof.checks.rules import RULES
 
 GRADIENT_RULES = ("LP202", "LP203", "LP205", "LP206", "LP207")
@@ -381,14 +381,24 @@ class KeepsNothing(nn.Module):
         return SavedInputs.apply(self.scale * input, target)
 
 
+MADE_IN_FORWARD = (
+    "GradientSavedAndScaledInPlace", "GradientTakenInForward", "BackwardInForward"
+)  # fmt: skip
+"""Right, but constant where the gradient is differentiated: a warning of LP203."""
+
 RIGHT["a_module_with_a_parameter"] = (KeepsNothing(), lambda: (real(6, 4), plain(6, 4)))
 
 
 @pytest.mark.parametrize("name", RIGHT)
 @pytest.mark.parametrize("code", GRADIENT_RULES)
-def test_a_right_backward_has_no_finding(silent, code, name):
+def test_a_right_backward_has_no_finding(found, silent, code, name):
     loss, inputs = RIGHT[name]
-    silent(code, loss, *inputs())
+    if code == "LP203" and name in MADE_IN_FORWARD:
+        (finding,) = found(code, loss, *inputs())
+        assert finding.cause == "constant-gradient"
+        assert finding.severity is Severity.WARNING
+    else:
+        silent(code, loss, *inputs())
 
 
 @pytest.mark.parametrize("name", RIGHT)

@@ -65,6 +65,8 @@ class Evaluation:
     """What the call left different in the loss's state."""
     settings: tuple[str, ...] = ()
     """The process-wide settings that the call left different."""
+    written: tuple[int, ...] = ()
+    """The leaves whose ``.grad`` the call itself wrote, before any backward pass."""
 
     @property
     def failed(self) -> bool:
@@ -177,6 +179,12 @@ def untouched_globals(seed: int) -> Iterator[None]:
             torch.cuda.set_rng_state_all(cuda)
 
 
+def _held_gradients(leaves: Sequence[Tensor]) -> list[tuple[int, int] | None]:
+    """Which ``.grad`` every leaf has, and how often it was written in place."""
+    gradients = [leaf.grad for leaf in leaves]
+    return [None if one is None else (id(one), one._version) for one in gradients]
+
+
 def fresh_copy(value: Any, dtype: torch.dtype | None = None) -> Any:
     """A copy of an argument that shares nothing the loss could change.
 
@@ -248,6 +256,7 @@ class Examination:
         prelude: int = 0,
         subject: Subject | None = None,
         parameters: Sequence[Tensor] | None = None,
+        then: Callable[[Evaluation], None] | None = None,
     ) -> Evaluation:
         """Call the loss once on fresh copies of ``values`` and take its gradient.
 
@@ -265,6 +274,8 @@ class Examination:
             prelude: how many calls to make first, in the same state, as in training.
             subject: another loss to call, such as the reference.
             parameters: values for the loss's own parameters, in the order of their names.
+            then: is done with the result in the place of taking the gradient, while the loss still
+                has the tensors that were lent to it.
         """
         subject = subject or self.subject
         values = self.inputs.values if values is None else values
@@ -286,7 +297,9 @@ class Examination:
                     subject, values, dtype, record or record_casts, replay, lift, parameters
                 )
                 found.changes = subject.state.changes() if record or prelude else []
-                if backward:
+                if then is not None:
+                    then(found)
+                elif backward:
                     self._differentiate(found, upstream, retain=True)
                 elif found.value is not None:
                     found.upstream = upstream(found.value.detach())
@@ -317,6 +330,7 @@ class Examination:
             mode = Recorder(subject.sources, tensors, lift)
             found.trace = mode
         settings = _settings()
+        held = _held_gradients(found.leaves)
         try:
             with mode:
                 found.output = subject.call(*arguments)
@@ -332,6 +346,8 @@ class Examination:
         finally:
             if isinstance(mode, Replay):
                 self._branches = mode.branches
+        now = _held_gradients(found.leaves)
+        found.written = tuple(leaf for leaf, one in enumerate(now) if one != held[leaf])
         found.value = primary(found.output)
         return found
 

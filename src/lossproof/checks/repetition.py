@@ -45,7 +45,7 @@ class RepetitionCounter(TorchFunctionMode):
         self._operations: Counter[Instruction] = Counter()
         # Frames are kept, so that none gets the identity of one that has ended.
         self._runs: dict[tuple[FrameType, int], int] = defaultdict(int)
-        self._last: dict[FrameType, tuple[FrameType | None, int]] = {}
+        self._last: dict[FrameType, tuple[FrameType, int]] = {}
 
     def __torch_function__(
         self,
@@ -61,15 +61,16 @@ class RepetitionCounter(TorchFunctionMode):
         return out
 
     def _count(self) -> None:
-        inner: FrameType | None = None
-        for frame in self.sources.frames():
+        counted = False
+        for frame, called in self.sources.calls():
             self._operations[frame.f_code, frame.f_lasti] += 1
-            # A call that performs several operations is still one run of the instruction.
-            if inner is None or self._last.get(frame) != (inner, frame.f_lasti):
+            # A call that performs several operations is still one run of the instruction, also
+            # where it is a library that performs them.
+            if self._last.get(frame) != (called, frame.f_lasti):
                 self._runs[frame, frame.f_lasti] += 1
-            self._last[frame] = (inner, frame.f_lasti)
-            inner = frame
-        self.total += inner is not None
+            self._last[frame] = (called, frame.f_lasti)
+            counted = True
+        self.total += counted
 
     def repetitions(self, rounds: int) -> list[Repetition]:
         """The loops with at least so many rounds, those with most operations first."""

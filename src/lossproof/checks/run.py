@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from lossproof.checks.as_written import cut, plain_of
 from lossproof.checks.charts import charts_later
 from lossproof.checks.examination import Examination
 from lossproof.checks.inputs import Inputs, inputs_for
@@ -39,6 +40,11 @@ EXPLAIN_A_CRASH = {
     "backward-raised": ("LP207", "LP401", "LP402", "LP403"),
 }
 """The rules whose finding says why the forward, or the backward, raised."""
+AS_WRITTEN = {
+    "as-written-gradient": ("LP201", "LP202", "LP203", "LP206"),
+    "as-written-second-derivative": ("LP203", "LP205"),
+}
+"""The rules that say at which line the gradient of an accelerated loss goes wrong."""
 CONSEQUENCES_OF_A_SWAP = ("LP107", "LP111")
 """What arguments in the wrong order look like to the rules that look at the values."""
 SEEN_NEARER_BY = {
@@ -74,7 +80,9 @@ def check(
             from names, documentation and trial, and the report says so. A gradient is wanted for
             the tensors that require one; if none does, for the prediction (told by its name, else
             the first floating tensor), and the report says so.
-        reference: a loss known to be right, to compare with (rule LP103).
+        reference: a loss known to be right, to compare with (rule LP103). For what
+            ``lossproof.fuse``, ``chunk`` or ``pairs`` made it is the loss as it was written, where
+            no other is given.
         seed: makes every random choice of the check reproducible.
         time_limit: seconds after which a loss that is still running is a finding; ``None`` waits.
         select: the rules to run, by code, prefix or name (``["LP2", "overflow"]``); nothing means
@@ -111,7 +119,8 @@ def check(
     with torch.inference_mode(False), torch.enable_grad():
         subject = subject_of(loss)
         given = inputs_for(subject, inputs, seed)
-        other = None if reference is None else subject_of(reference)
+        cut(subject, given)
+        other = plain_of(subject) if reference is None else subject_of(reference)
         case = Examination(subject, given, seed, other)
         case.asked = asked_for(select)
         verdicts = _run_rules(rules, case, time_limit)
@@ -213,6 +222,8 @@ def _explains(one: Finding, other: Finding) -> bool:
     """Whether the second finding is only what the first looks like from elsewhere."""
     if other.code == CRASH:
         return one.code in EXPLAIN_A_CRASH.get(other.cause or "", ())
+    if other.cause in AS_WRITTEN:
+        return one.code in AS_WRITTEN[other.cause]
     if one.cause == "swapped-arguments":
         return other.code in CONSEQUENCES_OF_A_SWAP
     nearer = other.code in SEEN_NEARER_BY and one.code in SEEN_NEARER_BY[other.code]

@@ -188,11 +188,16 @@ class Sources:
 
     def frames(self) -> Iterator[FrameType]:
         """The frames of the user's own code, from the innermost to where the loss was called."""
-        frame: FrameType | None = sys._getframe(1)
+        return (frame for frame, _ in self.calls())
+
+    def calls(self) -> Iterator[tuple[FrameType, FrameType]]:
+        """The same frames, each with the frame of what it has called."""
+        called = sys._getframe(0)
+        frame = called.f_back
         while frame is not None and frame.f_code.co_filename not in _CALLERS:
             if self.owns(frame.f_code.co_filename):
-                yield frame
-            frame = frame.f_back
+                yield frame, called
+            called, frame = frame, frame.f_back
 
     def frame(self) -> FrameType | None:
         """The innermost frame of the user's own code."""

@@ -19,6 +19,7 @@ from lossproof.checks.report import Location
 from lossproof.checks.sources import Sources, is_library, is_machinery
 from lossproof.checks.state import State
 from lossproof.errors import UsageError
+from lossproof.write.accelerated import Accelerated
 
 Kind = Literal["function", "module", "autograd.Function", "callable"]
 CONTEXT_NAMES = ("ctx", "_ctx", "context", "self", "_")
@@ -170,7 +171,7 @@ def separate_setup(cls: type[torch.autograd.Function]) -> bool:
 
 def _instance_subject(instance: Any, origin: Any) -> Subject:
     cls = type(instance)
-    location, sources = _source(cls)
+    location, sources = _source(_written(instance))
     kind: Kind = "callable"
     if isinstance(instance, nn.Module):
         kind = "module"
@@ -183,6 +184,17 @@ def _instance_subject(instance: Any, origin: Any) -> Subject:
         instance, kind, name, origin, location, sources,
         State(instance, sources), _signature_of_instance(instance), SCRIPTED if scripted else (),
     )  # fmt: skip
+
+
+def _written(instance: Any) -> Any:
+    """What the user wrote of an instance: its class, or the function it was made to accelerate."""
+    cls = type(instance)
+    if isinstance(instance, Accelerated) and is_machinery(inspect.getfile(cls)):
+        made_of = [getattr(instance, name, None) for name in ("loss", "pair_fn")]
+        for function in made_of:
+            if callable(function):
+                return type(function) if isinstance(function, nn.Module) else function
+    return cls
 
 
 def _refuse_missing_forward(module: nn.Module) -> None:
@@ -199,9 +211,28 @@ def _signature_of_instance(instance: Any) -> inspect.Signature | None:
         schema: Any = compiled.schema
         bound = isinstance(compiled, torch._C.ScriptMethod)
         return _signature_of_schema(schema.arguments[bound:])
+    if isinstance(instance, Accelerated):
+        return _signature_as_written(instance)
     if isinstance(instance, nn.Module):
         return _signature(instance.forward)
     return _signature(instance)
+
+
+def _signature_as_written(instance: Accelerated) -> inspect.Signature | None:
+    """The signature of an accelerated loss, with the loss's own names in the place of ``*args``."""
+    signature = _signature(instance.forward)
+    inner = _signature(getattr(instance, "loss", None) or instance.plain)
+    if signature is None or inner is None:
+        return signature
+    parameters = list(signature.parameters.values())
+    anything = [p for p in parameters if p.kind is inspect.Parameter.VAR_POSITIONAL]
+    if not anything:
+        return signature
+    named = parameters[: parameters.index(anything[0])]
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    own = [p for p in inner.parameters.values() if p.kind in positional][len(named) :]
+    needed = [p for p in own if p.default is inspect.Parameter.empty]
+    return inspect.Signature([*named, *needed])
 
 
 def _signature_of_schema(arguments: Iterable[Any]) -> inspect.Signature:

@@ -75,6 +75,9 @@ UNWRITTEN = frozenset({"empty", "new_empty", "empty_like", "empty_strided", "new
 SINGLETON_MAKERS = frozenset({"unsqueeze", "expand", "expand_as", "broadcast_to", "diag_embed"})
 NOWHERE: frozenset[int] = frozenset()
 PYTHON_VALUES = (int, float, bool, complex, list)
+ACCELERATING = "lossproof.speed."
+"""Our own Functions, which hold a loss of the user's: it is compared with the plain one as a whole,
+where theirs are judged one by one."""
 HALVES = (torch.float32, torch.float16, torch.bfloat16)
 # `x.type("torch.FloatTensor")` and `x.type(torch.FloatTensor)`, on any device.
 LEGACY_HALVES = (".FloatTensor", ".HalfTensor", ".BFloat16Tensor")
@@ -113,7 +116,10 @@ def _integers(value: Any) -> Iterator[int]:
 
 def _has_memory(tensor: Tensor) -> bool:
     """Whether the tensor has an address that a write could be known by."""
-    return tensor.layout is torch.strided and tensor.numel() > 0 and not tensor.is_meta
+    if tensor.layout is not torch.strided or tensor.numel() == 0 or tensor.is_meta:
+        return False
+    # Within `torch.func` a tensor stands for another one, and has no memory of its own.
+    return not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
 
 
 def operation_name(func: Callable[..., Any]) -> str:
@@ -556,7 +562,8 @@ class Recorder(Interceptor):
             needs = tuple(isinstance(value, Tensor) and value.requires_grad for value in args)
         outer = self.inside[-1] if self.inside else None
         call = FunctionCall(cls, copies, needs, self.sources.site(), outer)
-        self.calls.append(call)
+        if not cls.__module__.startswith(ACCELERATING):
+            self.calls.append(call)
         out = super().call_function(cls, apply, args, kwargs)
         with torch._C.DisableTorchFunction():
             origin = self._origin_of(list(tensors_in(args)))

@@ -22,3 +22,13 @@ class Accelerated(nn.Module):
         It takes what the accelerated loss takes.
         """
         raise NotImplementedError
+
+    def cut(self, rows: int) -> None:
+        """From now on compute in parts of so many rows, however small the inputs are.
+
+        ``lossproof.check`` asks its own copy for it: small inputs are computed at once otherwise,
+        as they are by the plain loss, and there would be nothing to compare.
+        """
+        for size in ("chunk_size", "block_size"):
+            if hasattr(self, size):
+                setattr(self, size, rows)

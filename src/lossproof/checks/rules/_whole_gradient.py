@@ -11,10 +11,10 @@ from torch.autograd import forward_ad
 from lossproof.checks.arbitration import EXACT
 from lossproof.checks.causes.diagnosis import probe_of
 from lossproof.checks.examination import Evaluation, Examination, primary
+from lossproof.checks.factors import has_hooks
 from lossproof.checks.finite_differences import Judgement, direction, judge
 from lossproof.checks.ordinary_code import AsOrdinaryCode
 from lossproof.checks.rules import Rule, Verdict
-from lossproof.checks.trace import tensors_in
 from lossproof.checks.witness import double_precision
 
 Tensor = torch.Tensor
@@ -68,7 +68,9 @@ def _accused(case: Examination, rule: Rule, leaf: int, name: str, said: Judgemen
     """Finite differences accuse; forward mode is the second witness."""
     twin = case.twin
     why = "finite differences differ from the gradient"
-    if _has_hooks(twin):
+    if leaf in twin.written:
+        return rule.unproved(f"{why} of `{name}`, which the forward pass writes itself: see LP203")
+    if has_hooks(twin):
         return rule.unproved(f"{why} of `{name}`, which a hook of the loss changes")
     if twin.trace is not None and any(w.input is not None for w in twin.trace.writes):
         return rule.unproved(f"{why} of `{name}`, but the loss writes to its inputs")
@@ -90,13 +92,6 @@ def _accused(case: Examination, rule: Rule, leaf: int, name: str, said: Judgemen
         },
         notes=["finite differences and forward mode agree on the derivative"],
     )
-
-
-def _has_hooks(twin: Evaluation) -> bool:
-    if twin.trace is None:
-        return False
-    results = [t for _, result in twin.trace.results.values() for t in tensors_in(result)]
-    return any(tensor._backward_hooks for tensor in (*results, *twin.leaves))
 
 
 def _tangent(case: Examination, leaf: int) -> Tensor:

@@ -17,9 +17,14 @@ lossproof.check(my_cross_entropy, logits, target, reference=torch.nn.functional.
 ## Use instead
 The mend depends on the difference; the finding says which it is.
 
+What `lossproof.fuse`, `lossproof.chunk` and `lossproof.pairs` make knows the loss as it was
+written, and is compared with that: every output, the gradients of the inputs and of its own
+parameters, and the second derivative, cut into parts however small the inputs are.
+
 ## Not reported
 Differences below a relative 1e-5 in the value and 1e-4 in the gradient: another stabiliser, such as
-`eps=1e-8`, is no other loss. Points where the reference itself is not finite.
+`eps=1e-8`, is no other loss. (Beside the way it was written, a loss may differ by 1e-6.) Points
+where the reference itself is not finite.
 """
 
 from __future__ import annotations
@@ -38,6 +43,14 @@ from lossproof.checks.agreement import (
     tensors_agree,
     variations,
 )
+from lossproof.checks.as_written import (
+    EQUAL,
+    SAID,
+    Difference,
+    compared,
+    stands_for_the_plain,
+)
+from lossproof.checks.report import Severity
 from lossproof.checks.rules import RULES, Verdict
 
 if TYPE_CHECKING:
@@ -50,6 +63,9 @@ def examine(case: Examination) -> Iterable[Verdict]:
     """Compare with the reference at several points."""
     if case.reference is None:
         yield RULE.not_applicable("no reference was given")
+        return
+    if stands_for_the_plain(case):
+        yield _beside_the_plain(case)
         return
     pairs = list(_pairs(case))
     if not pairs:
@@ -156,4 +172,46 @@ def _finding(
         location=case.subject.location,
         cause=cause,
         evidence=evidence,
+    )
+
+
+# ---------------------------------------------------------------------- as it was written
+def _beside_the_plain(case: Examination) -> Verdict:
+    found = compared(case)
+    if found.difference is not None:
+        return _differs(case, found.difference)
+    if found.undecided is not None:
+        return RULE.unproved(f"{SAID}: {found.undecided}")
+    leaves = ", ".join(f"`{name}`" for name in found.leaves)
+    second = f"; {found.second}" if found.second else ""
+    return RULE.proved(
+        f"{SAID}: value and gradients ({leaves}) to {EQUAL:.0e} at {found.points} points{second}"
+    )
+
+
+def _differs(case: Examination, gap: Difference) -> Verdict:
+    of = f" of `{gap.leaf}`" if gap.leaf is not None else ""
+    rows = f" in rows {', '.join(map(str, gap.rows[:8]))}" if gap.rows else ""
+    if gap.what == "shape":
+        message = "returns other shapes than the loss as it was written"
+    elif not gap.reaches:
+        message = f"has no {gap.what}{of}, which the loss as it was written has"
+    else:
+        message = f"differs from the loss as it was written in the {gap.what}{of}{rows}"
+        if gap.times is not None:
+            message += f": {gap.times:.6g} times as much"
+    return RULE.finding(
+        f"`{case.subject.name}` {message}",
+        severity=Severity.WARNING if gap.what == "second derivative" else Severity.ERROR,
+        location=case.subject.location,
+        cause=f"as-written-{gap.what.replace(' ', '-')}",
+        evidence={
+            "relative difference": gap.relative,
+            "accelerated": gap.own,
+            "as written": gap.plain,
+            "differ": gap.differing,
+            "elements": gap.elements,
+        },
+        notes=(SAID,),
+        help="until that is mended, train with the loss as it was written: its `.plain`",
     )

@@ -93,6 +93,11 @@ def examine(case: Examination) -> Iterable[Verdict]:
                 f"`{reach.name}` is detached where it is used, so no gradient reaches it: taken as "
                 "a constant on purpose, such as a teacher or a bootstrapped target"
             )
+        elif reach.leaf in case.base.written:
+            yield RULE.unproved(
+                f"the graph does not lead to `{reach.name}`: its gradient is written in the "
+                "forward pass, see LP203"
+            )
         elif not reach.culprits and case.calls:
             yield RULE.unproved(
                 f"no gradient reaches `{reach.name}`, and nothing outside an `autograd.Function` "

@@ -1,11 +1,19 @@
-"""A hand-written backward does not use `grad_output` as the chain rule says.
+"""A factor in front of the loss does not reach its gradient as the chain rule says.
 
 ## What it does
 
 Calls the `backward` of every `autograd.Function` in the loss with several values of `grad_output`.
 The gradient must be proportional to it: three times the `grad_output` gives three times the
-gradient, and the gradients of a sum add up. It also calls the loss as a whole with a scaled
-gradient.
+gradient, and the gradients of a sum add up.
+
+It also asks the loss as a whole, whatever it is made of, whether `k` times the loss has `k` times
+every gradient: by `torch.autograd.grad` and in `.grad` after `backward()`, for a large `k` and a
+small one, at the first backward pass through a graph and at the second. And it asks what happens
+where `k` depends on a parameter, as in `loss ** 2` or under a learned weight: a gradient that was
+computed in the forward pass is a constant there, so that its own derivative is silently zero.
+
+A graph in which every node is a derivative of torch's own can go wrong in none of these ways, and
+is not asked but for `k = 3`.
 
 ## Why it matters
 
@@ -44,6 +52,10 @@ class MSE(torch.autograd.Function):
         return grad_output * 2 * (input - target) / input.numel(), None
 ```
 
+A gradient that is made in the forward pass is saved, returned by `backward` times `grad_output`,
+and never written to `.grad`; `@torch.autograd.function.once_differentiable` on that `backward`
+turns the silent zero into an error. `lossproof.chunk(loss, head)` keeps all of it right.
+
 ## Not reported
 
 A Function whose `forward` returns its input unchanged or clamped (gradient reversal, scaling,
@@ -55,18 +67,15 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable
 
-import torch
-
 from lossproof.checks.causes import Diagnosis, Fault, Kind, examine_functions
 from lossproof.checks.causes.source import FunctionSource
-from lossproof.checks.examination import Evaluation, Examination, weights_like
+from lossproof.checks.examination import Examination
 from lossproof.checks.report import Finding
 from lossproof.checks.rules import RULES, Verdict
 from lossproof.checks.rules._gradients import as_factor, in_function, related_places
-from lossproof.checks.witness import relative_error
+from lossproof.checks.rules._whole_factor import judge_factor
 
 RULE = RULES["LP203"]
-LIMIT = 1e-6
 
 
 def examine(case: Examination) -> Iterable[Verdict]:
@@ -80,7 +89,16 @@ def examine(case: Examination) -> Iterable[Verdict]:
     if found:
         yield from found
         return
-    yield _whole_loss(case)
+    whole = list(judge_factor(case, RULE))
+    undecided = [d for d in examine_functions(case) if d.linear is None]
+    if any(d.verdict.status == "raises" for d in undecided) and not _finds(whole):
+        yield RULE.unproved(f"`{undecided[0].name}` cannot be run by itself")
+        return
+    yield from whole
+
+
+def _finds(verdicts: Iterable[Verdict]) -> bool:
+    return any(isinstance(verdict, Finding) for verdict in verdicts)
 
 
 def _finding(case: Examination, diagnosis: Diagnosis, fault: Fault) -> Finding:
@@ -145,27 +163,3 @@ def _returned(diagnosis: Diagnosis, source: FunctionSource) -> ast.expr | None:
             assert isinstance(statement.body[0], ast.Return)
             return statement.body[0].value
     return source.returns[-1].value if source.returns else None
-
-
-def _has_gradient(once: Evaluation) -> bool:
-    return any(gradient is not None for gradient in once.gradients)
-
-
-def _whole_loss(case: Examination) -> Verdict:
-    """Whether a factor in front of the loss is a factor of every gradient."""
-    undecided = [d for d in examine_functions(case) if d.linear is None]
-    if any(d.verdict.status == "raises" for d in undecided):
-        return RULE.unproved(f"`{undecided[0].name}` cannot be run by itself")
-    once = case.twin
-    if once.failed or once.upstream is None or not _has_gradient(once):
-        return RULE.not_applicable("the loss has no gradient")
-    triple = case.evaluate(dtype=torch.float64, upstream=lambda value: 3 * weights_like(value))
-    if triple.failed:
-        return RULE.unproved("the loss cannot be differentiated a second time")
-    for leaf, name in enumerate(case.leaf_names):
-        if relative_error(triple.gradient(leaf), 3 * once.gradient(leaf)) > LIMIT:
-            return RULE.unproved(
-                f"3 times the loss does not have 3 times the gradient for `{name}`, but no "
-                "Function alone explains it"
-            )
-    return RULE.proved(f"3 times the loss has 3 times the gradient, to {LIMIT:.0e}")

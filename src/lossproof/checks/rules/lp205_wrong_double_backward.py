@@ -67,6 +67,7 @@ from lossproof.checks.examination import Examination
 from lossproof.checks.finite_differences import Point, direction, judge
 from lossproof.checks.report import Location, Severity
 from lossproof.checks.rules import RULES, Verdict
+from lossproof.checks.second_order import along, derived
 from lossproof.checks.witness import (
     CustomFunction,
     Scene,
@@ -78,7 +79,10 @@ from lossproof.checks.witness import (
 Tensor = torch.Tensor
 
 RULE = RULES["LP205"]
-LOUD = "no second derivative: asking for one raises an error (nothing is silently wrong)"
+LOUD = (
+    "no second derivative: asking for one raises an error (LP203 looks at a `grad_output` that "
+    "depends on a parameter)"
+)
 
 
 def examine(case: Examination) -> Iterable[Verdict]:
@@ -109,7 +113,7 @@ def _judged(case: Examination, diagnosis: Diagnosis, scene: Scene) -> Verdict:
     if claimed is None:
         return RULE.not_applicable(f"`{name}` has {LOUD}; `@once_differentiable` would say so")
     try:
-        true = _true(scene, weights)
+        true = derived(scene, weights)
     except RuntimeError as error:
         return RULE.unproved(
             f"`{name}`: an operation of `forward` has no second derivative: {error}"
@@ -130,31 +134,10 @@ def _claimed(
 ) -> tuple[Tensor, ...] | None:
     """The derivative of the hand-written gradient along ``weights``; ``None``: it has no graph."""
     claim, leaves = function.apply(scene.args, scene.upstream, create_graph=True)
-    total = _along(claim.gradients, weights)
+    total = along(claim.gradients, weights)
     if total is None:
         return None
     return filled(torch.autograd.grad(total, leaves, allow_unused=True), scene.point)
-
-
-def _true(scene: Scene, weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    assert scene.derivation is not None
-    gradients = scene.derivation.gradient(scene.upstream, create_graph=True)
-    total = _along(gradients, weights)
-    if total is None:
-        return tuple(torch.zeros_like(t) for t in scene.point)
-    found = torch.autograd.grad(
-        total, scene.derivation.leaves, allow_unused=True, retain_graph=True
-    )
-    return filled(found, scene.point)
-
-
-def _along(gradients: Sequence[Tensor | None], weights: Sequence[Tensor]) -> Tensor | None:
-    terms = [
-        (gradient * weight).sum()
-        for gradient, weight in zip(gradients, weights, strict=True)
-        if gradient is not None and gradient.requires_grad
-    ]
-    return sum(terms[1:], terms[0]) if terms else None
 
 
 def _accused(
