@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from benchmarks.harness.study import WHOLE, Kind
 from benchmarks.harness.turns import Taken
 
 Summary = dict[str, Any]
@@ -37,11 +38,32 @@ def short(number: float) -> float:
     return float(f"{number:.4g}")
 
 
-def of_case(taken: dict[str, Taken], baseline: str) -> dict[str, dict[str, Any]]:
+def of_case(
+    taken: dict[str, Taken], baseline: tuple[str, ...], kinds: Mapping[str, Kind]
+) -> dict[str, dict[str, Any]]:
     """The figures of each method for one case, as they are saved."""
-    base = taken.get(baseline)
-    usable = base if base is not None and base.failure is None else None
-    return {name: _of_method(own, usable) for name, own in taken.items()}
+    base = fastest(taken, baseline)
+    found = {
+        name: _of_method(own, taken[base] if base is not None else None)
+        for name, own in taken.items()
+    }
+    peer = fastest(taken, [name for name in taken if kinds[name] == Kind.peer])
+    if peer is not None:
+        for name, own in taken.items():
+            if kinds[name] == Kind.ours and own.failure is None:
+                ratio = quotient(_whole(own), _whole(taken[peer]))
+                found[name]["over_fastest_peer"] = {"peer": peer, **ratio}
+    return found
+
+
+def fastest(taken: dict[str, Taken], names: Iterable[str]) -> str | None:
+    """The one of these with the least median, if any was measured."""
+    there = [name for name in names if name in taken and taken[name].failure is None]
+    return min(there, key=lambda name: statistics.median(_whole(taken[name])), default=None)
+
+
+def _whole(own: Taken) -> list[float]:
+    return [turn.processor[WHOLE] for turn in own.turns]
 
 
 def _of_method(own: Taken, base: Taken | None) -> dict[str, Any]:
@@ -57,7 +79,7 @@ def _of_method(own: Taken, base: Taken | None) -> dict[str, Any]:
         "first_call_s": short(own.warmth.first_call),
         "processor_ms": {phase: summary(times) for phase, times in processor.items()},
         "wall_ms": {phase: summary(times) for phase, times in wall.items()},
-        "each_round_ms": [short(t) for t in processor["step"]],
+        "each_round_ms": [short(t) for t in processor[WHOLE]],
     }
     if base is not None:
         shared = [phase for phase in phases if phase in base.turns[0].processor]

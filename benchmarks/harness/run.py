@@ -118,7 +118,9 @@ class Run:
         )  # fmt: skip
         return {
             "kept": together <= self.limit,
-            "methods": of_case(taken, self.study.baseline)
+            "methods": of_case(
+                taken, self.study.baseline_of(case), {m.name: m.kind for m in fitting}
+            )
             | {name: {"not_run": why} for name, why in not_run.items()},
         }
 
@@ -157,10 +159,7 @@ class Run:
         torch.set_num_threads(1)  # as in the processes that were measured
         cases: dict[str, dict[str, Any]] = {}
         for task in self.tasks():
-            settings = dict(task.case.settings)
-            entry = cases.setdefault(
-                task.case.name, {"case": task.case.name, "settings": settings, "methods": {}}
-            )
+            entry = cases.setdefault(task.case.name, self._described(task.case))
             answer = answers[task.key]
             entry.update({key: answer[key] for key in ("kept",) if key in answer})
             entry["methods"] |= {
@@ -176,6 +175,15 @@ class Run:
             "baseline": self.study.baseline,
             "kinds": {method.name: method.kind.value for method in self.study.methods},
             "cases": list(cases.values()),
+        }
+
+    def _described(self, case: Case) -> dict[str, Any]:
+        """What is saved of a case besides its figures."""
+        return {
+            "case": case.name,
+            "settings": dict(case.settings),
+            "baseline": " or ".join(self.study.baseline_of(case)),
+            "methods": {},
         }
 
 

@@ -36,6 +36,8 @@ class Case:
     methods: tuple[str, ...] = ()
     """Which methods are measured; none named: all."""
     measures: tuple[str, ...] = (TIMES, MEMORY)
+    baseline: tuple[str, ...] = ()
+    """Compared with the fastest of these, in place of the study's baseline."""
 
     def __getitem__(self, setting: str) -> Any:
         return self.settings[setting]
@@ -139,13 +141,18 @@ class Study:
         cases = [case.name for case in self.cases]
         if len(set(names)) < len(names) or len(set(cases)) < len(cases):
             raise ValueError(f"study `{self.name}`: two cases or two methods have one name")
-        unknown = {name for case in self.cases for name in case.methods} - set(names)
+        named = {name for case in self.cases for name in case.methods + case.baseline}
+        unknown = named - set(names)
         if unknown or self.baseline not in names:
             raise ValueError(f"study `{self.name}` has no method {unknown or self.baseline}")
 
     def of(self, case: Case) -> list[Method]:
         """The methods that are measured on a case."""
         return [m for m in self.methods if not case.methods or m.name in case.methods]
+
+    def baseline_of(self, case: Case) -> tuple[str, ...]:
+        """With the fastest of which the methods are compared."""
+        return case.baseline or (self.baseline,)
 
     @property
     def module(self) -> str:

@@ -52,7 +52,8 @@ def case_table(case: Entry, data: Entry, phase: str = WHOLE) -> str:
     """All methods of one case, a row each; columns with nothing to show are left out."""
     columns: dict[str, list[str]] = {
         "ms (quartiles)": [],
-        f"over {data['baseline']}": [],
+        f"over {case.get('baseline', data['baseline'])}": [],
+        "over fastest peer": [],
         "wall ms": [],
         "live MB": [],
         "left MB": [],
@@ -64,6 +65,7 @@ def case_table(case: Entry, data: Entry, phase: str = WHOLE) -> str:
         cells = (
             spread(figures, "processor_ms", phase),
             spread(figures, "ratio", phase),
+            over_fastest_peer(figures),
             number(figures.get("wall_ms", {}).get(phase, {}).get("median")),
             *(number(figures.get(key)) for key in ("live_mb", "left_mb", "resident_mb")),
             *(fact(figures.get("facts", {}).get(name)) for name in names),
@@ -124,7 +126,17 @@ def pictures(data: Entry) -> Iterable[Picture]:
 
 def spread(figures: Entry, key: str, phase: str = WHOLE) -> str:
     """Median and quartiles."""
-    found: Summary | None = figures.get(key, {}).get(phase)
+    return shown(figures.get(key, {}).get(phase))
+
+
+def over_fastest_peer(figures: Entry) -> str:
+    """Our time over that of the fastest peer, and which it is."""
+    found = figures.get("over_fastest_peer")
+    return "-" if found is None else f"{shown(found)}, {found['peer']}"
+
+
+def shown(found: Summary | None) -> str:
+    """Median and quartiles."""
     if found is None:
         return "-"
     low, high = (number(q) for q in found["quartiles"])

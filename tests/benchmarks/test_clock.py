@@ -81,3 +81,10 @@ def test_what_warms_a_long_step_up_takes_the_place_of_the_first_steps():
     step = Step({"only": lambda: taken.append(1)}, warm=lambda: hand.move(2.0))
     warmth = warmed_up(step, hand)
     assert (warmth.first_call, warmth.repeats, taken) == (4.0, 1, [])
+
+
+def test_a_step_that_takes_long_is_warmed_up_in_its_own_way():
+    hand, calls = Hand(), []
+    step = Step({"step": lambda: calls.append(1)}, warm=lambda: hand.move(2.0))
+    warmth = warmed_up(step, hand)
+    assert (warmth.first_call, warmth.repeats, calls) == (4.0, 1, [])

@@ -4,7 +4,10 @@ import pytest
 from benchmarks.harness.clock import Turn, Warmth
 from benchmarks.harness.figures import of_case, quartiles, quotient
 from benchmarks.harness.process import Failure
+from benchmarks.harness.study import Kind
 from benchmarks.harness.turns import LEAST_ROUNDS, in_turns
+
+PLAIN = dict.fromkeys("abc", Kind.plain)
 
 
 class Fake:
@@ -51,7 +54,7 @@ def test_all_take_turns_and_the_order_moves_on():
 
 def test_a_step_twice_as_long_has_the_ratio_two():
     taken, _ = run({"a": steady(1.0), "b": steady(2.0)}, rounds=7)
-    figures = of_case(taken, "a")
+    figures = of_case(taken, ("a",), PLAIN)
     assert figures["a"]["ratio"]["step"] == {"median": 1.0, "quartiles": [1.0, 1.0]}
     assert figures["b"]["ratio"]["step"] == {"median": 2.0, "quartiles": [2.0, 2.0]}
     assert figures["b"]["processor_ms"]["step"]["median"] == 2000.0
@@ -66,12 +69,30 @@ def test_a_machine_that_slows_down_does_not_change_the_ratio():
     taken, _ = run(
         {"a": {"seconds": slow}, "b": {"seconds": [3 * s for s in slow]}}, rounds=len(slow)
     )
-    assert of_case(taken, "a")["b"]["ratio"]["step"] == {"median": 3.0, "quartiles": [3.0, 3.0]}
+    assert of_case(taken, ("a",), PLAIN)["b"]["ratio"]["step"] == {
+        "median": 3.0,
+        "quartiles": [3.0, 3.0],
+    }
+
+
+def test_the_baseline_may_be_the_fastest_of_some():
+    taken, _ = run({"a": steady(3.0), "b": steady(2.0), "c": steady(1.0)}, rounds=2)
+    ratios = {name: f["ratio"]["step"]["median"] for name, f in of_case(taken, "ab", PLAIN).items()}
+    assert ratios == {"a": 1.5, "b": 1.0, "c": 0.5}
+
+
+def test_ours_is_compared_with_the_fastest_peer():
+    taken, _ = run({"a": steady(3.0), "b": steady(2.0), "c": steady(4.0)}, rounds=2)
+    kinds = {"a": Kind.ours, "b": Kind.peer, "c": Kind.peer}
+    figures = of_case(taken, ("c",), kinds)
+    found = {"peer": "b", "median": 1.5, "quartiles": [1.5, 1.5]}
+    assert figures["a"]["over_fastest_peer"] == found
+    assert "over_fastest_peer" not in figures["b"]
 
 
 def test_one_that_fails_drops_out_and_the_others_go_on():
     taken, log = run({"a": steady(1.0), "b": {**steady(1.0), "fails_after": 2}}, rounds=4)
-    figures = of_case(taken, "a")
+    figures = of_case(taken, ("a",), PLAIN)
     assert figures["b"] == {"failed": "it is broken"}
     assert figures["a"]["rounds"] == 4
     assert log.count("end b") == 1
@@ -79,7 +100,7 @@ def test_one_that_fails_drops_out_and_the_others_go_on():
 
 def test_without_the_baseline_there_are_times_and_no_ratio():
     taken, _ = run({"a": {**steady(1.0), "fails_after": 0}, "b": steady(1.0)}, rounds=2)
-    figures = of_case(taken, "a")
+    figures = of_case(taken, ("a",), PLAIN)
     assert "ratio" not in figures["b"]
     assert figures["b"]["processor_ms"]["step"]["median"] == 1000.0
 
@@ -96,7 +117,7 @@ def test_one_that_cannot_be_made_or_leaves_itself_out_is_recorded():
         {"a": lambda: Fake("a", log, [1.0] * 9), "b": broken, "c": unwilling},
         rounds=2, seconds=1e9, keep=True,
     )  # fmt: skip
-    figures = of_case(taken, "a")
+    figures = of_case(taken, ("a",), PLAIN)
     assert figures["b"] == {"failed": "ImportError: no"}
     assert figures["c"] == {"left_out": "has no weights"}
 
@@ -109,7 +130,7 @@ def test_where_memory_is_short_each_turn_has_a_new_process():
         assert awake == 1 or event.startswith("end")
         awake -= event.startswith("end")
     assert log.count("start a") == 3  # the warm-up, and two turns
-    assert of_case(taken, "a")["b"]["ratio"]["step"]["median"] == 2.0
+    assert of_case(taken, ("a",), PLAIN)["b"]["ratio"]["step"]["median"] == 2.0
     assert taken["b"].facts == {"name": "b"}
 
 
