@@ -25,6 +25,7 @@ def captured_by(plan: Plan, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
         logits = plan.head.logits(few[0], plan.of_head(leaves))
         found = captured_leaves([logits], (), since, "`head`")
         since = now()
-        values = plan.values(logits.detach(), few, plan.beyond_head(leaves))
+        few = list(plan.through_target_head(few, leaves))
+        values = plan.values(logits.detach(), few, plan.beyond_heads(leaves))
         found += captured_leaves([values], (), since, "`loss`")
     return tuple({id(leaf): leaf for leaf in found}.values())

@@ -21,7 +21,9 @@ class CompiledLoss:
     def __init__(self, plan: Plan) -> None:
         # The compiled function holds on to none of the tensors of a call.
         no_head = AnyBodyHead(Body(_identity, (), ()))
-        self._plan = dataclasses.replace(plan, head=no_head, index=None, compiled=None, captured=())
+        self._plan = dataclasses.replace(
+            plan, head=no_head, target_head=None, index=None, compiled=None
+        )
         self._programs: dict[tuple[tuple[int, ...], bool], CompiledGradient] = {}
 
     def __call__(
@@ -32,16 +34,16 @@ class CompiledLoss:
         factor: Sequence[Tensor],
         wanted: Sequence[int],
     ) -> tuple[Sequence[Tensor], Tensor]:
-        """The gradients in the logits and in what else is wanted, and the sum of the values.
+        """The gradients in what is wanted, and the sum of the values.
 
         Args:
             logits: those of the chunk.
             rows: its other rows.
             of_loss: what the loss takes besides.
             factor: a factor for the values, or none.
-            wanted: which of the rows and of what the loss takes, numbered through from 1.
+            wanted: which of these, numbered through; the logits are 0.
         """
-        places = (0, *wanted)
+        places = tuple(wanted)
         key = places, bool(factor)
         if key not in self._programs:
             self._programs[key] = CompiledGradient(

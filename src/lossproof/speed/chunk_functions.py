@@ -14,7 +14,6 @@ import torch
 
 from lossproof.speed.chunk_plan import Plan, put, taken
 from lossproof.speed.chunk_sweep import sweep
-from lossproof.write.arguments import transformed
 
 Tensor = torch.Tensor
 Gradients = tuple[Tensor | None, ...]
@@ -42,8 +41,7 @@ class ChunkedSum(torch.autograd.Function):
             needed = tuple(ctx.needs_input_grad[1:])
             values = upstream.expand(len(tensors[0]), *ctx.plan.item_shape)
             return None, *_gradient(ctx.plan, needed, values, tensors)
-        many = transformed() or torch._C._functorch.is_legacy_batchedtensor(upstream)
-        if many:  # a gradient for each of several: what was kept serves them all
+        if _are_many(upstream):  # what was kept serves them all
             return None, *(None if one is None else one * upstream for one in ctx.kept)
         kept, ctx.kept = ctx.kept, None
         return None, *(
@@ -105,9 +103,32 @@ def _gradient(
     plan: Plan, needed: Sequence[bool], cotangent: Tensor, tensors: Sequence[Tensor]
 ) -> list[Tensor | None]:
     """The gradients in their places."""
+    if _are_many(cotangent):  # no chunk has a place for several
+        return _of_whole(plan, needed, cotangent, tensors)
     found = iter(
         ChunkedGradient.apply(plan, needed, cotangent, *tensors)  # type: ignore[no-untyped-call]
     )
+    return [next(found) if need else None for need in needed]
+
+
+def _are_many(upstream: Tensor) -> bool:
+    """Whether this stands for several gradients at a time, as in a Jacobian."""
+    kinds = torch._C._functorch.is_legacy_batchedtensor, torch._C._functorch.is_batchedtensor
+    return any(kind(upstream) for kind in kinds)
+
+
+def _of_whole(
+    plan: Plan, needed: Sequence[bool], cotangent: Tensor, tensors: Sequence[Tensor]
+) -> list[Tensor | None]:
+    """The gradients by way of all rows at once."""
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        values = plan.whole_values(tensors)
+        inputs = [one for one, need in zip(tensors, needed, strict=True) if need]
+        slopes = torch.autograd.grad(
+            values, inputs, cotangent, create_graph=again, allow_unused=True
+        )
+    found = iter(slopes)
     return [next(found) if need else None for need in needed]
 
 
@@ -154,7 +175,9 @@ def _by_chunks(
             taken(one, part) if one is not None and place < plan.row_tensors else one
             for place, one in enumerate(along)
         ]
-        slopes = _second(plan, needed, wanted, mine, factor, (*rows, *leaves))
+        with torch.enable_grad():
+            values = plan.row_values(rows, leaves) * factor
+        slopes = _second(values, needed, wanted, mine, (factor, *rows, *leaves))
         for place, (into, slope) in enumerate(zip(found, slopes, strict=True)):
             if into is None or slope is None:
                 continue
@@ -180,35 +203,28 @@ def _at_once(
     aliases = [one.view_as(one) if _can(one) else one for one in tensors[:own]]
     whole = (*aliases, *plan.captured)
     factor = cotangent.view_as(cotangent)
-    if plan.index is None:
-        return list(_second(plan, needed, wanted, along, factor, whole, again=True))
-    rows, shared = plan.split(whole)
-    some = [row.index_select(0, plan.index) for row in rows]
-    inputs = [one for one, need in zip(whole, needed, strict=True) if need]
     with torch.enable_grad():
-        values = plan.row_values(some, shared) * factor.index_select(0, plan.index)
-        first = torch.autograd.grad(values.sum(), inputs, create_graph=True, allow_unused=True)
-    return _along(first, [one for one in along if one is not None], (factor, *whole), wanted, True)
+        values = plan.whole_values(whole) * factor
+    return _second(values, needed, wanted, along, (factor, *whole), again=True)
 
 
 def _second(
-    plan: Plan,
+    values: Tensor,
     needed: Sequence[bool],
     wanted: Sequence[bool],
     along: Sequence[Tensor | None],
-    factor: Tensor,
     tensors: Sequence[Tensor],
     *,
     again: bool = False,
 ) -> list[Tensor | None]:
+    """The derivatives, in the factor and the tensors, of the gradients along directions."""
+    if not values.requires_grad:
+        return [None] * len(wanted)
+    inputs = [one for one, need in zip(tensors[1:], needed, strict=True) if need]
     with torch.enable_grad():
-        values = plan.row_values(*plan.split(tensors)) * factor
-        inputs = [one for one, need in zip(tensors, needed, strict=True) if need]
-        if not values.requires_grad:
-            return [None] * len(wanted)
         first = torch.autograd.grad(values.sum(), inputs, create_graph=True, allow_unused=True)
     directions = [one for one in along if one is not None]
-    return _along(first, directions, (factor, *tensors), wanted, again)
+    return _along(first, directions, tensors, wanted, again)
 
 
 def _along(

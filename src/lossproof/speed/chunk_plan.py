@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 import torch
@@ -85,9 +84,28 @@ class Plan:
         ]
         return [*found, *self.captured]
 
-    def beyond_head(self, shared: Sequence[Tensor]) -> Sequence[Tensor]:
+    def of_target_head(self, shared: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The tensors of the head of the target."""
+        return shared[len(self.head.tensors) : self.heads]
+
+    def beyond_heads(self, shared: Sequence[Tensor]) -> Sequence[Tensor]:
         """The shared tensors that the loss takes."""
-        return shared[len(self.head.tensors) :]
+        return shared[self.heads :]
+
+    @property
+    def heads(self) -> int:
+        """How many of the shared tensors are those of the heads."""
+        of_target = () if self.target_head is None else self.target_head.tensors
+        return len(self.head.tensors) + len(of_target)
+
+    def through_target_head(
+        self, rows: Sequence[Tensor], shared: Sequence[Tensor]
+    ) -> Sequence[Tensor]:
+        """The rows as the loss takes them: the target through its head, where it has one."""
+        if self.target_head is None:
+            return rows
+        target = widened(self.target_head.logits(rows[1], self.of_target_head(shared)))
+        return [rows[0], target, *rows[2:]]
 
     def values(self, logits: Tensor, rows: Sequence[Tensor], of_loss: Sequence[Tensor]) -> Tensor:
         """The values of the items of a chunk, before weights and masks."""
@@ -111,11 +129,8 @@ class Plan:
         reduction: str = "none",
     ) -> Tensor:
         """The loss, called for these rows."""
-        arguments: list[Any] = [widened(logits), *rows[1 : 1 + self.arguments]]
+        arguments = [widened(logits), *rows[1 : 1 + self.arguments]]
         rest = iter(of_loss)
-        if self.target_head is not None:
-            own = list(islice(rest, len(self.target_head.tensors)))
-            arguments[1] = widened(self.target_head.logits(arguments[1], own))
         parameters = {name: next(rest) for name in self.loss_parameters}
         by_name = {name: next(rest) for name in self.shared_names}
         return self.item.values(parameters, arguments, {**self.options, **by_name}, reduction)
@@ -136,7 +151,16 @@ class Plan:
     def row_values(self, rows: Sequence[Tensor], shared: Sequence[Tensor]) -> Tensor:
         """The weighted values of some rows, through the head and the loss."""
         logits = self.head.logits(rows[0], self.of_head(shared))
-        return self.counted(self.values(logits, rows, self.beyond_head(shared)), rows)
+        rows = self.through_target_head(rows, shared)
+        return self.counted(self.values(logits, rows, self.beyond_heads(shared)), rows)
+
+    def whole_values(self, tensors: Sequence[Tensor]) -> Tensor:
+        """The weighted values of all rows at once; 0 for those that do not count."""
+        rows, shared = self.split(tensors)
+        if self.index is None:
+            return self.row_values(rows, shared)
+        values = self.row_values([row.index_select(0, self.index) for row in rows], shared)
+        return values.new_zeros(len(rows[0]), *values.shape[1:]).index_copy(0, self.index, values)
 
 
 def taken(tensor: Tensor, part: Part) -> Tensor:

@@ -6,7 +6,8 @@ precision keeps, where those of a mean over many items would be flushed to zero.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -16,6 +17,8 @@ from lossproof.speed.heads import LinearHead
 from lossproof.write.precision import widened
 
 Tensor = torch.Tensor
+LOGITS, TARGET = 0, 1
+"""Where the gradients in what the heads give are kept: in the places of what they are given."""
 _HALVES = (torch.float16, torch.bfloat16)
 
 
@@ -79,48 +82,76 @@ class _Sweep:
         with torch.enable_grad():
             of_head = plan.of_head(self.leaves)
             if self.linear is None:
-                output = plan.head.logits(rows[0], of_head)
+                logits = output = plan.head.logits(rows[0], of_head)
             else:
-                features = self.linear.head.features(rows[0], of_head)
-                output = self.linear.logits(features)
-        slope = self._slope(output, rows, part)
-        if slope is None:
-            return
-        if self.linear is not None:
-            output, slope = features, self.linear.add(features, slope)
-        if output.requires_grad and slope is not None:
-            self._through(output, slope, rows, part)
-
-    def _slope(self, output: Tensor, rows: Sequence[Tensor], part: Part) -> Tensor | None:
-        """Add a chunk's sum and the gradients of the loss itself; return that in the logits."""
-        plan = self.plan
+                output = self.linear.head.features(rows[0], of_head)
+                logits = self.linear.logits(output)
+            given = plan.through_target_head(rows, self.leaves)
         wants_slope = output.requires_grad or (self.linear is not None and self.linear.needed)
-        if self._by_formula(rows):
-            assert plan.slope is not None
-            return self._formula(output, rows, part)
-        if plan.compiled is not None and wants_slope:
-            return self._compiled(output, rows, part)
+        slopes = self._loss(logits, wants_slope, [_leaf_of(row) for row in given], part)
+        slope, of_target = slopes.get(LOGITS), slopes.get(TARGET)
+        if self.linear is not None and slope is not None:
+            slope = self.linear.add(output, slope)
+        if slope is not None and output.requires_grad:
+            self._through(output, slope, rows, part)
+        if plan.target_head is not None and of_target is not None:
+            self._through(given[1], of_target, rows, part)
+
+    def _loss(
+        self, output: Tensor, wants_slope: bool, rows: Sequence[Tensor], part: Part
+    ) -> dict[int, Tensor | None]:
+        """Add a chunk's sum and the gradients of the loss itself.
+
+        Returns:
+            The gradients that have still to go through the heads.
+        """
+        plan = self.plan
+        if plan.slope is not None and not any(row.requires_grad for row in rows[1:]):
+            return {LOGITS: self._formula(output, rows, part)}
         logits = widened(output.detach()).requires_grad_(wants_slope)
-        of_loss = plan.beyond_head(self.leaves)
+        wanted = {LOGITS: logits} if wants_slope else {}
+        wanted |= self._wanted(rows[1:], 1)
+        wanted |= self._wanted(plan.beyond_heads(self.leaves), plan.row_tensors + plan.heads)
+        if plan.compiled is not None and wanted:
+            slopes = self._compiled(plan.compiled, logits, rows, part, list(wanted))
+        else:
+            slopes = self._by_autograd(logits, rows, part, list(wanted.values()))
+        found: dict[int, Tensor | None] = dict(zip(wanted, slopes, strict=True))
+        in_heads = {LOGITS} if plan.target_head is None else {LOGITS, TARGET}
+        self._add({place: one for place, one in found.items() if place not in in_heads}, part)
+        return found
+
+    def _by_autograd(
+        self, logits: Tensor, rows: Sequence[Tensor], part: Part, wanted: Sequence[Tensor]
+    ) -> Sequence[Tensor | None]:
+        plan = self.plan
         with torch.enable_grad():
-            values = plan.counted(plan.values(logits, rows, of_loss), rows)
+            values = plan.values(logits, rows, plan.beyond_heads(self.leaves))
+            values = plan.counted(values, rows)
             if self.cotangent is not None:
                 values = values * taken(self.cotangent, part)
             total = values.sum()
         self.sums.append(total.detach())
-        if not total.requires_grad:
-            return None
-        inputs = [logits] if wants_slope else []
-        more = self._wanted(rows[1:], 1) + self._wanted(of_loss, self._first_of_loss())
-        inputs += [tensor for _, tensor in more]
-        slopes = list(torch.autograd.grad(total, inputs, allow_unused=True)) if inputs else []
-        slope = slopes.pop(0) if wants_slope else None
-        self._add([place for place, _ in more], slopes, part)
-        return slope
+        if not wanted or not total.requires_grad:
+            return [None] * len(wanted)
+        return torch.autograd.grad(total, wanted, allow_unused=True)
 
-    def _by_formula(self, rows: Sequence[Tensor]) -> bool:
-        """Whether the gradient in the logits is all there is to find, and has a formula."""
-        return self.plan.slope is not None and not any(row.requires_grad for row in rows[1:])
+    def _compiled(
+        self,
+        compiled: Any,
+        logits: Tensor,
+        rows: Sequence[Tensor],
+        part: Part,
+        wanted: Sequence[int],
+    ) -> Sequence[Tensor | None]:
+        plan = self.plan
+        factor = () if self.cotangent is None else (taken(self.cotangent, part),)
+        # The compiled function knows no heads: what the loss takes follows on its rows.
+        numbers = [place - (plan.heads if place >= plan.row_tensors else 0) for place in wanted]
+        slopes, total = compiled(logits, rows[1:], plan.beyond_heads(self.leaves), factor, numbers)
+        self.sums.append(total)
+        found: Sequence[Tensor | None] = slopes
+        return found
 
     def _formula(self, output: Tensor, rows: Sequence[Tensor], part: Part) -> Tensor:
         plan = self.plan
@@ -139,62 +170,32 @@ class _Sweep:
             logits.mul_(factor.unsqueeze(1))
         return logits
 
-    def _compiled(self, output: Tensor, rows: Sequence[Tensor], part: Part) -> Tensor:
-        plan = self.plan
-        assert plan.compiled is not None
-        of_loss = plan.beyond_head(self.leaves)
-        more = self._wanted(rows[1:], 1) + self._wanted(of_loss, self._first_of_loss())
-        factor = () if self.cotangent is None else (taken(self.cotangent, part),)
-        places = [place for place, _ in more]
-        skipped = len(plan.head.tensors)  # what the loss takes follows on its rows
-        numbers = [place - (skipped if place >= plan.row_tensors else 0) for place in places]
-        gradients, total = plan.compiled(
-            widened(output.detach()), rows[1:], of_loss, factor, numbers
-        )
-        self.sums.append(total)
-        self._add(places, gradients[1:], part)
-        slope: Tensor = gradients[0]
-        return slope
-
     def _through(self, output: Tensor, slope: Tensor, rows: Sequence[Tensor], part: Part) -> None:
-        """Add the gradients of the head, or of what stands before its linear layer."""
-        wanted = self._wanted(rows[:1], 0) + self._wanted(self.leaves, self.plan.row_tensors)
-        wanted = [(place, tensor) for place, tensor in wanted if tensor.requires_grad]
+        """Add the gradients of a head, or of what stands before its linear layer."""
+        wanted = self._wanted(rows, 0) | self._wanted(self.leaves, self.plan.row_tensors)
         scale = None
         if output.dtype is torch.float16 and slope.dtype is not torch.float16:
             scale = fitting_scale(slope.abs().amax(), 16.0)
             slope = slope * scale
-        gradients = torch.autograd.grad(
-            output,
-            [tensor for _, tensor in wanted],
-            slope.to(output.dtype),
-            allow_unused=True,
+        slopes = torch.autograd.grad(
+            output, list(wanted.values()), slope.to(output.dtype), allow_unused=True
         )
-        self._add([place for place, _ in wanted], gradients, part, scale)
+        self._add(dict(zip(wanted, slopes, strict=True)), part, scale)
 
-    def _first_of_loss(self) -> int:
-        return self.plan.row_tensors + len(self.plan.head.tensors)
-
-    def _wanted(self, tensors: Sequence[Tensor], first: int) -> list[tuple[int, Tensor]]:
-        """Those that need a gradient, with their places among all tensors."""
-        return [
-            (place, tensor)
-            for place, tensor in enumerate(tensors, first)
-            if self.found[place] is not None
-        ]
+    def _wanted(self, tensors: Sequence[Tensor], first: int) -> dict[int, Tensor]:
+        """Those that a gradient is wanted in, by their places among all tensors."""
+        return {
+            place: tensor for place, tensor in enumerate(tensors, first) if tensor.requires_grad
+        }
 
     def _add(
-        self,
-        places: Sequence[int],
-        gradients: Sequence[Tensor | None],
-        part: Part,
-        scale: Tensor | None = None,
+        self, slopes: Mapping[int, Tensor | None], part: Part, scale: Tensor | None = None
     ) -> None:
-        for place, gradient in zip(places, gradients, strict=True):
+        for place, slope in slopes.items():
             into = self.found[place]
-            if gradient is None or into is None:
+            if slope is None or into is None:
                 continue
-            added = gradient if scale is None else gradient.to(into.dtype) / scale
+            added = slope if scale is None else slope.to(into.dtype) / scale
             if place >= self.plan.row_tensors:
                 into.add_(added)
             elif isinstance(part, slice):
@@ -234,6 +235,11 @@ class _Products:
             if self.bias_gradient is not None:
                 self.bias_gradient.add_(slope.sum(0))
             return times(slope, self.weight) if features.requires_grad else None
+
+
+def _leaf_of(tensor: Tensor) -> Tensor:
+    """A tensor that begins a graph of its own."""
+    return tensor if tensor.is_leaf else tensor.detach().requires_grad_()
 
 
 def _buffer(tensor: Tensor, *, cut: bool) -> Tensor:

@@ -396,12 +396,13 @@ class ChunkedLoss(Accelerated):
 
     def _plain(self, call: _Call, plan: Plan, tensors: Sequence[Tensor]) -> Tensor:
         rows, shared = plan.split(tensors)
-        logits = plan.head.logits(call.hidden, plan.of_head(shared))
+        logits = plan.head.logits(rows[0], plan.of_head(shared))
+        rows, of_loss = plan.through_target_head(rows, shared), plan.beyond_heads(shared)
         if call.counts_itself and self._item.reduction is not None:
-            found = plan.called(logits, rows, plan.beyond_head(shared), self.reduction)
+            found = plan.called(logits, rows, of_loss, self.reduction)
             of_items = self.reduction == "none"
             return found.reshape(*call.lead, *found.shape[1:]) if of_items else found
-        values = plan.counted(plan.values(logits, rows, plan.beyond_head(shared)), rows)
+        values = plan.counted(plan.values(logits, rows, of_loss), rows)
         if call.keep is not None:
             values = torch.where(_aligned(call.keep, values), values, 0.0)
         if self.reduction == "none":

@@ -48,10 +48,11 @@ def refuse_coupled_rows(plan: Plan, tensors: Sequence[Tensor], modules: Sequence
     pick = _picked(plan, len(rows[0]), rows[0].device)
     some = [row.detach().index_select(0, pick) for row in rows]
     with _undisturbed(modules, tensors), plan.surroundings.autocast_again(), torch.no_grad():
-        of_head, of_loss = plan.of_head(shared), plan.beyond_head(shared)
+        of_head, of_loss = plan.of_head(shared), plan.beyond_heads(shared)
         logits = _same_alone(
             lambda part: plan.head.logits(part[0], of_head), some, "the head's output", quiet=True
         )
+        some = list(plan.through_target_head(some, shared))
         _same_alone(
             lambda part: plan.values(part[0], [some[0][: len(part[0])], *part[1:]], of_loss),
             [logits, *some[1:]],
