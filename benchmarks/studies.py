@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.harness import results, tables
 from benchmarks.harness.study import Study
 
-MEASURED: tuple[str, ...] = ()
+MEASURED: tuple[str, ...] = ("benchmarks.catalogue.speed",)
 """Modules with a :class:`Study` or more among their globals, which the harness runs."""
 
 
@@ -53,11 +53,6 @@ COMMANDS = (
         "catalogue", "benchmarks.catalogue.run",
         "do our losses stand what any loss should, do their copies in other libraries, and are the "
         "values the same?", "30 min",
-    ),
-    Command(
-        "catalogue_speed", "benchmarks.catalogue.speed",
-        "how fast are our losses, beside the copies, the plain formula compiled, and the memory?",
-        "20 min",
     ),
     Command(
         "terms_engine", "benchmarks.terms.engine",
@@ -109,7 +104,6 @@ PAGES = (
     Page("libraries", ("libraries",), "benchmarks.libraries.tables:page"),
     Page("cost", ("cost",), "benchmarks.cost:page"),
     Page("catalogue", ("catalogue",), "benchmarks.catalogue.tables:page"),
-    Page("catalogue_speed", ("catalogue_speed",), "benchmarks.catalogue.speed:page"),
     Page(
         "terms",
         ("terms_engine", "terms_helmholtz", "terms_weights"),

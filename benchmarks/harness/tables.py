@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.harness import results
@@ -49,7 +49,7 @@ def again(data: Entry) -> str:
 
 
 def case_table(case: Entry, data: Entry, phase: str = WHOLE) -> str:
-    """All methods of one case, a row each; columns with nothing to show are left out."""
+    """All methods of one case, a row each."""
     columns: dict[str, list[str]] = {
         "ms (quartiles)": [],
         f"over {case.get('baseline', data['baseline'])}": [],
@@ -72,9 +72,13 @@ def case_table(case: Entry, data: Entry, phase: str = WHOLE) -> str:
         )
         for column, cell in zip(columns.values(), cells, strict=True):
             column.append(cell)
+    return of_columns("method", list(case["methods"]), columns)
+
+
+def of_columns(title: str, names: Sequence[str], columns: Mapping[str, Sequence[str]]) -> str:
+    """A table of columns, by their titles; those with nothing to show are left out."""
     shown = {title: cells for title, cells in columns.items() if set(cells) != {"-"}}
-    rows = zip(case["methods"], *shown.values(), strict=True)
-    return results.table(("method", *shown), rows)
+    return results.table((title, *shown), zip(names, *shown.values(), strict=True))
 
 
 def ratio_table(cases: Sequence[Entry], titles: Sequence[str], phase: str = WHOLE) -> str:
@@ -154,4 +158,4 @@ def fact(value: Any) -> str:
     """What a step tells of itself."""
     if value is None:
         return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
