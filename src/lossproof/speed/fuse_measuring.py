@@ -1,0 +1,115 @@
+"""Which of some ways to compute the same takes the least time."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+Tensor = torch.Tensor
+
+HOPELESS = 2.0
+"""What took so many times as long as the fastest, twice, is not tried again."""
+ROUNDS, MOST_ROUNDS = 5, 50
+SECONDS, MOST_SECONDS = 0.05, 1.0
+"""Short steps are repeated until the one is over, long ones no longer than the other."""
+
+
+def times(steps: Mapping[str, Callable[[], object]], device: torch.device) -> dict[str, float]:
+    """The time of each step in seconds: the median of rounds in which each takes its turn.
+
+    A busy machine is then busy for all.
+
+    Args:
+        steps: what is run, each once before it is timed.
+        device: where it runs; it is waited for.
+    """
+    taken: dict[str, list[float]] = {name: [] for name in steps}
+    live = dict(steps)
+    for name, step in steps.items():
+        try:
+            step()
+        except torch.OutOfMemoryError:
+            del live[name]
+    begin = time.perf_counter()
+    with _no_garbage_collection():
+        while _another(len(max(taken.values(), key=len)), time.perf_counter() - begin):
+            for name, step in live.items():
+                taken[name].append(_timed(step, device))
+            live = _worth_another(live, taken)
+            if len(live) == 1:
+                break
+    return {name: statistics.median(rounds) for name, rounds in taken.items() if rounds}
+
+
+def _worth_another(
+    live: Mapping[str, Callable[[], object]], taken: Mapping[str, list[float]]
+) -> dict[str, Callable[[], object]]:
+    least = {name: min(taken[name]) for name in live}
+    limit = HOPELESS * min(least.values())
+    return {
+        name: step for name, step in live.items() if len(taken[name]) < 2 or least[name] <= limit
+    }
+
+
+def _another(rounds: int, seconds: float) -> bool:
+    if rounds < ROUNDS:
+        return seconds < MOST_SECONDS or rounds < 2
+    return rounds < MOST_ROUNDS and seconds < SECONDS
+
+
+def _timed(step: Callable[[], object], device: torch.device) -> float:
+    wait(device)
+    begin = time.perf_counter()
+    step()
+    wait(device)
+    return time.perf_counter() - begin
+
+
+def wait(device: torch.device) -> None:
+    """Wait until a device has done what it was given."""
+    if device.type not in {"cpu", "meta"}:
+        torch.get_device_module(device).synchronize(device)
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+@contextmanager
+def left_as_it_was(module: nn.Module, tensors: Iterable[Tensor]) -> Iterator[None]:
+    """Afterwards torch's random numbers, and the attributes of a Module, are as they were."""
+    devices = {tensor.device for tensor in tensors} - {torch.device("cpu")}
+    numbers = [device.index for device in devices]
+    kind = next((device.type for device in devices), "cuda")
+    parts = list(module.modules())
+    attributes = [dict(vars(part)) for part in parts]
+    buffers = [dict(part._buffers) for part in parts]
+    try:
+        with torch.random.fork_rng(numbers, device_type=kind):
+            yield
+    finally:
+        for part, had, held in zip(parts, attributes, buffers, strict=True):
+            _put_back(vars(part), had)
+            _put_back(part._buffers, held)
+
+
+def _put_back(present: dict[str, Any], before: dict[str, Any]) -> None:
+    for name in present.keys() - before.keys():
+        del present[name]
+    for name, value in before.items():
+        if present.get(name, present) is not value:
+            present[name] = value
