@@ -10,7 +10,11 @@ from typing import Any
 from benchmarks.harness import results, tables
 from benchmarks.harness.study import Study
 
-MEASURED: tuple[str, ...] = ("benchmarks.catalogue.speed",)
+MEASURED: tuple[str, ...] = (
+    "benchmarks.catalogue.speed",
+    "benchmarks.terms.engine",
+    "benchmarks.terms.weights",
+)
 """Modules with a :class:`Study` or more among their globals, which the harness runs."""
 
 
@@ -53,16 +57,6 @@ COMMANDS = (
         "catalogue", "benchmarks.catalogue.run",
         "do our losses stand what any loss should, do their copies in other libraries, and are the "
         "values the same?", "30 min",
-    ),
-    Command(
-        "terms_engine", "benchmarks.terms.engine",
-        "what do the gradients of K terms cost, in time and memory, beside other libraries?",
-        "20 min",
-    ),
-    Command(
-        "terms_weights", "benchmarks.terms.weights",
-        "how long do weights from a Gramian take, and does the update conflict at any scale?",
-        "2 min",
     ),
     Command(
         "terms_helmholtz", "benchmarks.terms.helmholtz",

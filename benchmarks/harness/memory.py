@@ -58,6 +58,7 @@ def live_peak(step: Step, run: Callable[[], Any] | None = None) -> tuple[int, in
     from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile, record_function
 
+    step.before()  # so that what earlier steps have left is not released under its eyes
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         (step.warm or step.take)()
         step.before()

@@ -121,8 +121,12 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]], *, texts: int = 
     """A markdown table; the first columns, one or as many as there are ``texts``, hold words."""
     sides = ["---"] * texts + ["---:"] * (len(header) - texts)
     lines = ["| " + " | ".join(header) + " |", "|" + "|".join(sides) + "|"]
-    lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
-    return "\n".join(lines)
+    return "\n".join([*lines, *rows_of(rows)])
+
+
+def rows_of(rows: Iterable[Sequence[Any]]) -> list[str]:
+    """Rows of a markdown table."""
+    return ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
 
 
 def share(part: int, whole: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.harness.study import WHOLE, Case, Step
 from benchmarks.terms.backwards import BACKWARDS, OURS, PLAIN, named
 from benchmarks.terms.models import Heads
-from benchmarks.terms.timing import in_turns, summed, timed
 
 ENVIRONMENT = {"TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"}
 """What was compiled in an earlier run is compiled again."""
@@ -55,51 +54,32 @@ def ours(setting: Heads) -> Callable[[], Any]:
 COMPILED = {f"{PLAIN}, compiled": plain, f"{OURS}, compiled": ours}
 
 
-def measured(model: str, count: int, rounds: int) -> dict[str, Any]:
-    """All ways, in turns."""
-    settings = {name: Heads(model, count) for name in (*EAGER, *COMPILED)}
-    steps = {name: _eager(settings[name], name) for name in EAGER}
-    for name, prepare in COMPILED.items():
-        steps[name] = _step(settings[name], prepare)
-    first = {name: _waited(steps[name]) for name in COMPILED}
-    return {
-        "step": summed(in_turns(steps, rounds), PLAIN),
-        "first_call_s": first,
-        "deviation": _deviation(settings[f"{OURS}, compiled"], settings[OURS]),
-    }
+def made(case: Case, name: str) -> Step:
+    """A whole step in one of the ways."""
+    setting = Heads(case["model"], case["count"])
+    if name in COMPILED:
+        step = Step({WHOLE: COMPILED[name](setting)}, setting.clear)
+    else:
+        backward = BACKWARDS[name](setting)
+        step = Step({WHOLE: lambda: backward(*setting.forward())}, setting.clear)
+    if name == f"{OURS}, compiled":
+        step.facts = lambda: {"deviation": deviation(setting, step)}
+    return step
 
 
-def _deviation(one: Heads, other: Heads) -> float:
-    """How far the gradients that two ways have left are apart, relative, at most."""
+def deviation(setting: Heads, step: Step) -> float:
+    """How far the gradients of a step are from those of the eager one, relative, at most."""
+    eager = Heads("pinn", setting.count)
+    eager.clear()
+    BACKWARDS[OURS](eager)(*eager.forward())
+    step.take()
+    return _distance(setting, eager)
+
+
+def _distance(one: Heads, other: Heads) -> float:
+    """How far the gradients that two steps have left are apart, relative, at most."""
     worst = 0.0
     for given, wanted in zip(one.parameters, other.parameters, strict=True):
         assert given.grad is not None and wanted.grad is not None
         worst = max(worst, float((given.grad - wanted.grad).norm() / wanted.grad.norm()))
     return worst
-
-
-def _waited(action: Callable[[], Any]) -> float:
-    """The seconds that pass, in other processes or not: the compiler starts some."""
-    begin = time.perf_counter()
-    action()
-    return round(time.perf_counter() - begin, 1)
-
-
-def _eager(setting: Heads, name: str) -> Callable[[], float]:
-    backward = BACKWARDS[name](setting)
-
-    def step() -> float:
-        setting.clear()
-        return timed(lambda: backward(*setting.forward()))
-
-    return step
-
-
-def _step(setting: Heads, prepare: Callable[[Heads], Callable[[], Any]]) -> Callable[[], float]:
-    action = prepare(setting)
-
-    def step() -> float:
-        setting.clear()
-        return timed(action)
-
-    return step

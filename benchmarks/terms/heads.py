@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks.terms.backwards import BACKWARDS, OURS, PLAIN, Backward, ours
+from benchmarks.harness.study import Case, Step
+from benchmarks.terms.backwards import BACKWARDS, OURS, PLAIN, Backward, ours, plain
 from benchmarks.terms.floor import floors
 from benchmarks.terms.models import Heads
-from benchmarks.terms.timing import Step, in_turns, quotient, summed, timed
 
 TOO_SLOW = {
     # seconds a step, over and over: left out where there is nothing to learn from it
@@ -27,67 +26,39 @@ TOO_SLOW = {
 """For how many terms a way is measured at most."""
 
 
-def measured(model: str, count: int, rounds: int) -> dict[str, Any]:
-    """All ways of one model, in turns."""
-    steps: dict[str, Callable[[], tuple[float, float]]] = {}
-    failed = {}
-    for name, prepare in BACKWARDS.items():
-        if count > TOO_SLOW.get(model, {}).get(name, count):
-            continue
-        try:
-            steps[name] = step_of(Heads(model, count), prepare)
-            steps[name]()
-        except Exception as error:  # whatever a library raises is its answer
-            if name in (PLAIN, OURS):
-                raise
-            failed[name] = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
-    whole: dict[str, list[float]] = {name: [] for name in steps}
-    backward = in_turns({name: _kept(step, whole[name]) for name, step in steps.items()}, rounds)
-    return {
-        "backward": summed(backward, PLAIN),
-        "step": {
-            name: quotient(_last(whole[name], rounds), _last(whole[PLAIN], rounds))
-            for name in steps
-        },
-        "floors": floors(model, count),
-        "failed": failed,
-        "deviation": deviation(model, count),
-    }
+def ways(model: str, count: int) -> tuple[str, ...]:
+    """What is measured of a model."""
+    slow = TOO_SLOW.get(model, {})
+    return tuple(name for name in BACKWARDS if count <= slow.get(name, count))
+
+
+def made(case: Case, name: str) -> Step:
+    """A step in one of the ways: its forward and its backward pass."""
+    setting = Heads(case["model"], case["count"])
+    return step_of(setting, BACKWARDS[name], lambda: _facts(case, name))
 
 
 def step_of(
-    setting: Heads, prepare: Callable[[Heads], Backward]
-) -> Callable[[], tuple[float, float]]:
-    """A step: the processor time of its forward and of its backward pass."""
+    setting: Heads,
+    prepare: Callable[[Heads], Backward],
+    facts: Callable[[], dict[str, Any]] = dict,
+) -> Step:
+    """A step on a network."""
     backward = prepare(setting)
-
-    def step() -> tuple[float, float]:
-        setting.clear()
-        begin = time.process_time()
-        features, terms = setting.forward()
-        middle = time.process_time()
-        backward(features, terms)
-        return middle - begin, time.process_time() - middle
-
-    return step
+    held: list[tuple[Tensor, list[Tensor]]] = []
+    phases = {
+        "forward": lambda: held.append(setting.forward()),
+        "backward": lambda: backward(*held.pop()),
+    }
+    return Step(phases, setting.clear, facts)
 
 
-def _kept(step: Callable[[], tuple[float, float]], whole: list[float]) -> Step:
-    """The backward pass of a step, while the time of all of it is kept aside."""
-
-    def backward() -> float:
-        before, after = step()
-        whole.append(before + after)
-        return after
-
-    return backward
-
-
-def _last(whole: list[float], rounds: int) -> list[float]:
-    """The means of the rounds, without the two steps that warmed up."""
-    counted = whole[2:]
-    each = len(counted) // rounds
-    return [sum(counted[k * each : (k + 1) * each]) / each for k in range(rounds)]
+def _facts(case: Case, name: str) -> dict[str, Any]:
+    model, count = case["model"], case["count"]
+    if name == PLAIN:
+        gradient = sum(parameter.nbytes for parameter in Heads(model, count).parameters)
+        return {"floors": floors(model, count), "gradient_mb": round(gradient / 2**20, 2)}
+    return {"deviation": deviation(model, count)} if name == OURS else {}
 
 
 def deviation(model: str, count: int) -> float:
@@ -110,20 +81,14 @@ def deviation(model: str, count: int) -> float:
     return worst
 
 
-def every_tenth(model: str, count: int, rounds: int) -> dict[str, Any]:
-    """Ten steps whose weights are computed anew in one, over ten plain steps."""
-    plain, refreshed = Heads(model, count), Heads(model, count)
-    backward = ours(refreshed, every=10)
+def every_tenth(case: Case, name: str) -> Callable[[], Any]:
+    """Ten steps: plain ones, or with weights that are computed anew in one of them."""
+    setting = Heads(case["model"], case["count"])
+    backward = ours(setting, every=10) if name == OURS else plain(setting)
 
-    def ten_plain() -> None:
+    def ten() -> None:
         for _ in range(10):
-            plain.clear()
-            torch.stack(plain.forward()[1]).sum().backward()
+            setting.clear()
+            backward(*setting.forward())
 
-    def ten_refreshed() -> None:
-        for _ in range(10):
-            refreshed.clear()
-            backward(*refreshed.forward())
-
-    steps = {PLAIN: lambda: timed(ten_plain), OURS: lambda: timed(ten_refreshed)}
-    return {"step": summed(in_turns(steps, rounds), PLAIN)}
+    return ten

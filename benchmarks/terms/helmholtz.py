@@ -1,6 +1,6 @@
 """The error that balancers reach on the Helmholtz problem, beside Table 3 of its paper.
 
-``python -m benchmarks.terms.helmholtz`` (``--help`` lists the options). Each run, a method and a
+``python -m benchmarks terms_helmholtz`` (``--help`` lists the options). Each run, a method and a
 seed, takes a process one to four minutes; it is kept as soon as it is done, and the same command
 goes on from there. The methods of one seed start from the same network and see the same points.
 """
@@ -110,7 +110,8 @@ def main(
         description="trainings",
     )
     if write:
-        from benchmarks.terms.tables import helmholtz_figures, write_page
+        from benchmarks.studies import write_pages_of
+        from benchmarks.terms.tables import helmholtz_figures
 
         runs = sorted(kept.answers.values(), key=lambda run: (run["method"], run["seed"]))
         figures = helmholtz_figures(runs)
@@ -118,8 +119,4 @@ def main(
         data = {"machine": results.machine(), "settings": SETTINGS, "figures": figures}
         print(results.save("terms_helmholtz", data | {"runs": runs}))
         print(json.dumps(figures, indent=1))
-        write_page()
-
-
-if __name__ == "__main__":
-    typer.run(main)
+        write_pages_of("terms_helmholtz")

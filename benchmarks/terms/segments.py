@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmarks.harness.study import WHOLE, Case, Step
 from benchmarks.terms.backwards import named
 from benchmarks.terms.models import Segments
-from benchmarks.terms.timing import in_turns, summed, timed
 
 Terms = Callable[[Segments], list[Tensor]]
 Action = Callable[[], Any]
@@ -97,31 +96,13 @@ TOO_SLOW = {
 """Seconds a step, over and over: left out."""
 
 
-def measured(model: str, count: int, rounds: int) -> dict[str, Any]:
-    """All ways of one model, in turns."""
-    steps = {}
-    failed = {}
-    for name, (prepare, terms) in WAYS.items():
-        if name in TOO_SLOW.get(model, ()):
-            continue
-        setting = Segments(model, count)
-        action = prepare(setting, terms)
-        try:
-            action()
-        except Exception as error:  # whatever a library raises is its answer
-            if name.startswith("lossproof"):
-                raise
-            failed[name] = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
-            continue
-        steps[name] = _step(setting, action)
-    times = in_turns(steps, rounds)
-    best = min(PLAINS, key=lambda name: statistics.median(times[name]))
-    return {"best_plain": best, "step": summed(times, best), "failed": failed}
+def ways(model: str) -> tuple[str, ...]:
+    """What is measured of a model."""
+    return tuple(name for name in WAYS if name not in TOO_SLOW.get(model, ()))
 
 
-def _step(setting: Segments, action: Action) -> Callable[[], float]:
-    def step() -> float:
-        setting.clear()
-        return timed(action)
-
-    return step
+def made(case: Case, name: str) -> Step:
+    """A step in one of the ways."""
+    setting = Segments(case["model"], case["count"])
+    prepare, terms = WAYS[name]
+    return Step({WHOLE: prepare(setting, terms)}, setting.clear)

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from benchmarks.harness import results
+from benchmarks.harness.tables import (
+    memory_table,
+    number,
+    ratio_table,
+    remarks,
+    setting,
+    spread,
+)
+from benchmarks.terms.backwards import OURS
 from benchmarks.terms.models import MODELS
-from benchmarks.terms.targets import Aim, aims
+from benchmarks.terms.targets import Aim, aims, in_gradients
+from benchmarks.terms.weights import DRAWS, PEER, SCALES
+from benchmarks.terms.weights import OURS as OUR_WEIGHTS
 
-Case = dict[str, Any]
+Entry = dict[str, Any]
 PAPER = {"plain": "1.94e-1 ± 3.91e-2", "annealed": "1.44e-2 ± 6.37e-3"}
 """SISC 43(5), Table 3, 3 layers of 50: mean and standard deviation of ten trials."""
-
-
-def write_page() -> None:
-    """Write the page from the results that there are."""
-    print(results.save_page("terms", page(read("engine"), read("helmholtz"), read("weights"))))
-
-
-def read(study: str) -> dict[str, Any] | None:
-    """The results of a study, if it was run."""
-    path = results.RESULTS / f"terms_{study}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def page(
@@ -34,37 +33,30 @@ def page(
     yield "# The gradients of the terms, and weights from them"
     if engine:
         yield "## What the engine costs"
-        yield results.setting(engine)
-        yield "Versions: " + ", ".join(f"{k} {v}" for k, v in engine["versions"].items()) + "."
+        yield from setting(engine)
         yield from engine_blocks(engine["cases"])
-        yield "`python -m benchmarks.terms.engine` makes these tables."
+        yield "`python -m benchmarks terms_engine` makes these tables."
     if helmholtz:
         yield "## What the balancers reach on the Helmholtz problem"
         yield results.setting(helmholtz)
         yield from helmholtz_blocks(helmholtz)
-        yield "`python -m benchmarks.terms.helmholtz` makes this table."
+        yield "`python -m benchmarks terms_helmholtz` makes this table."
     if weights:
         yield "## Weights from a Gramian"
-        yield results.setting(weights)
-        yield "Versions: " + ", ".join(f"{k} {v}" for k, v in weights["versions"].items()) + "."
-        yield from weights_blocks(weights)
-        yield "`python -m benchmarks.terms.weights` makes these tables."
+        yield from setting(weights)
+        yield from weights_blocks(weights["cases"])
+        yield "`python -m benchmarks terms_weights` makes these tables."
 
 
 # ---- the engine
 
 
-def engine_summary(cases: Sequence[Case]) -> str:
-    """The tables of the engine, as text."""
-    return "\n\n".join(engine_blocks(cases))
-
-
-def engine_blocks(cases: Sequence[Case]) -> Iterable[str]:
+def engine_blocks(cases: Sequence[Entry]) -> Iterable[str]:
     """The tables of the engine."""
     yield (
-        "Processor time of one thread; all ways take turns in one process, and a quotient is the "
-        "median of the rounds' quotients, with its quartiles. K heads stand on one trunk, each "
-        "with a term of its own. *Plain* is the backward pass of the sum."
+        "Processor time of one thread; all ways take turns, and a quotient is the median of the "
+        "rounds' quotients, with its quartiles. K heads stand on one trunk, each with a term of "
+        "its own. *Plain* is the backward pass of the sum."
     )
     found = list(aims(cases))
     if found:
@@ -73,38 +65,47 @@ def engine_blocks(cases: Sequence[Case]) -> Iterable[str]:
             [_aim_row(aim) for aim in found],
         )
     for model, size in MODELS.items():
-        heads = [c for c in cases if c["kind"] == "heads" and c["model"] == model]
+        heads = _chosen(cases, "heads", model)
         if heads:
             yield f"### Backward pass over the plain one: {model} ({size})"
             yield _heads_table(heads)
             yield from _said_of(heads)
     for model in MODELS:
-        segments = [c for c in cases if c["kind"] == "segments" and c["model"] == model]
+        segments = _chosen(cases, "segments", model)
         if segments:
             yield f"### Terms on disjoint samples, whole step over the best plain one: {model}"
-            yield _ratios_table(segments, "step")
-    every = [c for c in cases if c["kind"] == "every"]
+            yield ratio_table(segments, _counts(segments))
+            yield from (said for case in segments for said in remarks(case))
+    every = _chosen(cases, "every")
     if every:
         yield "### Ten steps with `every=10`, over ten plain ones"
         yield results.table(
-            ("model", "K", "lossproof UPGrad"),
-            [(c["model"], c["count"], shown(c["step"]["lossproof UPGrad"])) for c in every],
+            ("model", "K", OURS),
+            [_every_row(case) for case in every],
         )
-    compiled = [c for c in cases if c["kind"] == "compiled"]
+    compiled = _chosen(cases, "compiled")
     if compiled:
         yield "### Compiled, whole step over the plain eager one: pinn"
-        yield _ratios_table(compiled, "step")
-        first = [case["first_call_s"] for case in compiled]
-        yield "The first call, which compiles: " + "; ".join(
-            f"{name} " + ", ".join(f"{times[name]:.0f}" for times in first) + " s"
-            for name in first[0]
-        )
-        worst = max(case["deviation"] for case in compiled)
-        yield f"Compiled and eager gradients of lossproof agree to a relative {worst:.0e}."
-    memory = [c for c in cases if c["kind"] == "memory"]
+        yield ratio_table(compiled, _counts(compiled))
+        yield from _of_compiled([case["methods"] for case in compiled])
+    memory = [case for case in cases if "resident_mb" in case["methods"].get(OURS, {})]
     if memory:
         yield "### The most memory of a step above the resident model, K = 4"
-        yield _memory_table(memory)
+        yield from _memory(memory)
+
+
+def _every_row(case: Entry) -> tuple[Any, ...]:
+    settings = case["settings"]
+    return settings["model"], settings["count"], spread(case["methods"][OURS], "ratio")
+
+
+def _chosen(cases: Sequence[Entry], kind: str, model: str = "") -> list[Entry]:
+    settings = [(case, case["settings"]) for case in cases]
+    return [c for c, s in settings if s["kind"] == kind and model in ("", s["model"])]
+
+
+def _counts(cases: Sequence[Entry]) -> list[str]:
+    return [f"K = {case['settings']['count']}" for case in cases]
 
 
 def _aim_row(aim: Aim) -> tuple[Any, ...]:
@@ -115,64 +116,57 @@ def _aim_row(aim: Aim) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def _heads_table(cases: Sequence[Case]) -> str:
+def _heads_table(cases: Sequence[Entry]) -> str:
     floors = {
         "*fewest operations: K gradients*": "gradients",
         "*fewest operations: K gradients and a second pass*": "second_pass",
         "*fewest operations: one pass for Gramian and sum*": "one_pass",
     }
-    rows: list[tuple[Any, ...]] = [
-        (name, *(f"{case['floors'][key]:.2f}" for case in cases)) for name, key in floors.items()
+    plain = [case["methods"]["plain"] for case in cases]
+    above = [
+        (name, *(number(way["facts"]["floors"][key]) for way in plain))
+        for name, key in floors.items()
     ]
-    rows += _ratio_rows(cases, "backward")
-    plain = [f"{case['backward']['plain']['median_ms']:.2f}" for case in cases]
-    rows.append(("plain, ms", *plain))
-    return results.table(("way", *(f"K = {case['count']}" for case in cases)), rows)
+    below = ("plain, ms", *(number(way["processor_ms"]["backward"]["median"]) for way in plain))
+    lines = ratio_table(cases, _counts(cases), "backward").splitlines()
+    return "\n".join([*lines[:2], *results.rows_of(above), *lines[2:], *results.rows_of([below])])
 
 
-def _ratios_table(cases: Sequence[Case], part: str) -> str:
-    header = ("way", *(f"K = {case['count']}" for case in cases))
-    return results.table(header, _ratio_rows(cases, part))
-
-
-def _ratio_rows(cases: Sequence[Case], part: str) -> list[tuple[Any, ...]]:
-    names = dict.fromkeys(name for case in cases for name in case[part])
-    return [(name, *(shown(case[part].get(name)) for case in cases)) for name in names]
-
-
-def _said_of(cases: Sequence[Case]) -> Iterable[str]:
-    worst = max(case["deviation"] for case in cases)
+def _said_of(cases: Sequence[Entry]) -> Iterable[str]:
+    worst = max(case["methods"][OURS]["facts"]["deviation"] for case in cases)
     yield (
         "The gradient of lossproof is the weighted sum of the gradients taken one by one, to a "
         f"relative {worst:.0e} in each parameter."
     )
-    for case in cases:
-        for name, said in case["failed"].items():
-            yield f"{name} fails at K = {case['count']}: `{said}`"
+    yield from (said for case in cases for said in remarks(case))
 
 
-def _memory_table(cases: Sequence[Case]) -> str:
-    models = list(dict.fromkeys(case["model"] for case in cases))
-    ways = dict.fromkeys(case["way"] for case in cases)
-    by_key = {(case["way"], case["model"]): case for case in cases}
-    rows = [(way, *(_memory(by_key.get((way, model))) for model in models)) for way in ways]
-    return results.table(("way", *(f"{model}: MB (gradients)" for model in models)), rows)
+def _of_compiled(cases: Sequence[Entry]) -> Iterable[str]:
+    names = [name for name in cases[0] if name.endswith(", compiled")]
+    yield "The first call, which compiles: " + "; ".join(
+        f"{name} " + ", ".join(f"{case[name]['first_call_s']:.0f}" for case in cases) + " s"
+        for name in names
+    )
+    worst = max(case[f"{OURS}, compiled"]["facts"]["deviation"] for case in cases)
+    yield f"Compiled and eager gradients of lossproof agree to a relative {worst:.0e}."
 
 
-def _memory(case: Case | None) -> str:
-    if case is None:
-        return "-"
-    if "failed" in case:
-        return "fails"
-    return f"{case['peak_mb']:.1f} ({case['gradients']:.1f})"
+def _memory(cases: Sequence[Entry]) -> Iterable[str]:
+    titles = [f"{case['settings']['model']}: MB (gradients)" for case in cases]
+    names = dict.fromkeys(name for case in cases for name in case["methods"])
+    yield results.table(
+        ("way", *titles), [(name, *(_peak(case, name) for case in cases)) for name in names]
+    )
+    if any("live_mb" in case["methods"][OURS] for case in cases):
+        yield "The same as torch counts its own bytes, in MB:"
+        yield memory_table(cases, [case["settings"]["model"] for case in cases])
 
 
-def shown(quotient: dict[str, Any] | None) -> str:
-    """A quotient with its quartiles."""
-    if quotient is None:
-        return "-"
-    low, high = quotient["quartiles"]
-    return f"{quotient['ratio']:.2f} ({low:.2f} - {high:.2f})"
+def _peak(case: Entry, name: str) -> str:
+    figures = case["methods"].get(name, {})
+    if "resident_mb" in figures:
+        return f"{figures['resident_mb']:.1f} ({in_gradients(case, name):.1f})"
+    return "fails" if "failed" in figures else "-"
 
 
 # ---- Helmholtz
@@ -234,40 +228,47 @@ def _short(number: float) -> str:
 # ---- weights
 
 
-def weights_blocks(data: dict[str, Any]) -> Iterable[str]:
+def weights_blocks(cases: Sequence[Entry]) -> Iterable[str]:
     """The tables of the weights."""
-    counts = list(data["methods"][0]["times"]) if data["methods"] else []
+    counts = list(dict.fromkeys(case["settings"]["count"] for case in cases))
+    by_method: dict[str, list[Entry]] = {}
+    for case in cases:
+        by_method.setdefault(case["settings"]["method"], []).append(case["methods"])
     yield "Milliseconds of a call, lossproof / TorchJD:"
     yield results.table(
         ("method", *(f"K = {count}" for count in counts)),
-        [
-            (m["method"], *(_milliseconds(m["times"][count]) for count in counts))
-            for m in data["methods"]
-        ],
+        [(name, *(_milliseconds(entry) for entry in own)) for name, own in by_method.items()],
     )
     yield (
         "The least cosine between the combined gradient and that of a term, over "
-        f"{data['draws']} draws of 2 to 5 float32 gradients, every other one against the rest, "
+        f"{DRAWS} draws of 2 to 5 float32 gradients, every other one against the rest, "
         "times the scale; below 0 the update harms a term, which Aligned-MTL and CAGrad (with c at "
         "0.5) do not rule out:"
     )
     yield results.table(
-        ("method", "library", *(f"{scale:.0e}" for scale in data["scales"])),
+        ("method", "library", *(f"{scale:.0e}" for scale in SCALES)),
         [
-            (m["method"], library, *(_cosine(x) for x in m["least_cosine"][library]))
-            for m in data["methods"]
-            for library in ("lossproof", "TorchJD")
+            (name, library, *_cosines(own[0].get(library, {})))
+            for name, own in by_method.items()
+            for library in (OUR_WEIGHTS, PEER)
         ],
         texts=2,
     )
 
 
-def _milliseconds(answer: dict[str, Any]) -> str:
-    calls = answer["calls"]
+def _milliseconds(entry: Entry) -> str:
     return " / ".join(
-        f"{calls[name]['median_ms']:.2f}" if name in calls else "-"
-        for name in ("lossproof", "TorchJD")
+        f"{entry[name]['processor_ms']['step']['median']:.2f}"
+        if "processor_ms" in entry.get(name, {})
+        else "-"
+        for name in (OUR_WEIGHTS, PEER)
     )
+
+
+def _cosines(figures: Entry) -> list[str]:
+    if "facts" not in figures:
+        return ["-"] * len(SCALES)
+    return [_cosine(found) for found in figures["facts"]["least_cosine"]]
 
 
 def _cosine(found: float | str) -> str:

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.harness.study import WHOLE
 from benchmarks.terms.backwards import OURS, RAW
 
-Case = dict[str, Any]
+Entry = dict[str, Any]
 JOINED, SEPARATE = f"{OURS}, joined", f"{OURS}, separate"
 NOT_PEERS = ("plain", "lossproof", "K x autograd.grad")
 
@@ -28,70 +29,84 @@ class Aim:
         return self.ours <= self.aim
 
 
-def aims(cases: Sequence[Case]) -> Iterable[Aim]:
+def aims(cases: Sequence[Entry]) -> Iterable[Aim]:
     """All that was aimed at, for the cases that there are."""
     for case in cases:
-        yield from OF_KIND[case["kind"]](case)
+        yield from OF_KIND[case["settings"]["kind"]](case)
+    yield from (aim for case in cases for aim in _memory(case))
 
 
-def best_peer(ways: dict[str, Any], key: str) -> tuple[float | None, str]:
-    """The least figure among the peers, and whose it is."""
-    found = {
-        name: way[key]
-        for name, way in ways.items()
-        if not name.startswith(NOT_PEERS) and key in way
-    }
-    if not found:
+def ratio(case: Entry, name: str, phase: str = WHOLE) -> float | None:
+    """The quotient of a way over the baseline, if it was measured."""
+    found = case["methods"].get(name, {}).get("ratio")
+    return None if found is None else found[phase]["median"]
+
+
+def best_peer(case: Entry, phase: str = WHOLE) -> tuple[float | None, str]:
+    """The least quotient among the peers, and whose it is."""
+    found = {name: ratio(case, name, phase) for name in case["methods"]}
+    peers = {k: r for k, r in found.items() if r is not None and not k.startswith(NOT_PEERS)}
+    if not peers:
         return None, "-"
-    name = min(found, key=lambda name: found[name])
-    return found[name], name
+    name = min(peers, key=lambda name: peers[name])
+    return peers[name], name
 
 
-def _heads(case: Case) -> Iterable[Aim]:
-    ways, where = case["backward"], f"{case['model']}, K = {case['count']}"
-    ours, peer = ways[OURS]["ratio"], best_peer(ways, "ratio")
+def _aim(
+    what: str, aim: float, ours: float | None, peer: tuple[float | None, str]
+) -> Iterable[Aim]:
+    if ours is not None:
+        yield Aim(what, aim, ours, *peer)
+
+
+def _heads(case: Entry) -> Iterable[Aim]:
+    model, count = case["settings"]["model"], case["settings"]["count"]
+    ours, peer = ratio(case, OURS, "backward"), best_peer(case, "backward")
     bound = {
         ("mlpwide", 4): 2.2, ("mlpwide", 16): 6.5, ("mlp", 4): 3.6, ("mlp", 16): 10.6,
-    }.get((case["model"], case["count"]))  # fmt: skip
+    }.get((model, count))  # fmt: skip
     if bound is not None:
-        yield Aim(f"backward, {where}", bound, ours, *peer)
-    if case["model"] in ("cnn", "transformer"):
-        least = min(1.05 * ways[RAW]["ratio"], peer[0] or float("inf"))
-        yield Aim(f"backward, {where}: K x autograd.grad + 5 %, best peer", least, ours, *peer)
+        yield from _aim(f"backward, {_where(case)}", bound, ours, peer)
+    raw = ratio(case, RAW, "backward")
+    if model in ("cnn", "transformer") and raw is not None:
+        least = min(1.05 * raw, peer[0] or float("inf"))
+        what = f"backward, {_where(case)}: K x autograd.grad + 5 %, best peer"
+        yield from _aim(what, least, ours, peer)
 
 
-def _every(case: Case) -> Iterable[Aim]:
-    where = f"{case['model']}, K = {case['count']}"
-    yield Aim(f"whole step, every=10, {where}", 1.3, case["step"][OURS]["ratio"], None, "-")
+def _every(case: Entry) -> Iterable[Aim]:
+    yield from _aim(f"whole step, every=10, {_where(case)}", 1.3, ratio(case, OURS), (None, "-"))
 
 
-def _segments(case: Case) -> Iterable[Aim]:
-    bound = {4: 1.2, 16: 1.4}.get(case["count"])
+def _segments(case: Entry) -> Iterable[Aim]:
+    bound = {4: 1.2, 16: 1.4}.get(case["settings"]["count"])
     if bound is None:
         return
-    peer = best_peer(case["step"], "ratio")
     for way in (JOINED, SEPARATE):
-        what = f"whole step, disjoint samples, {way.rpartition(' ')[2]}"
-        where = f"{case['model']}, K = {case['count']}"
-        yield Aim(f"{what}, {where}", bound, case["step"][way]["ratio"], *peer)
+        what = f"whole step, disjoint samples, {way.rpartition(' ')[2]}, {_where(case)}"
+        yield from _aim(what, bound, ratio(case, way), best_peer(case))
 
 
-def _compiled(case: Case) -> Iterable[Aim]:
-    peer = best_peer(case["step"], "ratio")
-    what = f"whole step, compiled, {case['model']}, K = {case['count']}"
-    yield Aim(what, 1.05, case["step"][f"{OURS}, compiled"]["ratio"], *peer)
+def _compiled(case: Entry) -> Iterable[Aim]:
+    ours = ratio(case, f"{OURS}, compiled")
+    yield from _aim(f"whole step, compiled, {_where(case)}", 1.05, ours, best_peer(case))
 
 
-def _memory(case: Case) -> Iterable[Aim]:
-    if case["way"] == OURS and case["model"] == "mlpwide":
-        where = f"{case['model']}, K = {case['count']}"
-        yield Aim(f"extra memory in gradients, {where}", 1.3, case["gradients"], None, "-")
+def _memory(case: Entry) -> Iterable[Aim]:
+    if case["settings"]["model"] == "mlpwide" and "resident_mb" in case["methods"].get(OURS, {}):
+        what = f"extra memory in gradients, {_where(case)}"
+        yield from _aim(what, 1.3, round(in_gradients(case, OURS), 2), (None, "-"))
 
 
-OF_KIND = {
-    "heads": _heads,
-    "every": _every,
-    "segments": _segments,
-    "compiled": _compiled,
-    "memory": _memory,
-}
+def in_gradients(case: Entry, name: str) -> float:
+    """The resident peak of a way in gradients of all parameters."""
+    gradient: float = case["methods"]["plain"]["facts"]["gradient_mb"]
+    peak: float = case["methods"][name]["resident_mb"]
+    return peak / gradient
+
+
+def _where(case: Entry) -> str:
+    return f"{case['settings']['model']}, K = {case['settings']['count']}"
+
+
+OF_KIND = {"heads": _heads, "every": _every, "segments": _segments, "compiled": _compiled}

@@ -1,33 +1,26 @@
 """Weights from a Gramian: their time, and whether the update conflicts at any scale of gradients.
 
-``python -m benchmarks.terms.weights`` (``--help`` lists the options); the peer is TorchJD. Times
-are the processor's, of one thread; the two take turns.
+The peer is TorchJD.
 """
 
 from __future__ import annotations
 
 import math
 import random
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib import metadata
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import typer
 from torch import Tensor
 
-from benchmarks.harness import results
-from benchmarks.harness.journal import progress
-from benchmarks.terms.timing import in_turns, summed, timed
+from benchmarks.harness.study import TIMES, WHOLE, Case, Kind, Step, Study
+from benchmarks.harness.study import Method as Way
 
-ROUNDS, QUICK_ROUNDS = 15, 3
+OURS, PEER = "lossproof", "TorchJD"
 COUNTS = (2, 8, 32, 128)
 SCALES = tuple(10.0**k for k in range(-20, 21, 4))
-DRAWS, QUICK_DRAWS = 50, 5
-PATIENCE = 5.0
-"""Seconds: a slower call is made once."""
+DRAWS = 50
 
 
 @dataclass(frozen=True)
@@ -84,38 +77,44 @@ def their_update(method: Method, matrix: Tensor) -> Tensor:
     return getattr(peer, method.name)(**method.theirs(len(matrix)))(matrix)
 
 
-def speed(method: Method, count: int, rounds: int) -> dict[str, Any]:
-    """Milliseconds of a call, ours and TorchJD's, from the Gramian where it takes one."""
-    import torchjd.aggregation as peer
+def make(case: Case, method: Way) -> Step:
+    """A call that gives the weights, from the Gramian where the method takes one."""
+    (wanted,) = [known for known in METHODS if known.name == case["method"]]
+    matrix = gradients(case["count"], 0)
+    prepare, update = (our_call, our_update) if method.name == OURS else (their_call, their_update)
+    return Step({WHOLE: prepare(wanted, matrix)}, facts=lambda: _facts(case, wanted, update))
 
+
+def our_call(method: Method, matrix: Tensor) -> Callable[[], Any]:
+    """The weights, ours."""
     import lossproof.terms as terms
 
-    matrix = gradients(count, 0)
     figures = terms.TermGradients.from_matrix(matrix)
     balancer = getattr(terms, method.name)(names=figures.names, **method.options)
-    given = matrix @ matrix.T if method.weighting else matrix
-    theirs = getattr(peer, method.weighting or method.name)(**method.theirs(count))
 
-    def our_call() -> float:
+    def call() -> None:
         with torch.no_grad():
-            return timed(lambda: balancer.weights_of(figures))
+            balancer.weights_of(figures)
 
-    calls = {"lossproof": our_call, "TorchJD": lambda: timed(lambda: theirs(given))}
-    failed, times = {}, {}
-    for name, call in list(calls.items()):
-        try:
-            times[name] = call()
-        except Exception as error:  # whatever a library raises is its answer
-            if name == "lossproof":
-                raise
-            failed[name] = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
-            del calls[name]
-    slow = {name: calls.pop(name) for name in list(calls) if times[name] > PATIENCE}
-    return {
-        "calls": summed(in_turns(calls, rounds), "lossproof")
-        | {name: {"rounds": 1, "median_ms": round(1000 * times[name], 3)} for name in slow},
-        "failed": failed,
-    }
+    return call
+
+
+def their_call(method: Method, matrix: Tensor) -> Callable[[], Any]:
+    """The weights, TorchJD's; or the update, where it offers no more."""
+    import torchjd.aggregation as peer
+
+    theirs = getattr(peer, method.weighting or method.name)(**method.theirs(len(matrix)))
+    given = matrix @ matrix.T if method.weighting else matrix
+    return lambda: theirs(given)
+
+
+def _facts(
+    case: Case, method: Method, update: Callable[[Method, Tensor], Tensor]
+) -> dict[str, Any]:
+    """The conflicts, beside the first of the counts: they are of draws of their own."""
+    if case["count"] != COUNTS[0]:
+        return {}
+    return {"least_cosine": [conflict(lambda m: update(method, m), s, DRAWS) for s in SCALES]}
 
 
 def conflict(update: Callable[[Tensor], Tensor], scale: float, draws: int) -> float | str:
@@ -139,47 +138,21 @@ def conflict(update: Callable[[Tensor], Tensor], scale: float, draws: int) -> fl
     return round(worst, 4)
 
 
-def main(
-    quick: Annotated[bool, typer.Option(help="Few rounds; nothing is saved.")] = False,
-    only: Annotated[str, typer.Option(help="Methods, with commas; nothing is saved.")] = "",
-) -> None:
-    """Measure all methods, and write the results."""
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
-    chosen = [method for method in METHODS if not only or method.name in only.split(",")]
-    digest = results.source_digest()
-    rounds, draws = (QUICK_ROUNDS, QUICK_DRAWS) if quick else (ROUNDS, DRAWS)
-    answers = []
-    with progress() as bar:
-        shown = bar.add_task("weights", total=len(chosen) * (len(COUNTS) + 1))
-        for method in chosen:
-            times = {}
-            for count in COUNTS:
-                times[str(count)] = speed(method, count, rounds)
-                bar.advance(shown)
-            least = {
-                "lossproof": [conflict(_of(our_update, method), s, draws) for s in SCALES],
-                "TorchJD": [conflict(_of(their_update, method), s, draws) for s in SCALES],
-            }
-            bar.advance(shown)
-            answers.append({"method": method.name, "times": times, "least_cosine": least})
-    from benchmarks.terms.tables import weights_blocks, write_page
-
-    data = {"scales": SCALES, "draws": draws, "methods": answers}
-    print("\n\n".join(weights_blocks(data)))
-    if quick or only:
-        return
-    results.refuse_if_changed(digest)
-    versions = {name: metadata.version(name) for name in ("torchjd", "quadprog", "cvxpy", "ecos")}
-    print(
-        results.save("terms_weights", {"machine": results.machine(), "versions": versions} | data)
-    )
-    write_page()
-
-
-def _of(update: Callable[[Method, Tensor], Tensor], method: Method) -> Callable[[Tensor], Tensor]:
-    return lambda matrix: update(method, matrix)
-
-
-if __name__ == "__main__":
-    typer.run(main)
+STUDY = Study(
+    name="terms_weights",
+    title="Weights from a Gramian",
+    asks="how long do weights from a Gramian take, and does the update conflict at any scale?",
+    takes="10 min",
+    cases=tuple(
+        Case(f"{m.name}, K = {k}", {"method": m.name, "count": k}, measures=(TIMES,))
+        for m in METHODS
+        for k in COUNTS
+    ),
+    methods=(
+        Way(OURS, Kind.ours),
+        Way(PEER, needs=("torchjd", "quadprog", "cvxpy", "ecos")),
+    ),
+    make=make,
+    baseline=OURS,
+    seconds=30.0,
+)

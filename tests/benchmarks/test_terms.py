@@ -5,11 +5,13 @@ from importlib.util import find_spec
 
 import pytest
 import torch
+from benchmarks.harness.memory import live_peak
+from benchmarks.harness.study import Kind, Step
+from benchmarks.terms import compiled, heads, tables, weights
 from benchmarks.terms import helmholtz_problem as problem
-from benchmarks.terms import memory, tables, timing
-from benchmarks.terms.backwards import BACKWARDS, OURS, PEERS, PLAIN, RAW
+from benchmarks.terms.backwards import BACKWARDS, OURS, PEERS, PLAIN, RAW, ours
 from benchmarks.terms.compiled import terms_of
-from benchmarks.terms.engine import cases
+from benchmarks.terms.engine import STUDY, make
 from benchmarks.terms.floor import floors
 from benchmarks.terms.heads import TOO_SLOW, deviation, step_of
 from benchmarks.terms.helmholtz_methods import as_vectors
@@ -104,39 +106,6 @@ def test_the_seeds_of_a_method_are_put_together():
 # ---- the engine
 
 
-def test_all_take_turns_and_the_order_moves_on():
-    taken = []
-
-    def step(name, seconds):
-        def take():
-            taken.append(name)
-            return seconds
-
-        return take
-
-    times = timing.in_turns({"a": step("a", 1.0), "b": step("b", 2.0)}, rounds=3)
-    assert times == {"a": [1.0] * 3, "b": [2.0] * 3}
-    assert "".join(taken) == "aabb" + "ab" + "ba" + "ab"
-    assert timing.summed(times, "a")["b"]["ratio"] == 2.0
-
-
-def test_a_short_step_is_taken_several_times_a_turn():
-    calls = []
-
-    def step():
-        calls.append(1)
-        return timing.LEAST / 10
-
-    assert timing.in_turns({"a": step}, rounds=2)["a"] == pytest.approx([timing.LEAST / 10] * 2)
-    assert len(calls) == 2 + 2 * 10
-
-
-def test_the_quotient_is_of_each_round():
-    found = timing.quotient([1.0, 4.0, 9.0], [1.0, 2.0, 3.0])
-    assert found["ratio"] == 2.0
-    assert found["quartiles"] == [1.0, 3.0]
-
-
 def test_the_floors_are_those_counted_by_hand():
     batch, width, count = 64, 2048, 4
     layer = 2 * batch * width * width
@@ -161,8 +130,7 @@ def test_every_way_gives_all_parameters_a_gradient(way):
         if not installed:
             pytest.skip(f"{library} is not installed")
     setting = Heads("pinn", 3)
-    forward, backward = step_of(setting, BACKWARDS[way])()
-    assert forward > 0 < backward
+    step_of(setting, BACKWARDS[way]).take()
     if way != RAW:  # which keeps them for itself
         assert all(p.grad is not None and p.grad.isfinite().all() for p in setting.parameters)
 
@@ -174,13 +142,29 @@ def test_the_compiled_step_has_the_same_terms():
     torch.testing.assert_close(list(found.values()), wanted)
 
 
-@pytest.mark.skipif(not memory.STATUS.exists(), reason="Linux alone tells the peak")
-def test_the_peak_sees_a_gradient_that_is_held():
-    found = memory.measured("mlpwide", 2, PLAIN)
-    assert found["gradient_mb"] == pytest.approx(
-        4 * (2048 * 2049 * 4 + 2 * 8 * 2049) / 2**20, rel=1e-3
-    )
-    assert 0.9 < found["gradients"] < 2.0
+def test_a_step_leaves_the_gradients_that_it_is_weighed_in():
+    case = next(case for case in STUDY.cases if case.name == "heads pinn 2")
+    step = heads.made(case, PLAIN)
+    left = live_peak(step)[1] / 2**20
+    assert step.facts()["gradient_mb"] == pytest.approx(left, abs=0.01)
+    parameters = 2 * 50 + 50 + 2 * (50 * 50 + 50) + 2 * (50 * 8 + 8)
+    assert left == pytest.approx(4 * parameters / 2**20, rel=0.01)
+
+
+def test_every_way_to_take_a_step_can_be_made():
+    for case in STUDY.cases:
+        if case["model"] == "pinn" and case["count"] in (2, 4):
+            for method in STUDY.of(case):
+                if method.kind != Kind.peer and "compiled" not in method.name:
+                    Step.of(make(case, method)).take()
+
+
+def test_compiled_gradients_are_held_against_the_eager_ones():
+    setting = Heads("pinn", 2)
+    step = Step({"step": lambda: ours(setting)(*setting.forward())}, setting.clear)
+    assert compiled.deviation(setting, step) < 1e-6
+    step.phases = {"step": lambda: torch.stack(setting.forward()[1]).sum().backward()}
+    assert compiled.deviation(setting, step) > 1e-3
 
 
 @pytest.mark.parametrize("model", ["mlp", "pinn"])
@@ -190,57 +174,55 @@ def test_joined_and_separate_terms_are_the_same(model):
     torch.testing.assert_close(setting.joined(), setting.separate())
 
 
-def test_every_case_has_a_name_of_its_own():
-    keys = [case.key for case in cases(15)]
-    assert len(keys) == len(set(keys)) > 30
+def test_what_is_too_slow_is_left_out():
+    methods = {case.name: case.methods for case in STUDY.cases}
+    assert len(methods) > 30
     assert set(TOO_SLOW["mlpwide"]) <= set(PEERS)
+    assert "LibMTL MGDA" in methods["heads mlpwide 4"]
+    assert "LibMTL MGDA" not in methods["heads mlpwide 8"]
+    assert "LibMTL MGDA" in methods["heads mlp 8"]
 
 
-def ratio(number):
-    return {"ratio": number, "quartiles": [number, number], "median_ms": 1.0}
+def ratio(number, phase="backward", **more):
+    found = {"median": number, "quartiles": [number, number]}
+    return {"ratio": {phase: found}, "processor_ms": {phase: found}} | more
 
 
+FLOORS = {"gradients": 2.0, "second_pass": 3.0, "one_pass": 2.0}
 CASES = [
     {
-        "kind": "heads", "model": "cnn", "count": 2,
-        "backward": {
-            PLAIN: ratio(1.0), OURS: ratio(2.2), RAW: ratio(2.0),
-            PEERS[0]: ratio(2.05), PEERS[1]: ratio(3.0),
+        "case": "heads cnn 2", "settings": {"kind": "heads", "model": "cnn", "count": 2},
+        "methods": {
+            PLAIN: ratio(1.0, facts={"floors": FLOORS}),
+            OURS: ratio(2.2, facts={"deviation": 1e-7}), RAW: ratio(2.0),
+            PEERS[0]: ratio(2.05), PEERS[1]: ratio(3.0), PEERS[2]: {"failed": "RuntimeError: no"},
         },
-        "floors": {"gradients": 2.0, "second_pass": 3.0, "one_pass": 2.0},
-        "failed": {PEERS[2]: "RuntimeError: no"}, "deviation": 1e-7,
     },
     {
-        "kind": "memory", "model": "mlpwide", "count": 4, "way": OURS,
-        "gradients": 1.25, "peak_mb": 80.0,
+        "case": "heads mlpwide 4", "settings": {"kind": "heads", "model": "mlpwide", "count": 4},
+        "methods": {
+            PLAIN: ratio(1.0, facts={"floors": FLOORS, "gradient_mb": 64.0}, resident_mb=64.0),
+            OURS: ratio(1.9, facts={"deviation": 1e-7}, resident_mb=80.0),
+        },
     },
 ]  # fmt: skip
 
 
 def test_the_aims_are_held_against_ours_and_the_best_peer():
-    backward, memory = aims(CASES)
-    assert backward.aim == 2.05
-    assert (backward.peer, backward.peer_name) == (2.05, PEERS[0])
-    assert not backward.reached
-    assert memory.reached
+    convolutions, wide, memory = aims(CASES)
+    assert convolutions.aim == 2.05
+    assert (convolutions.peer, convolutions.peer_name) == (2.05, PEERS[0])
+    assert not convolutions.reached
+    assert (wide.aim, wide.ours, wide.peer, wide.reached) == (2.2, 1.9, None, True)
+    assert (memory.ours, memory.reached) == (1.25, True)
 
 
 def test_the_page_shows_the_figures():
-    text = tables.engine_summary(CASES)
+    text = "\n\n".join(tables.engine_blocks(CASES))
     assert f"| {OURS} | 2.20 (2.20 - 2.20) |" in text
-    assert "fails at K = 2: `RuntimeError: no`" in text
+    assert f"- {PEERS[2]} fails: `RuntimeError: no`" in text
     assert f"| {OURS} | 80.0 (1.2) |" in text
-
-
-def test_the_page_is_made_from_the_results():
-    studies = [tables.read(name) for name in ("engine", "helmholtz", "weights")]
-    blocks = [block.strip() for block in tables.page(*studies)]
-    from benchmarks.harness.results import PAGES
-
-    path = PAGES / "terms.md"
-    if not path.exists():
-        pytest.skip("no study was run")
-    assert path.read_text(encoding="utf-8") == "\n\n".join(blocks) + "\n"
+    assert "| *fewest operations: K gradients and a second pass* | 3.00 |" in text
 
 
 # ---- weights
@@ -256,3 +238,27 @@ def test_the_least_cosine_sees_a_conflict_at_any_scale():
     assert conflict(lambda matrix: matrix[0] * 0, 1.0, 2) == "zero"
     assert conflict(lambda matrix: matrix[0] / 0, 1.0, 2) == "not finite"
     assert conflict(lambda matrix: {}[0], 1.0, 2) == "KeyError"
+
+
+def test_ours_and_torchjds_calls_can_be_made():
+    case = next(case for case in weights.STUDY.cases if case.name == "MGDA, K = 8")
+    for method in weights.STUDY.methods:
+        if method.name == weights.OURS or find_spec("torchjd"):
+            step = weights.make(case, method)
+            step.take()
+            assert step.facts() == {}  # the conflicts are beside K = 2
+
+
+def test_the_tables_of_the_weights_put_the_libraries_side_by_side():
+    def figures(milliseconds):
+        facts = {"least_cosine": [0.5, "zero", -1e-9, *[0.25] * (len(weights.SCALES) - 3)]}
+        return {"processor_ms": {"step": {"median": milliseconds}}, "facts": facts}
+
+    case = {
+        "settings": {"method": "MGDA", "count": 2},
+        "methods": {"lossproof": figures(1.0), "TorchJD": {"failed": "no"}},
+    }
+    text = "\n".join(tables.weights_blocks([case]))
+    assert "| MGDA | 1.00 / - |" in text
+    assert "| MGDA | lossproof | 0.500 | zero | 0.000 | 0.250 |" in text
+    assert "| MGDA | TorchJD | - | - |" in text
