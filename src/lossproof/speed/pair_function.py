@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from lossproof.write.arguments import same_device
+
 Tensor = torch.Tensor
 Rows = Tensor | tuple[Tensor, ...]
 """What belongs to the rows of one side: a tensor (N, ...), or several with the same N."""
@@ -20,45 +22,24 @@ Index = slice | Tensor
 
 
 @dataclass(frozen=True)
-class PairFunction:
-    """Where each argument of a function of pairs stands in the list of tensors.
+class Side:
+    """Where the tensors of ``x`` or of ``y`` stand in the list.
 
     Args:
-        function: from blocks of n rows of ``x`` and m rows of ``y`` to (n, m).
-        x: the places of the tensors of ``x``.
-        y: the places of the tensors of ``y``.
-        tuples: whether ``x`` and ``y`` are given to the function as tuples.
-        shared: the places of the tensors that are given whole, by name.
-        constants: the other arguments by name.
+        places: of each tensor.
+        like: what was given, for the form that the function gets them in.
     """
 
-    function: Callable[..., Tensor]
-    x: tuple[int, ...]
-    y: tuple[int, ...]
-    tuples: tuple[bool, bool]
-    shared: Mapping[str, int]
-    constants: Mapping[str, Any]
+    places: tuple[int, ...]
+    like: Rows
 
-    @property
-    def places(self) -> set[int]:
-        """Where the tensors stand that are given; behind them stand those that are captured."""
-        return {*self.x, *self.y, *self.shared.values()}
-
-    def __call__(self, pieces: Pieces) -> Tensor:
-        """The values of the pairs of some rows."""
-        x = pieces.x if self.tuples[0] else pieces.x[0]
-        y = pieces.y if self.tuples[1] else pieces.y[0]
-        values = self.function(x, y, **pieces.shared, **self.constants)
-        if not isinstance(values, Tensor):
-            raise TypeError(f"`pair_fn` must return a tensor, got {type(values).__name__}")
-        wanted = (pieces.x[0].shape[0], pieces.y[0].shape[0])
-        if values.shape != wanted:
-            raise ValueError(
-                "`pair_fn` must return one value for each pair, the shape "
-                f"{list(wanted)} for {wanted[0]} rows of `x` and {wanted[1]} of `y`, "
-                f"got {list(values.shape)}"
-            )
-        return values
+    def given(self, parts: Sequence[Tensor]) -> Rows:
+        """The tensors in the form of what was given: a tensor, a tuple, a named tuple."""
+        if not isinstance(self.like, tuple):
+            return parts[0]
+        named = getattr(self.like, "_make", tuple)
+        rows: Rows = named(parts)
+        return rows
 
 
 @dataclass(frozen=True)
@@ -77,8 +58,92 @@ class Pieces:
         return [tensor for _, _, tensor in self.leaves]
 
 
-def taken(x: Rows, y: Rows, shared: Mapping[str, Any], function: Any) -> tuple[Any, list[Tensor]]:
-    """The function with the places of its arguments, and the list of tensors."""
+@dataclass(frozen=True)
+class PairFunction:
+    """Where each argument of a function of pairs stands in the list of tensors.
+
+    Args:
+        function: from blocks of n rows of ``x`` and m rows of ``y`` to (n, m).
+        x: the tensors of ``x``.
+        y: the tensors of ``y``.
+        shared: the places of the tensors that are given whole, by name.
+        constants: the other arguments by name.
+    """
+
+    function: Callable[..., Tensor]
+    x: Side
+    y: Side
+    shared: Mapping[str, int]
+    constants: Mapping[str, Any]
+
+    @property
+    def places(self) -> set[int]:
+        """Where the tensors stand that are given; behind them stand those that are captured."""
+        return {*self.x.places, *self.y.places, *self.shared.values()}
+
+    def sizes(self, tensors: Sequence[Tensor]) -> tuple[int, int]:
+        """The numbers of rows of ``x`` and ``y``."""
+        return tensors[self.x.places[0]].shape[0], tensors[self.y.places[0]].shape[0]
+
+    def __call__(self, pieces: Pieces) -> Tensor:
+        """The values of the pairs of some rows, see :func:`values_of_pairs`."""
+        x, y = self.x.given(pieces.x), self.y.given(pieces.y)
+        values = self.function(x, y, **pieces.shared, **self.constants)
+        return values_of_pairs(values, (pieces.x[0].shape[0], pieces.y[0].shape[0]))
+
+
+def values_of_pairs(values: Any, sizes: tuple[int, int]) -> Tensor:
+    """What a function returned for blocks of these sizes, if it is one value for each pair.
+
+    Raises:
+        TypeError: it is no tensor of real numbers.
+        ValueError: it has another shape.
+    """
+    if not isinstance(values, Tensor) or values.is_complex():
+        got = values.dtype if isinstance(values, Tensor) else type(values).__name__
+        raise TypeError(f"`pair_fn` must return a tensor of real numbers, got {got}")
+    if tuple(values.shape) != tuple(sizes):
+        raise ValueError(
+            "`pair_fn` must return one value for each pair, the shape "
+            f"[{sizes[0]}, {sizes[1]}] for {sizes[0]} rows of `x` and {sizes[1]} of `y`, "
+            f"got {list(values.shape)}"
+        )
+    return values
+
+
+def rows(name: str, value: Any) -> tuple[Tensor, ...]:
+    """The tensors of one side, each with the same number of rows.
+
+    Raises:
+        TypeError: it is neither a tensor nor a tuple of tensors.
+        ValueError: there is none, one has no axis of rows, or their numbers or devices differ.
+    """
+    parts = value if isinstance(value, tuple) else (value,)
+    if not all(isinstance(part, Tensor) for part in parts):
+        got = ", ".join(type(part).__name__ for part in parts)
+        raise TypeError(f"`{name}` must be a tensor or a tuple of tensors, got {got}")
+    if not parts:
+        raise ValueError(f"`{name}` must hold a tensor, got an empty tuple")
+    shapes = [list(part.shape) for part in parts]
+    if not all(shapes) or len({shape[0] for shape in shapes}) > 1:
+        raise ValueError(
+            f"all tensors of `{name}` must have the same first axis, that of the rows, got "
+            f"the shapes {', '.join(map(str, shapes))}"
+        )
+    for part in parts[1:]:
+        same_device(parts[0], part, (f"{name}[0]", name))
+    return parts
+
+
+def taken(
+    function: Callable[..., Tensor], x: Any, y: Any, shared: Mapping[str, Any]
+) -> tuple[PairFunction, list[Tensor]]:
+    """The function with the places of its arguments, and the list of tensors.
+
+    Raises:
+        TypeError: see :func:`rows`.
+        ValueError: see :func:`rows`, or ``x`` and ``y`` are on two devices.
+    """
     tensors: list[Tensor] = []
     places: dict[int, int] = {}
 
@@ -88,17 +153,14 @@ def taken(x: Rows, y: Rows, shared: Mapping[str, Any], function: Any) -> tuple[A
             tensors.append(tensor)
         return places[id(tensor)]
 
-    def side(rows: Rows) -> tuple[int, ...]:
-        return tuple(place(one) for one in (rows if isinstance(rows, tuple) else (rows,)))
-
     call = PairFunction(
         function,
-        side(x),
-        side(y),
-        (isinstance(x, tuple), isinstance(y, tuple)),
+        Side(tuple(place(part) for part in rows("x", x)), x),
+        Side(tuple(place(part) for part in rows("y", y)), y),
         {name: place(one) for name, one in shared.items() if isinstance(one, Tensor)},
         {name: one for name, one in shared.items() if not isinstance(one, Tensor)},
     )
+    same_device(tensors[call.x.places[0]], tensors[call.y.places[0]], ("x", "y"))
     return call, tensors
 
 
@@ -134,8 +196,8 @@ def pieces(
             leaves.append((place, index, tensor))
         return tensor
 
-    x = tuple(piece(place, rows) for place in call.x)
-    y = tuple(piece(place, columns) for place in call.y)
+    x = tuple(piece(place, rows) for place in call.x.places)
+    y = tuple(piece(place, columns) for place in call.y.places)
     shared = {name: piece(place, None) for name, place in call.shared.items()}
     leaves += [(place, None, tensors[place]) for place in wanted if place not in call.places]
     return Pieces(x, y, shared, tuple(leaves))

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 
 from lossproof.speed.captured import captured_leaves, now
-from lossproof.speed.pair_function import PairFunction, pieces
-from lossproof.speed.surroundings import surroundings
+from lossproof.speed.pair_function import PairFunction, Pieces, pieces
+from lossproof.speed.surroundings import Surroundings, surroundings
 
 Tensor = torch.Tensor
 
@@ -27,7 +27,7 @@ class Look:
 
     Args:
         captured: leaves that require a gradient and that the function closes over.
-        differentiable: whether the values have a gradient at all.
+        differentiable: whether a gradient is wanted, and there is one.
         bytes: what a pair takes for its value and for what is kept for its gradient.
         dtype: of the values.
     """
@@ -38,10 +38,17 @@ class Look:
     dtype: torch.dtype
 
 
-def look(call: PairFunction, tensors: Sequence[Tensor], sizes: tuple[int, int]) -> Look:
+def drawn_between(before: Surroundings, after: Surroundings) -> bool:
+    """Whether random numbers were drawn in between."""
+    earlier = [before.cpu_generator, *(state for _, state in before.generators)]
+    later = [after.cpu_generator, *(state for _, state in after.generators)]
+    return not all(map(torch.equal, earlier, later))
+
+
+def look(call: PairFunction, tensors: Sequence[Tensor]) -> Look:
     """Compute a few pairs; random generators are left as they were."""
-    rows, columns = (min(size, few) for size, few in zip(sizes, SAMPLE, strict=True))
-    wanted = [i for i, tensor in enumerate(tensors) if tensor.requires_grad]
+    rows, columns = (min(size, few) for size, few in zip(call.sizes(tensors), SAMPLE, strict=True))
+    floating = [i for i, tensor in enumerate(tensors) if tensor.is_floating_point()]
     kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -50,13 +57,23 @@ def look(call: PairFunction, tensors: Sequence[Tensor], sizes: tuple[int, int]) 
 
     before = surroundings(tensors)
     with before.again(), torch.enable_grad():
-        arguments = pieces(call, tensors, slice(0, rows), slice(0, columns), wanted)
+        arguments = pieces(call, tensors, slice(0, rows), slice(0, columns), floating)
         since = now()
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             values = call(arguments)
-    given = [*tensors, *arguments.wanted]
-    captured = captured_leaves([values], given, since, "`pair_fn`")
-    pairs = rows * columns
-    of_pairs = [t for t in kept.values() if t.numel() and t.numel() % pairs == 0]
-    held = sum(t.numel() * t.element_size() for t in of_pairs) // pairs
-    return Look(captured, values.requires_grad, values.element_size() + held, values.dtype)
+    of_pairs = [t for t in kept.values() if t.numel() and t.numel() % (rows * columns) == 0]
+    held = sum(t.numel() * t.element_size() for t in of_pairs) // (rows * columns)
+    captured, differentiable = _wanted(tensors, arguments, values, since)
+    return Look(captured, differentiable, values.element_size() + held, values.dtype)
+
+
+def _wanted(
+    tensors: Sequence[Tensor], arguments: Pieces, values: Tensor, since: int
+) -> tuple[list[Tensor], bool]:
+    """The captured leaves, and whether a gradient of anything is wanted."""
+    if not torch.is_grad_enabled():
+        return [], False
+    given = {id(leaf): tensors[place] for place, _, leaf in arguments.leaves}
+    unasked = [leaf for leaf in arguments.wanted if not given[id(leaf)].requires_grad]
+    found = captured_leaves([values], [*tensors, *unasked], since, "`pair_fn`")
+    return [leaf for leaf in found if id(leaf) not in given], bool(found)

@@ -96,6 +96,14 @@ class Extreme(RowReduction):
         here = state[1].unsqueeze(dim) == places.unsqueeze(1 - dim)
         return torch.where(here, upstream.unsqueeze(dim), 0.0)
 
+    def whole(self, matrix: Tensor, dim: int) -> Tensor:
+        if matrix.shape[dim] == 0:
+            which = "largest" if self.largest else "smallest"
+            raise ValueError(
+                f"`{'y' if dim else 'x'}` must have rows: of no values there is no {which}"
+            )
+        return super().whole(matrix, dim)
+
 
 REDUCTIONS: dict[str, RowReduction] = {
     "sum": Sum(),
