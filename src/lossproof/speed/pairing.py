@@ -201,5 +201,93 @@ def pairs(
     block_size: int | None = None,
     across_ranks: AcrossRanks = False,
 ) -> PairReduction:
-    r"""Reduce the values of all pairs, row by row, without the matrix of all pairs."""
+    r"""Reduce the values of all pairs, row by row, without the matrix of all pairs.
+
+    .. math::
+        r_i = \operatorname{reduce}_{j=1}^{M} f(x_i, y_j) \quad (\text{dim} = 1), \qquad
+        c_j = \operatorname{reduce}_{i=1}^{N} f(x_i, y_j) \quad (\text{dim} = 0)
+
+    Contrastive losses, kernel distances, optimal transport and mined triplets are an outer function
+    of such rows. Pairs are computed in blocks and once more in the backward pass, so memory grows
+    with N + M instead of N x M; most such losses also become faster. Values and gradients are those
+    of the matrix but for rounding, for ``x``, ``y``, every tensor in ``shared``, and every
+    parameter that ``pair_fn`` holds or closes over. Second derivatives have the same memory bound;
+    from the third on all blocks are kept.
+
+    ``pair_fn`` must treat each pair by itself, and what belongs to a row goes with it: labels, or
+    the numbers of the rows, by which the diagonal can be left out. The first call tries that on a
+    few pairs and refuses a function that looks at the rest of the block. It does not see what
+    happens in rare blocks only, and cannot tell where random numbers are drawn; these are drawn
+    block by block, and are the same in the backward pass.
+
+    The reductions are those of ``torch``: among equal elements the first is the largest or the
+    smallest, and takes the gradient; NaN counts as both. ``"max"`` and ``"min"`` compute only the
+    winning pairs once more. A ``"logsumexp"`` of nothing but ``-inf`` is ``-inf`` with a gradient
+    of 0. Of no rows the sum and the mean are 0. A mean over some of the pairs is a sum of the
+    masked values over a sum of the mask. Half precision is accumulated in float32 and returned in
+    its own dtype, under autocast in float32.
+
+    Inside ``torch.func``'s transforms, in forward mode, for subclasses of tensors and for batches
+    of upstream gradients (``is_grads_batched``) the whole matrix is computed, as by
+    :meth:`PairReduction.plain`. So it is in a compiled graph where the matrix is no larger than a
+    block; a larger one breaks the graph, and ``pair_fn`` may itself be compiled.
+
+    Args:
+        pair_fn: a function or Module, called as ``pair_fn(x_block, y_block, **shared)``, that
+            returns the values of n x m pairs, shape (n, m). Blocks have the form of ``x`` and
+            ``y``.
+        reduce: ``"sum"``, ``"mean"``, ``"logsumexp"``, ``"max"`` or ``"min"``.
+        dim: 1 reduces over ``y`` and gives (N,); 0 reduces over ``x`` and gives (M,); ``(1, 0)``
+            gives a tuple of both, from one computation of each pair.
+        block_size: rows of ``x`` and of ``y`` in a block. By default as many as fit into 8 MiB (64
+            MiB on an accelerator) with what ``pair_fn`` keeps for its gradient, at least 32.
+        across_ranks: ``True`` or a process group: ``y`` is put together from all ranks, and
+            gradients go back to the rank they belong to; the ranks may have different numbers of
+            rows. Each rank gets the results of its own rows of ``x``, and with ``dim=0`` those of
+            its own rows of ``y`` over all ranks' ``x``. ``DistributedDataParallel`` then trains as
+            one process would with the mean of the ranks' losses. Shared tensors are each rank's
+            own. :func:`lossproof.speed.ranks.share_of_rank` tells where a rank's rows stand.
+
+    Returns:
+        A Module, to be called as ``reduction(x, y=None, **shared)``. ``x`` and ``y`` are tensors
+        (N, ...) and (M, ...) or tuples of tensors with the same first axis; without ``y`` the rows
+        of ``x`` are compared with each other. It returns a tensor for one ``dim`` and a tuple for a
+        tuple.
+
+    Raises:
+        TypeError: an argument is not of the type above, or ``pair_fn`` returns something else.
+        ValueError: an option or a shape does not fit, or there is nothing to take the largest of.
+        CoupledPairsError: the value of a pair depends on the pairs it is computed with.
+        UnsupportedGraphError: ``pair_fn`` closes over a tensor that was computed from parameters.
+
+    Example:
+        >>> import torch
+        >>> from lossproof.speed.pairing import pairs
+        >>> logits = pairs(lambda a, b, scale: scale * a @ b.T, "logsumexp", dim=(1, 0))
+        >>> image, text = torch.eye(3), torch.eye(3)
+        >>> of_images, of_texts = logits(image, text, scale=torch.tensor(2.0))
+        >>> positive = 2.0 * (image * text).sum(1)
+        >>> (of_images + of_texts - 2 * positive).mean() / 2
+        tensor(0.2395)
+
+        The nearest other row; the numbers of the rows leave out the diagonal:
+
+        >>> def distance(a, b):
+        ...     (rows, i), (others, j) = a, b
+        ...     return torch.cdist(rows, others).masked_fill(i[:, None] == j, torch.inf)
+        >>> points = torch.tensor([[0.0], [1.0], [3.0]])
+        >>> pairs(distance, "min")((points, torch.arange(3)))
+        tensor([1., 1., 2.])
+
+        With the rows of all ranks, each has its number among them:
+
+        >>> from lossproof.speed.ranks import share_of_rank
+        >>> share = share_of_rank(len(points))
+        >>> nearest = pairs(distance, "min", across_ranks=True)((points, share.numbers()))
+        >>> nearest.sum() * len(share.counts) / share.total  # DDP takes the mean over the ranks
+        tensor(1.3333)
+
+    Source:
+        Rabe, Staats (2021), Self-attention does not need O(n^2) memory (a log-sum-exp in blocks).
+    """
     return PairReduction(pair_fn, reduce, dim=dim, block_size=block_size, across_ranks=across_ranks)
