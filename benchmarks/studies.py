@@ -14,6 +14,10 @@ MEASURED: tuple[str, ...] = (
     "benchmarks.catalogue.speed",
     "benchmarks.terms.engine",
     "benchmarks.terms.weights",
+    "benchmarks.speed.chunk",
+    "benchmarks.speed.pairs",
+    "benchmarks.speed.encoder",
+    "benchmarks.speed.allocator",
 )
 """Modules with a :class:`Study` or more among their globals, which the harness runs."""
 
@@ -62,6 +66,15 @@ COMMANDS = (
         "terms_helmholtz", "benchmarks.terms.helmholtz",
         "what error do the balancers reach where learning-rate annealing was first shown?", "2 h",
     ),
+    Command(
+        "speed_half", "benchmarks.speed.half",
+        "what do chunks lose of a big output layer's gradient in half precision?", "6 min",
+    ),
+    Command(
+        "speed_exactness", "benchmarks.speed.exactness",
+        "are chunked losses, and those over pairs, equal to the plain ones in all that a loss may "
+        "be asked?", "2 min",
+    ),
 )  # fmt: skip
 
 
@@ -103,6 +116,19 @@ PAGES = (
         ("terms_engine", "terms_helmholtz", "terms_weights"),
         "benchmarks.terms.tables:page",
     ),
+    Page(
+        "speed_chunk",
+        ("speed_chunk_memory", "speed_chunk_times", "speed_chunk_vocabulary"),
+        "benchmarks.speed.tables:chunk_page",
+    ),
+    Page(
+        "speed_pairs",
+        ("speed_pairs_memory", "speed_pairs_times", "speed_embed"),
+        "benchmarks.speed.tables:pairs_page",
+    ),
+    Page("speed_half", ("speed_half",), "benchmarks.speed.tables:half_page"),
+    Page("speed_exactness", ("speed_exactness",), "benchmarks.speed.tables:exactness_page"),
+    Page("../speed/allocator", ("speed_allocator",), "benchmarks.speed.allocator:page"),
 )
 
 

@@ -1,0 +1,1 @@
+"""What `lossproof.speed` costs and keeps, beside eager PyTorch and other libraries."""
