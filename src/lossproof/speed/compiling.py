@@ -139,6 +139,7 @@ def inductor(graph: torch.fx.GraphModule, inputs: Sequence[Any]) -> Any:
 
 def reason(error: BaseException) -> str:
     """The first sentence of what the compiler said."""
+    error = getattr(error, "inner_exception", error)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     first = lines[0] if lines else ""
     return f"{type(error).__name__}: {first[:300]}".rstrip(": ")

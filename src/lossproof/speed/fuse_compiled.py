@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+import torch._dynamo
 
 from lossproof.speed.compiling import inductor, reason, with_own_code
 from lossproof.speed.fuse_programs import (
     Differentiable,
     Graph,
-    NoNumberError,
     NotFusableError,
+    NothingToFuseError,
     OneSweep,
     Program,
     TwoSweeps,
 )
 
 Tensor = torch.Tensor
+_RAISED_BY = "torch._dynamo"
 
 
 class Refusal(Exception):
@@ -27,17 +30,17 @@ class Refusal(Exception):
     Args:
         why: what the compiler said, or what the loss does.
         of_the_loss: whether it is the latter.
-        no_number: whether the loss returns something else than a number with a gradient.
+        in_two: whether it can be compiled in two programs.
 
     Attributes:
         why: a sentence.
     """
 
-    def __init__(self, why: str, *, of_the_loss: bool = False, no_number: bool = False) -> None:
+    def __init__(self, why: str, *, of_the_loss: bool = False, in_two: bool = False) -> None:
         subject = "the loss " if of_the_loss else "the compiler refused the loss: "
         self.why = subject + why
         super().__init__(f"{self.why}; it is computed as it was written")
-        self.no_number = no_number
+        self.in_two = in_two
 
 
 class CompiledLoss:
@@ -73,13 +76,29 @@ class CompiledLoss:
         if self.refusal is not None:
             raise self.refusal
         try:
-            value: Tensor = self._call(*arguments, **options)
+            value = self._run(arguments, options)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            raise self.refusal or Refusal(reason(error)) from error
+            if not _of_the_compiler(error):
+                raise
+            raise self.refusal or Refusal(_in_words(error)) from error
         if not self._graphs:
             self.refusal = Refusal("torch.compile is turned off")
+        return value
+
+    def _run(self, arguments: Sequence[Any], options: Mapping[str, Any]) -> Tensor:
+        # A number that changes from call to call would be a tensor of the graph, with a value that
+        # no derivative may branch on.
+        with torch._dynamo.config.patch(specialize_float=True):
+            try:
+                value: Tensor = self._call(*arguments, **options)
+            except RuntimeError as error:
+                if "Warning: " not in str(error):
+                    raise
+                with warnings.catch_warnings():  # where warnings are errors, torch's own are, too
+                    warnings.simplefilter("ignore")
+                    value = self._call(*arguments, **options)
         return value
 
     def _backend(self, module: torch.fx.GraphModule, inputs: Sequence[Any]) -> Any:
@@ -87,7 +106,7 @@ class CompiledLoss:
             compiled = self._compiled(module, inputs)
         except NotFusableError as error:
             self.refusal = Refusal(
-                str(error), of_the_loss=True, no_number=isinstance(error, NoNumberError)
+                str(error), of_the_loss=True, in_two=isinstance(error, NothingToFuseError)
             )
             raise
         self._graphs += 1
@@ -110,3 +129,14 @@ class CompiledLoss:
             return (value,)
 
         return run
+
+
+def _of_the_compiler(error: Exception) -> bool:
+    """Whether the compiler may have raised this: checkpoints use exceptions to end what runs."""
+    return isinstance(error, RuntimeError | IndexError) or _RAISED_BY in type(error).__module__
+
+
+def _in_words(error: Exception) -> str:
+    if "RecompileLimit" in type(error).__name__:
+        return "what its program takes for granted, such as a number in an option, changes often"
+    return reason(error)

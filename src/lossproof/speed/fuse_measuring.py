@@ -91,7 +91,10 @@ def _no_garbage_collection() -> Iterator[None]:
 
 @contextmanager
 def left_as_it_was(module: nn.Module, tensors: Iterable[Tensor]) -> Iterator[None]:
-    """Afterwards torch's random numbers, and the attributes of a Module, are as they were."""
+    """Afterwards torch's random numbers, and the attributes of a Module, are as they were.
+
+    What autograd saves meanwhile is shown to no hooks: a checkpoint counts what it sees.
+    """
     devices = {tensor.device for tensor in tensors} - {torch.device("cpu")}
     numbers = [device.index for device in devices]
     kind = next((device.type for device in devices), "cuda")
@@ -99,7 +102,10 @@ def left_as_it_was(module: nn.Module, tensors: Iterable[Tensor]) -> Iterator[Non
     attributes = [dict(vars(part)) for part in parts]
     buffers = [dict(part._buffers) for part in parts]
     try:
-        with torch.random.fork_rng(numbers, device_type=kind):
+        with (
+            torch.random.fork_rng(numbers, device_type=kind),
+            torch.autograd.graph.saved_tensors_hooks(_itself, _itself),
+        ):
             yield
     finally:
         for part, had, held in zip(parts, attributes, buffers, strict=True):
@@ -113,3 +119,7 @@ def _put_back(present: dict[str, Any], before: dict[str, Any]) -> None:
     for name, value in before.items():
         if present.get(name, present) is not value:
             present[name] = value
+
+
+def _itself(tensor: Tensor) -> Tensor:
+    return tensor

@@ -8,7 +8,6 @@ gradient, whatever the loss is: a function, a Module, or a closure.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -29,8 +28,8 @@ class NotFusableError(Exception):
     """A loss cannot be replaced by a program; the message says why, after "the loss"."""
 
 
-class NoNumberError(NotFusableError):
-    """What the loss returns is not one number with a gradient, so that there is nothing to fuse."""
+class NothingToFuseError(NotFusableError):
+    """Value and gradient cannot be one program, though the loss can be compiled."""
 
 
 class Program(Protocol):
@@ -155,114 +154,64 @@ def _refuse_effects(graph: torch.fx.GraphModule) -> None:
 
 
 class OneSweep:
-    """Value and gradients in one program, which runs when the loss is called.
-
-    The gradients are those of ``scale * loss``, so that in float16 small ones do not vanish before
-    a loss scale reaches them. The scale is a power of two, by which nothing is rounded: that of the
-    last gradient that arrived from above.
-    """
+    """Value and gradients in one program, which runs when the loss is called."""
 
     def __init__(self, graph: Graph) -> None:
         value = graph.value
         if value.ndim or not value.is_floating_point() or not graph.wanted:
-            raise NoNumberError("does not return one number with a gradient")
+            raise NothingToFuseError("does not return one number with a gradient")
+        if any(graph.inputs[place].dtype == torch.float16 for place in graph.wanted):
+            raise NothingToFuseError(
+                "has gradients in float16, where small ones vanish before a loss scale comes"
+            )
         self.graph = graph
-        self._narrow = any(graph.inputs[place].dtype == torch.float16 for place in graph.wanted)
-        self._dtype = value.dtype
-        self._scale: float | Tensor | None = None
         self._reached: list[bool] = []
-        mode = detect_fake_mode(graph.inputs)
-        assert mode is not None
-        with mode:
-            scale = torch.ones((), dtype=value.dtype, device=value.device)
-        inputs = [*map(_detached, graph.inputs), scale]
+        inputs = [_detached(one) for one in graph.inputs]
         operations = graph.traced(self._both, inputs)
         with torch.no_grad():
             self._run = inductor(operations, inputs)
 
-    def _both(self, *arguments: Any) -> list[Tensor]:
-        *inputs, scale = arguments
+    def _both(self, *inputs: Any) -> list[Tensor]:
         graph = self.graph
         leaves = graph.leaves(inputs)
         with torch.enable_grad():
             value = graph(*leaves)
         wanted = [leaves[place] for place in graph.wanted]
-        gradients = torch.autograd.grad(value, wanted, scale, allow_unused=True)
+        gradients = torch.autograd.grad(value, wanted, allow_unused=True)
         self._reached = [one is not None for one in gradients]
         # The compiler puts a sum into the loop of a gradient, but no gradient into that of a sum:
         # it looks in the order of what is returned.
         return [*(one for one in gradients if one is not None), value.detach()]
 
     def forward(self, inputs: Sequence[Any]) -> tuple[Tensor, Any]:
-        scale = 1.0 if self._scale is None else self._scale
-        value, gradients = self._computed(inputs, scale)
-        if self._narrow and self._scale is None:
-            return value, None  # too small to be scaled later, as it may be
-        return value, (gradients, scale)
-
-    def _computed(
-        self, inputs: Sequence[Any], scale: float | Tensor
-    ) -> tuple[Tensor, list[Tensor]]:
-        device = self.graph.value.device
-        factor = torch.as_tensor(scale, dtype=self._dtype, device=device)
         with torch.no_grad():
-            *gradients, value = self._run(*inputs, factor)
-        return value, _each_in_own_memory(gradients, (*inputs, factor))
+            found = self._run(*inputs)
+        *gradients, value = _each_in_own_memory(found, inputs)
+        return value, gradients
 
     def backward(self, held: Any, inputs: Sequence[Any], grad: Tensor) -> Found:
-        self._scale = self._next_scale(grad)
-        if held is None:
-            _, gradients = self._computed(inputs, self._scale)
-            scale = self._scale
-        else:
-            gradients, scale = held
-        factor = _quotient(grad, scale)
-        if factor is not None:
-            gradients = [gradient.mul_(factor) for gradient in gradients]
+        gradients = self.forward(inputs)[1] if held is None else held
+        # On an accelerator the host would have to wait for the number.
+        if grad.device.type != "cpu" or grad.item() != 1.0:
+            gradients = [gradient.mul_(grad.to(gradient.device)) for gradient in gradients]
         rest = iter(gradients)
         return self.graph.placed([next(rest) if one else None for one in self._reached])
 
     def differentiable(self, inputs: Sequence[Any], grad: Tensor) -> Found:
         return self.graph.differentiable(inputs, grad)
 
-    def _next_scale(self, grad: Tensor) -> float | Tensor:
-        """The power of two below the gradient from above."""
-        if grad.device.type == "cpu":
-            number = abs(grad.item())
-            usual = 0.0 < number < math.inf
-            return math.ldexp(1.0, math.frexp(number)[1] - 1) if usual else 1.0
-        if not self._narrow:
-            return 1.0  # to look at the number, the host would have to wait for the device
-        number = grad.abs().float()
-        below = torch.ldexp(torch.ones_like(number), torch.frexp(number).exponent - 1)
-        return torch.where(number.isfinite() & (number > 0), below, 1.0)
 
-
-def _quotient(grad: Tensor, scale: float | Tensor) -> float | Tensor | None:
-    """By what gradients with this scale are multiplied; ``None`` where it is 1."""
-    if grad.device.type == "cpu":
-        assert isinstance(scale, float)
-        number: float = grad.item() / scale
-        return None if number == 1.0 else number
-    return grad / scale
-
-
-def _each_in_own_memory(gradients: Sequence[Tensor], others: Sequence[Any]) -> list[Tensor]:
-    """The gradients, in memory that nothing else uses: they are changed in place and given away.
+def _each_in_own_memory(found: Sequence[Tensor], inputs: Sequence[Any]) -> list[Tensor]:
+    """The tensors, in memory that nothing else uses: they are changed in place and given away.
 
     The gradient of a sum is one number in all places, and that of ``x + y`` the same tensor twice.
     """
-    used = {one.untyped_storage().data_ptr() for one in others if isinstance(one, Tensor)}
+    used = {one.untyped_storage().data_ptr() for one in inputs if isinstance(one, Tensor)}
     own = []
-    for gradient in gradients:
-        place = gradient.untyped_storage().data_ptr()
-        dense = gradient.is_contiguous() or torch._prims_common.is_non_overlapping_and_dense(
-            gradient
-        )
-        if place in used or not dense:
-            own.append(gradient.clone(memory_format=torch.contiguous_format))
-        else:
-            own.append(gradient)
+    for tensor in found:
+        place = tensor.untyped_storage().data_ptr()
+        alone = place not in used and 0 not in tensor.stride()
+        own.append(tensor if alone else tensor.clone(memory_format=torch.contiguous_format))
         used.add(place)
     return own
 

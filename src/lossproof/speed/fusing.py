@@ -217,7 +217,7 @@ class FusedLoss(Accelerated):
                 with left_as_it_was(self._owner, call.tensors):
                     known(*arguments, **options)
             except Refusal as refusal:
-                if not refusal.no_number:
+                if not refusal.in_two:
                     raise
                 reason = refusal.why
             else:
