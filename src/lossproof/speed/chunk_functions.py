@@ -36,11 +36,14 @@ class ChunkedSum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Gradients:
-        if ctx.kept is None or torch.is_grad_enabled():
+        needed = tuple(ctx.needs_input_grad[1:])
+        if torch.is_grad_enabled():
             tensors = ctx.saved_tensors
-            needed = tuple(ctx.needs_input_grad[1:])
             values = upstream.expand(len(tensors[0]), *ctx.plan.item_shape)
             return None, *_gradient(ctx.plan, needed, values, tensors)
+        if ctx.kept is None:  # a second time, and to the last bit what it was at the first
+            with ctx.plan.surroundings.again():
+                _, ctx.kept = sweep(ctx.plan, ctx.saved_tensors, needed)
         if _are_many(upstream):  # what was kept serves them all
             return None, *(None if one is None else one * upstream for one in ctx.kept)
         kept, ctx.kept = ctx.kept, None

@@ -6,7 +6,7 @@ precision keeps, where those of a mean over many items would be flushed to zero.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,8 @@ from lossproof.write.precision import widened
 Tensor = torch.Tensor
 LOGITS, TARGET = 0, 1
 """Where the gradients in what the heads give are kept: in the places of what they are given."""
+CACHE, ROOM = 1 << 22, 1 << 25
+"""Bytes of logits that a loss is given at a time: on a CPU, and on an accelerator."""
 _HALVES = (torch.float16, torch.bfloat16)
 
 
@@ -88,7 +90,7 @@ class _Sweep:
                 logits = self.linear.logits(output)
             given = plan.through_target_head(rows, self.leaves)
         wants_slope = output.requires_grad or (self.linear is not None and self.linear.needed)
-        slopes = self._loss(logits, wants_slope, [_leaf_of(row) for row in given], part)
+        slopes = self._loss(logits, wants_slope, given, part)
         slope, of_target = slopes.get(LOGITS), slopes.get(TARGET)
         if self.linear is not None and slope is not None:
             slope = self.linear.add(output, slope)
@@ -99,8 +101,11 @@ class _Sweep:
 
     def _loss(
         self, output: Tensor, wants_slope: bool, rows: Sequence[Tensor], part: Part
-    ) -> dict[int, Tensor | None]:
+    ) -> dict[int, Tensor]:
         """Add a chunk's sum and the gradients of the loss itself.
+
+        Products want many rows and a loss in plain PyTorch few, of which it holds several copies.
+        So the loss goes through the logits in blocks, and leaves its gradient where they were.
 
         Returns:
             The gradients that have still to go through the heads.
@@ -108,25 +113,41 @@ class _Sweep:
         plan = self.plan
         if plan.slope is not None and not any(row.requires_grad for row in rows[1:]):
             return {LOGITS: self._formula(output, rows, part)}
-        logits = widened(output.detach()).requires_grad_(wants_slope)
-        wanted = {LOGITS: logits} if wants_slope else {}
-        wanted |= self._wanted(rows[1:], 1)
+        logits: Tensor = widened(output.detach())
+        found = {LOGITS: logits} if wants_slope else {}
+        if wants_slope and self.linear is None and logits.data_ptr() == output.data_ptr():
+            found[LOGITS] = torch.empty_like(logits)  # the head may have kept what it returned
+        if plan.target_head is not None and rows[1].requires_grad:
+            found[TARGET] = torch.empty_like(rows[1])
+        for block in _blocks(logits):
+            own = [row.detach()[block].requires_grad_(row.requires_grad) for row in rows[1:]]
+            leaf = logits[block].requires_grad_(wants_slope)
+            slopes = self._block([leaf, *own], _within(part, block))
+            for place, into in found.items():
+                slope = slopes.get(place)
+                into[block] = 0.0 if slope is None else slope
+        return found
+
+    def _block(self, rows: Sequence[Tensor], part: Part) -> dict[int, Tensor | None]:
+        """Add the sum of a few rows and their gradients; return those that go through the heads."""
+        plan = self.plan
+        wanted = self._wanted(rows, 0)
         wanted |= self._wanted(plan.beyond_heads(self.leaves), plan.row_tensors + plan.heads)
         if plan.compiled is not None and wanted:
-            slopes = self._compiled(plan.compiled, logits, rows, part, list(wanted))
+            slopes = self._compiled(plan.compiled, rows, part, list(wanted))
         else:
-            slopes = self._by_autograd(logits, rows, part, list(wanted.values()))
+            slopes = self._by_autograd(rows, part, list(wanted.values()))
         found: dict[int, Tensor | None] = dict(zip(wanted, slopes, strict=True))
         in_heads = {LOGITS} if plan.target_head is None else {LOGITS, TARGET}
         self._add({place: one for place, one in found.items() if place not in in_heads}, part)
         return found
 
     def _by_autograd(
-        self, logits: Tensor, rows: Sequence[Tensor], part: Part, wanted: Sequence[Tensor]
+        self, rows: Sequence[Tensor], part: Part, wanted: Sequence[Tensor]
     ) -> Sequence[Tensor | None]:
         plan = self.plan
         with torch.enable_grad():
-            values = plan.values(logits, rows, plan.beyond_heads(self.leaves))
+            values = plan.values(rows[0], rows, plan.beyond_heads(self.leaves))
             values = plan.counted(values, rows)
             if self.cotangent is not None:
                 values = values * taken(self.cotangent, part)
@@ -137,18 +158,14 @@ class _Sweep:
         return torch.autograd.grad(total, wanted, allow_unused=True)
 
     def _compiled(
-        self,
-        compiled: Any,
-        logits: Tensor,
-        rows: Sequence[Tensor],
-        part: Part,
-        wanted: Sequence[int],
+        self, compiled: Any, rows: Sequence[Tensor], part: Part, wanted: Sequence[int]
     ) -> Sequence[Tensor | None]:
         plan = self.plan
         factor = () if self.cotangent is None else (taken(self.cotangent, part),)
         # The compiled function knows no heads: what the loss takes follows on its rows.
         numbers = [place - (plan.heads if place >= plan.row_tensors else 0) for place in wanted]
-        slopes, total = compiled(logits, rows[1:], plan.beyond_heads(self.leaves), factor, numbers)
+        of_loss = plan.beyond_heads(self.leaves)
+        slopes, total = compiled(rows[0], rows[1:], of_loss, factor, numbers)
         self.sums.append(total)
         found: Sequence[Tensor | None] = slopes
         return found
@@ -237,9 +254,20 @@ class _Products:
             return times(slope, self.weight) if features.requires_grad else None
 
 
-def _leaf_of(tensor: Tensor) -> Tensor:
-    """A tensor that begins a graph of its own."""
-    return tensor if tensor.is_leaf else tensor.detach().requires_grad_()
+def _blocks(logits: Tensor) -> Iterator[slice]:
+    """The rows of a chunk, a few at a time."""
+    room = CACHE if logits.device.type == "cpu" else ROOM
+    row = max(1, logits[:1].numel() * logits.element_size())
+    rows = max(1, room // row)
+    for start in range(0, len(logits), rows) if len(logits) else (0,):
+        yield slice(start, start + rows)
+
+
+def _within(part: Part, block: slice) -> Part:
+    """A block of a part, as rows of the whole."""
+    if isinstance(part, slice):
+        return slice(part.start + block.start, min(part.start + block.stop, part.stop))
+    return part[block]
 
 
 def _buffer(tensor: Tensor, *, cut: bool) -> Tensor:

@@ -78,7 +78,7 @@ class ChunkedLoss(Accelerated):
         reduction: str | None = None,
         ignore_index: int | None = None,
         chunk_size: int | None = None,
-        chunk_bytes: int = 1 << 24,
+        chunk_bytes: int = 1 << 25,
         compile: bool = False,
     ) -> None:
         super().__init__()
@@ -460,7 +460,7 @@ def chunk(
     reduction: str | None = None,
     ignore_index: int | None = None,
     chunk_size: int | None = None,
-    chunk_bytes: int = 1 << 24,
+    chunk_bytes: int = 1 << 25,
     compile: bool = False,
 ) -> ChunkedLoss:
     r"""A loss over a huge output layer, with the memory of a few rows of logits.

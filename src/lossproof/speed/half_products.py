@@ -27,10 +27,14 @@ def add_product(into: Tensor, slope: Tensor, features: Tensor) -> None:
     if into.dtype == slope.dtype == features.dtype:
         into.addmm_(slope.t(), features)
         return
+    if features.dtype is torch.float16 and features.device.type == "cpu":
+        # As fast there, and nothing is rounded that is then added to something else.
+        into.addmm_(slope.t(), features.to(into.dtype))
+        return
     classes = max(1, BLOCK // max(1, into.shape[1] * 4))
     scale = None
     if features.dtype is torch.float16:
-        bound = slope.abs().sum(0).amax() * features.abs().amax()
+        bound = _bound(slope, features, over=0)
         scale = fitting_scale(bound, LARGEST)
         slope = slope * scale
     slope = slope.to(features.dtype)
@@ -50,9 +54,15 @@ def times(slope: Tensor, weight: Tensor) -> Tensor:
     """
     if weight.dtype is not torch.float16:
         return (slope.to(weight.dtype) @ weight).to(slope.dtype)
-    bound = slope.abs().sum(1).amax() * weight.abs().amax()
+    bound = _bound(slope, weight, over=1)
     scale = fitting_scale(bound, LARGEST)
     return ((slope * scale).to(weight.dtype) @ weight).to(slope.dtype) / scale
+
+
+def _bound(slope: Tensor, other: Tensor, *, over: int) -> Tensor:
+    """What no entry of the product can exceed, nor any of the slope itself."""
+    slope = slope.abs()
+    return torch.maximum(slope.sum(over).amax() * other.abs().amax().to(slope.dtype), slope.amax())
 
 
 def fitting_scale(bound: Tensor, largest: float) -> Tensor:
