@@ -1,0 +1,18 @@
+"""Processes for the tests of distributed training, which start when the first test wants them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch.distributed as dist
+from tests.terms.ranks import Processes
+
+
+@pytest.fixture(scope="session")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+    if not dist.is_available() or not dist.is_gloo_available():
+        pytest.skip("torch was built without gloo")
+    processes = Processes(2, tmp_path_factory.mktemp("two_ranks"))
+    yield processes
+    processes.stop()
