@@ -14,12 +14,14 @@ from lossproof.losses.catalogue import CatalogueEntry, catalogue
 
 STUB = Path(__file__).parents[1] / "src" / "lossproof" / "losses" / "__init__.pyi"
 KNOWN = {"Any", "Callable", "Literal", "Mapping", "None", "Sequence", "Tensor", "True", "False"}
+KNOWN |= {"ProcessGroup"}
 HEAD = """\
 # Made from the losses by scripts/write_losses_stub.py.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
+from torch.distributed import ProcessGroup
 
 from lossproof.write.module import LossModule
 {imports}

@@ -16,7 +16,7 @@ from lossproof.write.sweeping import observed
 Tensor = torch.Tensor
 
 MANY_ON_CPU = 1 << 18
-"""Pairs from which on blocks are faster: of 512 rows."""
+"""Pairs from which on blocks of distances are faster: of 512 rows."""
 MANY_ELSEWHERE = 1 << 24
 """The same on an accelerator, where it is the memory that counts: of 4,096 rows."""
 TILE_ON_CPU = 1 << 16
@@ -24,11 +24,19 @@ TILE_ON_CPU = 1 << 16
 TILE_ELSEWHERE = 1 << 22
 
 
-def in_blocks(pairs: int, tensors: Sequence[Tensor]) -> bool:
-    """Whether so many pairs of these tensors are gone through in blocks."""
+def in_blocks(pairs: int, tensors: Sequence[Tensor], many_on_cpu: int | None = None) -> bool:
+    """Whether so many pairs of these tensors are gone through in blocks.
+
+    Args:
+        pairs: how many.
+        tensors: the rows.
+        many_on_cpu: from how many on blocks are no slower on a CPU.
+    """
     if torch.compiler.is_compiling() or tensors[0].is_meta:
         return False
-    many = MANY_ON_CPU if tensors[0].device.type == "cpu" else MANY_ELSEWHERE
+    many = MANY_ELSEWHERE
+    if tensors[0].device.type == "cpu":
+        many = MANY_ON_CPU if many_on_cpu is None else many_on_cpu
     return pairs >= many and not observed(tensors)
 
 

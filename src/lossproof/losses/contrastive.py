@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import torch
 import torch.nn.functional as F
 
@@ -11,14 +13,25 @@ from lossproof.losses._embeddings import (
     embeddings,
     kept_rows,
     log_sum_exp,
-    not_diagonal,
     scalar,
     unit_vectors,
 )
+from lossproof.losses._others import (
+    Side,
+    among_others,
+    among_others_both_ways,
+    samples_of_rank,
+)
+from lossproof.losses._positives import among_labelled
+from lossproof.losses._rank_means import reduce_on_ranks
 from lossproof.losses.catalogue import loss
+from lossproof.speed.ranks import usable_ranks
 from lossproof.write.arguments import axes, flag, integer, number, same_device, tensor
 from lossproof.write.module import as_module
 from lossproof.write.reduction import reduce
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 Tensor = torch.Tensor
 
@@ -30,12 +43,6 @@ def cross_entropy_of_positive(positive: Tensor, others: Tensor, some: Tensor) ->
     the log-sum-exp over all, minus the positive, would round to 0 there.
     """
     return torch.where(some, -F.logsigmoid(positive - others), 0.0)
-
-
-def among_pairs(logits: Tensor, mask: Tensor | None) -> Tensor:
-    """The cross entropy of each entry of the diagonal of (N, N) in its row."""
-    others, some = log_sum_exp(logits, not_diagonal(logits), mask)
-    return cross_entropy_of_positive(logits.diagonal(), others, some)
 
 
 @loss(
@@ -63,6 +70,7 @@ def info_nce_loss(
     mask: Tensor | None = None,
     reduction: str = "mean",
     normalizer: float | Tensor | None = None,
+    across_ranks: bool | ProcessGroup = False,
 ) -> Tensor:
     r"""InfoNCE: find the key of each query among the keys of others, or among negatives.
 
@@ -86,6 +94,11 @@ def info_nce_loss(
         reduction: ``"none"``, ``"mean"`` or ``"sum"``. ``"mean"`` divides by the sum of the
             weights that count, without weights by the number of queries that count.
         normalizer: what ``"mean"`` divides by instead.
+        across_ranks: ``True``, or a process group: the keys of all ranks count as negatives. Each
+            rank has the loss of its own queries; their numbers may differ. Gradients go back to the
+            rank they belong to, and ``"mean"`` divides by the mean over the ranks of what counts,
+            so that ``DistributedDataParallel`` trains as one process would with the whole batch. A
+            process that is alone has the whole batch. Not with ``negatives``.
 
     Shape:
         - Query and key: :math:`(N, D)`, negatives: :math:`(M, D)` or :math:`(N, M, D)`.
@@ -112,23 +125,56 @@ def info_nce_loss(
     temperature = scalar("temperature", temperature, query, above=0)
     counts = counting(mask, query)
     query, key = unit_vectors(kept_rows(query, counts)), unit_vectors(kept_rows(key, counts))
+    query = query / temperature
     if flag("symmetric", symmetric) and negatives is not None:
         raise ValueError("`symmetric` must be False where `negatives` are given: keys have none")
-    if negatives is not None:
-        values = _among_negatives(query, key, negatives, temperature, counts)
-        return reduce(values, weight, reduction, mask=counts, normalizer=normalizer)
-    logits = (query / temperature) @ key.T
-    values = among_pairs(logits, counts)
-    if symmetric:
-        values = (values + among_pairs(logits.T, counts)) / 2
-    return reduce(values, weight, reduction, mask=counts, normalizer=normalizer)
+    if negatives is None:
+        values = each_among_others(
+            query, key, counts, both_ways=symmetric, across_ranks=across_ranks
+        )
+    elif usable_ranks(across_ranks) is False:
+        values = _among_negatives(query, key, negatives, counts)
+    else:
+        raise ValueError(
+            "`across_ranks` must be False where `negatives` are given: they are all there are"
+        )
+    return reduce_on_ranks(
+        values,
+        weight,
+        reduction,
+        mask=counts,
+        normalizer=normalizer,
+        across_ranks=across_ranks,
+    )
+
+
+def each_among_others(
+    first: Tensor, second: Tensor, counts: Tensor | None, *, both_ways: bool, across_ranks: Any
+) -> Tensor:
+    """The cross entropy of the row that belongs to each of the first, among all of the second.
+
+    Args:
+        first: (N, D). Products with the second are logits.
+        second: (N, D).
+        counts: which pairs of rows count, (N,).
+        both_ways: average with that of the row of the first that belongs to each of the second.
+        across_ranks: whether the rows of other ranks are among them.
+    """
+    sample = samples_of_rank(first, across_ranks)
+    sides = Side(first, sample, counts), Side(second, sample, counts)
+    own = (first * second).sum(-1)
+    if not both_ways:
+        others = among_others(*sides, across_ranks=across_ranks)
+        return cross_entropy_of_positive(own, *others)
+    rows, columns = among_others_both_ways(*sides, across_ranks=across_ranks)
+    values = cross_entropy_of_positive(own, *rows) + cross_entropy_of_positive(own, *columns)
+    return values / 2
 
 
 def _among_negatives(
     query: Tensor,
     key: Tensor,
     negatives: Tensor,
-    temperature: float | Tensor,
     mask: Tensor | None,
 ) -> Tensor:
     embeddings("negatives", negatives, 2, 3, layout="(M, D) or (N, M, D)")
@@ -139,7 +185,7 @@ def _among_negatives(
             f"`negatives` must have the shape (M, D) or (N, M, D) for `query` of shape "
             f"{list(query.shape)}, got {list(negatives.shape)}"
         )
-    negatives, query = negatives.to(query.dtype), query / temperature
+    negatives = negatives.to(query.dtype)
     if negatives.ndim == 2:
         logits = query @ unit_vectors(negatives).T
     else:
@@ -153,7 +199,11 @@ InfoNCELoss = as_module(info_nce_loss, name="InfoNCELoss")
 
 
 def _two_views(
-    input1: Tensor, input2: Tensor, temperature: float | Tensor, mask: Tensor | None
+    input1: Tensor,
+    input2: Tensor,
+    temperature: float | Tensor,
+    mask: Tensor | None,
+    across_ranks: Any = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What is compared for each of the 2 N views as an anchor.
 
@@ -163,12 +213,11 @@ def _two_views(
     """
     counts = None if mask is None else mask.repeat(2)
     views = unit_vectors(kept_rows(torch.cat((input1, input2)), counts))
-    logits = (views / temperature) @ views.T
-    pairs = input1.shape[0]
-    positive = (views[:pairs] * views[pairs:]).sum(-1) / temperature
-    sample = torch.arange(pairs, device=logits.device).repeat(2)
-    others, some = log_sum_exp(logits, sample.unsqueeze(1) != sample, counts)
-    return positive.repeat(2), others, some
+    count = input1.shape[0]
+    positive = (views[:count] * views[count:]).sum(-1) / temperature
+    sample = samples_of_rank(input1, across_ranks).repeat(2)
+    anchors, all_views = Side(views / temperature, sample, counts), Side(views, sample, counts)
+    return positive.repeat(2), *among_others(anchors, all_views, across_ranks=across_ranks)
 
 
 @loss(
@@ -196,6 +245,7 @@ def nt_xent_loss(
     mask: Tensor | None = None,
     reduction: str = "mean",
     normalizer: float | Tensor | None = None,
+    across_ranks: bool | ProcessGroup = False,
 ) -> Tensor:
     r"""NT-Xent: find the other view of a sample among all views of the batch, as in SimCLR.
 
@@ -217,6 +267,11 @@ def nt_xent_loss(
         reduction: ``"none"``, ``"mean"`` or ``"sum"``. ``"mean"`` divides by the sum of the
             weights that count, without weights by the number of samples that count.
         normalizer: what ``"mean"`` divides by instead.
+        across_ranks: ``True``, or a process group: the views of all ranks are compared with. Each
+            rank has the loss of its own samples; their numbers may differ. Gradients go back to the
+            rank they belong to, and ``"mean"`` divides by the mean over the ranks of what counts,
+            so that ``DistributedDataParallel`` trains as one process would with the whole batch. A
+            process that is alone has the whole batch.
 
     Shape:
         - Inputs: :math:`(N, D)`.
@@ -240,9 +295,16 @@ def nt_xent_loss(
     embedding_pair(input1, input2, ("input1", "input2"))
     temperature = scalar("temperature", temperature, input1, above=0)
     counts = counting(mask, input1)
-    views = cross_entropy_of_positive(*_two_views(input1, input2, temperature, counts))
-    values = views.view(2, -1).mean(0)
-    return reduce(values, weight, reduction, mask=counts, normalizer=normalizer)
+    compared = _two_views(input1, input2, temperature, counts, across_ranks)
+    values = cross_entropy_of_positive(*compared).view(2, -1).mean(0)
+    return reduce_on_ranks(
+        values,
+        weight,
+        reduction,
+        mask=counts,
+        normalizer=normalizer,
+        across_ranks=across_ranks,
+    )
 
 
 NTXentLoss = as_module(nt_xent_loss, name="NTXentLoss")
@@ -360,6 +422,7 @@ def sup_con_loss(
     ignore_index: int = -100,
     reduction: str = "mean",
     normalizer: float | Tensor | None = None,
+    across_ranks: bool | ProcessGroup = False,
 ) -> Tensor:
     r"""Supervised contrastive: find the samples of an anchor's class among all of the batch.
 
@@ -382,6 +445,11 @@ def sup_con_loss(
         reduction: ``"none"``, ``"mean"`` or ``"sum"``. ``"mean"`` divides by the sum of the
             weights of the anchors that have positives, without weights by their number.
         normalizer: what ``"mean"`` divides by instead.
+        across_ranks: ``True``, or a process group: the samples of all ranks are compared with. Each
+            rank has the loss of its own anchors; their numbers may differ. Gradients go back to the
+            rank they belong to, and ``"mean"`` divides by the mean over the ranks of what counts,
+            so that ``DistributedDataParallel`` trains as one process would with the whole batch. A
+            process that is alone has the whole batch.
 
     Shape:
         - Input: :math:`(N, D)`, or :math:`(N, V, D)` for :math:`V` views; target: :math:`(N)`.
@@ -416,20 +484,15 @@ def sup_con_loss(
     label = target.long().reshape(-1, *[1] * (len(anchors) - 1)).expand(anchors).flatten()
     counts = label != integer("ignore_index", ignore_index)
     views = unit_vectors(kept_rows(input.flatten(0, -2), counts))
-    logits = (views / temperature) @ views.T
-    other = not_diagonal(logits)
-    positive = (label.unsqueeze(1) == label) & other
-    positives = positive.sum(-1)
-    mean = torch.where(positive, logits, 0.0).sum(-1) / positives.clamp(min=1)
-    # The mean of the positives goes first: the values are then as exact as they are small.
-    values, _ = log_sum_exp(logits - mean.unsqueeze(-1), other, counts)
+    values, positives = among_labelled(views / temperature, views, label, counts, across_ranks)
     counted = (positives > 0) & counts
-    return reduce(
+    return reduce_on_ranks(
         values.view(anchors),
         weight,
         reduction,
         mask=counted.view(anchors),
         normalizer=normalizer,
+        across_ranks=across_ranks,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 
@@ -9,15 +11,22 @@ from lossproof.losses._embeddings import (
     counting,
     embedding_pair,
     kept_rows,
+    log_sum_exp,
     not_diagonal,
     scalar,
     unit_vectors,
 )
+from lossproof.losses._others import Side, many_pairs, samples_of_rank
+from lossproof.losses._rank_means import reduce_on_ranks
 from lossproof.losses.catalogue import loss
-from lossproof.losses.contrastive import among_pairs
+from lossproof.losses.contrastive import cross_entropy_of_positive, each_among_others
+from lossproof.speed.pairing import pairs
+from lossproof.speed.ranks import usable_ranks
 from lossproof.write.arguments import axes, fits, tensor
 from lossproof.write.module import as_module
-from lossproof.write.reduction import reduce
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 Tensor = torch.Tensor
 
@@ -47,6 +56,7 @@ def clip_loss(
     mask: Tensor | None = None,
     reduction: str = "mean",
     normalizer: float | Tensor | None = None,
+    across_ranks: bool | ProcessGroup = False,
 ) -> Tensor:
     r"""CLIP: find the text of each image and the image of each text.
 
@@ -68,6 +78,11 @@ def clip_loss(
         reduction: ``"none"``, ``"mean"`` or ``"sum"``. ``"mean"`` divides by the sum of the
             weights that count, without weights by the number of pairs that count.
         normalizer: what ``"mean"`` divides by instead.
+        across_ranks: ``True``, or a process group: the images and texts of all ranks are compared
+            with. Each rank has the loss of its own pairs; their numbers may differ. Gradients go
+            back to the rank they belong to, and ``"mean"`` divides by the mean over the ranks of
+            what counts, so that ``DistributedDataParallel`` trains as one process would with the
+            whole batch. A process that is alone has the whole batch. Not for logits.
 
     Shape:
         - Image and text: :math:`(N, D)`; logits: :math:`(N, N)`, a row for each image.
@@ -94,14 +109,25 @@ def clip_loss(
     if text is None:
         if logit_scale is not None:
             raise ValueError("`logit_scale` must be None for logits, which are scaled already")
+        if usable_ranks(across_ranks) is not False:
+            raise ValueError("`across_ranks` must be False for logits: each rank has its own alone")
         counts, logits = _given_logits(image, mask)
+        values = (_among_logits(logits, counts) + _among_logits(logits.T, counts)) / 2
     else:
         image, text = embedding_pair(image, text, ("image", "text"))
         counts = counting(mask, image)
         scale = 1 / 0.07 if logit_scale is None else logit_scale
-        logits = _similarity(image, text, scalar("logit_scale", scale, image, above=0), counts)
-    values = (among_pairs(logits, counts) + among_pairs(logits.T, counts)) / 2
-    return reduce(values, weight, reduction, mask=counts, normalizer=normalizer)
+        scale = scalar("logit_scale", scale, image, above=0)
+        image, text = _scaled_units(image, text, scale, counts)
+        values = each_among_others(image, text, counts, both_ways=True, across_ranks=across_ranks)
+    return reduce_on_ranks(
+        values,
+        weight,
+        reduction,
+        mask=counts,
+        normalizer=normalizer,
+        across_ranks=across_ranks,
+    )
 
 
 def _given_logits(logits: Tensor, mask: Tensor | None) -> tuple[Tensor | None, Tensor]:
@@ -117,10 +143,18 @@ def _given_logits(logits: Tensor, mask: Tensor | None) -> tuple[Tensor | None, T
     return counts, torch.where(counts & counts.unsqueeze(1), logits, 0.0)
 
 
-def _similarity(image: Tensor, text: Tensor, scale: float | Tensor, mask: Tensor | None) -> Tensor:
-    """The cosine of each image with each text, times a scale."""
+def _among_logits(logits: Tensor, mask: Tensor | None) -> Tensor:
+    """The cross entropy of each entry of the diagonal of (N, N) in its row."""
+    others, some = log_sum_exp(logits, not_diagonal(logits), mask)
+    return cross_entropy_of_positive(logits.diagonal(), others, some)
+
+
+def _scaled_units(
+    image: Tensor, text: Tensor, scale: float | Tensor, mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Embeddings whose products are the cosines, times a scale."""
     image, text = (unit_vectors(kept_rows(rows, mask)) for rows in (image, text))
-    return (image * scale) @ text.T
+    return image * scale, text
 
 
 CLIPLoss = as_module(clip_loss, name="CLIPLoss")
@@ -149,6 +183,7 @@ def siglip_loss(
     mask: Tensor | None = None,
     reduction: str = "mean",
     normalizer: float | Tensor | None = None,
+    across_ranks: bool | ProcessGroup = False,
 ) -> Tensor:
     r"""SigLIP: for each image and each text, whether they belong together.
 
@@ -169,6 +204,11 @@ def siglip_loss(
         reduction: ``"none"``, ``"mean"`` or ``"sum"``. ``"mean"`` divides by the sum of the
             weights that count, without weights by the number of images that count.
         normalizer: what ``"mean"`` divides by instead.
+        across_ranks: ``True``, or a process group: the texts of all ranks are compared with. Each
+            rank has the loss of its own images; their numbers may differ. Gradients go back to the
+            rank they belong to, and ``"mean"`` divides by the mean over the ranks of what counts,
+            so that ``DistributedDataParallel`` trains as one process would with the whole batch. A
+            process that is alone has the whole batch.
 
     Shape:
         - Image and text: :math:`(N, D)`.
@@ -193,11 +233,32 @@ def siglip_loss(
     scale = scalar("logit_scale", logit_scale, image, above=0)
     bias = scalar("logit_bias", logit_bias, image)
     counts = counting(mask, image)
-    logits = _similarity(image, text, scale, counts) + bias
-    values = -F.logsigmoid(torch.where(not_diagonal(logits), -logits, logits))
-    if counts is not None:
-        values = torch.where(counts, values, 0.0)
-    return reduce(values.sum(-1), weight, reduction, mask=counts, normalizer=normalizer)
+    rows = _scaled_units(image, text, scale, counts)
+    sample = samples_of_rank(image, across_ranks)
+    images, texts = (Side(vectors, sample, counts).given() for vectors in rows)
+    if many_pairs(*rows, across_ranks=across_ranks):
+        values = pairs(_of_pairs, "sum", across_ranks=across_ranks)(images, texts, bias=bias)
+    else:
+        values = _of_pairs(images, texts, bias=bias).sum(1)
+    return reduce_on_ranks(
+        values,
+        weight,
+        reduction,
+        mask=counts,
+        normalizer=normalizer,
+        across_ranks=across_ranks,
+    )
+
+
+def _of_pairs(
+    images: tuple[Tensor, ...], texts: tuple[Tensor, ...], *, bias: float | Tensor
+) -> Tensor:
+    """The logistic loss of each image with each text; 0 for texts that do not count."""
+    image, of_image, *_ = images
+    text, of_text, *counts = texts
+    logits = image @ text.T + bias
+    values = -F.logsigmoid(torch.where(of_image.unsqueeze(1) == of_text, logits, -logits))
+    return torch.where(counts[0], values, 0.0) if counts else values
 
 
 SigLIPLoss = as_module(siglip_loss, name="SigLIPLoss")
