@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lossproof.checks.run import check
     from lossproof.errors import FindingsError, LossproofError, UsageError
     from lossproof.speed.chunking import chunk
+    from lossproof.speed.fusing import fuse
     from lossproof.speed.pairing import pairs
     from lossproof.terms.gradients import term_gradients
     from lossproof.write.module import as_module
@@ -39,6 +40,7 @@ _HOMES = {
     "UsageError": "lossproof.errors",
     "as_module": "lossproof.write.module",
     "chunk": "lossproof.speed.chunking",
+    "fuse": "lossproof.speed.fusing",
     "pairs": "lossproof.speed.pairing",
     "reduce": "lossproof.write.reduction",
     "term_gradients": "lossproof.terms.gradients",
@@ -59,6 +61,7 @@ __all__ = [
     "check",
     "chunk",
     "compare",
+    "fuse",
     "pairs",
     "reduce",
     "term_gradients",

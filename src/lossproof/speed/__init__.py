@@ -10,16 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lossproof.speed.chunking import ChunkedLoss, chunk
+    from lossproof.speed.embedding import embed
+    from lossproof.speed.fusing import FusedLoss, fuse
     from lossproof.speed.pairing import PairReduction, pairs
 
 _HOMES = {
     "ChunkedLoss": "chunking",
+    "FusedLoss": "fusing",
     "PairReduction": "pairing",
     "chunk": "chunking",
+    "embed": "embedding",
+    "fuse": "fusing",
     "pairs": "pairing",
 }
 
-__all__ = ["ChunkedLoss", "PairReduction", "chunk", "pairs"]
+__all__ = ["ChunkedLoss", "FusedLoss", "PairReduction", "chunk", "embed", "fuse", "pairs"]
 
 
 def __getattr__(name: str) -> Any:
