@@ -21,12 +21,23 @@ class Gate:
         self.open = True
 
     def before(self, tensors: Sequence[Tensor], places: Collection[int]) -> list[Tensor]:
-        """The tensors, of which those at these places stand in front of the gate."""
+        """The tensors, of which those at these places stand in front of the gate.
+
+        Where no graph is recorded, there is nothing behind it: a graph that may have been freed is
+        not entered.
+        """
+        record = torch.is_grad_enabled()
         with torch.enable_grad():
             return [
-                _Gated.apply(self, one) if place in places else one  # type: ignore[no-untyped-call]
+                self._one_before(one, record) if place in places else one
                 for place, one in enumerate(tensors)
             ]
+
+    def _one_before(self, tensor: Tensor, record: bool) -> Tensor:
+        if not record:
+            return tensor.detach().requires_grad_(tensor.requires_grad)
+        gated: Tensor = _Gated.apply(self, tensor)  # type: ignore[no-untyped-call]
+        return gated
 
     @contextmanager
     def closed(self) -> Iterator[None]:

@@ -138,12 +138,7 @@ def rows(name: str, value: Any) -> tuple[Tensor, ...]:
 def taken(
     function: Callable[..., Tensor], x: Any, y: Any, shared: Mapping[str, Any]
 ) -> tuple[PairFunction, list[Tensor]]:
-    """The function with the places of its arguments, and the list of tensors.
-
-    Raises:
-        TypeError: see :func:`rows`.
-        ValueError: see :func:`rows`, or ``x`` and ``y`` are on two devices.
-    """
+    """The function with the places of its arguments, and the list of tensors."""
     tensors: list[Tensor] = []
     places: dict[int, int] = {}
 
@@ -160,7 +155,6 @@ def taken(
         {name: place(one) for name, one in shared.items() if isinstance(one, Tensor)},
         {name: one for name, one in shared.items() if not isinstance(one, Tensor)},
     )
-    same_device(tensors[call.x.places[0]], tensors[call.y.places[0]], ("x", "y"))
     return call, tensors
 
 

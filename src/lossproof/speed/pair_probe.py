@@ -70,10 +70,14 @@ def look(call: PairFunction, tensors: Sequence[Tensor]) -> Look:
 def _wanted(
     tensors: Sequence[Tensor], arguments: Pieces, values: Tensor, since: int
 ) -> tuple[list[Tensor], bool]:
-    """The captured leaves, and whether a gradient of anything is wanted."""
+    """The captured leaves, and whether a gradient of anything is wanted.
+
+    A tensor that is given is captured all the same where the function closes over it, too: what it
+    is given are pieces.
+    """
     if not torch.is_grad_enabled():
         return [], False
     given = {id(leaf): tensors[place] for place, _, leaf in arguments.leaves}
     unasked = [leaf for leaf in arguments.wanted if not given[id(leaf)].requires_grad]
-    found = captured_leaves([values], [*tensors, *unasked], since, "`pair_fn`")
+    found = captured_leaves([values], unasked, since, "`pair_fn`")
     return [leaf for leaf in found if id(leaf) not in given], bool(found)

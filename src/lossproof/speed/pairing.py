@@ -16,7 +16,7 @@ from lossproof.speed.pair_sweep import Sweep
 from lossproof.speed.ranks import AcrossRanks, gathered, group_of, share_of_rank, usable_ranks
 from lossproof.speed.row_reductions import REDUCTIONS, Extreme
 from lossproof.write.accelerated import Accelerated
-from lossproof.write.arguments import choice, integer
+from lossproof.write.arguments import choice, integer, same_device
 from lossproof.write.precision import autocast_of
 from lossproof.write.sweeping import observed
 
@@ -126,7 +126,8 @@ class PairReduction(Accelerated):
 
     def _whole(self, x: Rows, y: Rows, shared: Shared) -> tuple[Results, torch.dtype]:
         """The results from the whole matrix, under autograd; and the dtype of the values."""
-        matrix = values_of_pairs(self.pair_fn(x, y, **shared), _sizes(x, y))
+        sizes = _sizes(x, y)
+        matrix = values_of_pairs(self.pair_fn(x, y, **shared), sizes)
         self._check_dtype(matrix.dtype)
         return tuple(self._reduction.whole(matrix, dim) for dim in self._dims), matrix.dtype
 
@@ -173,7 +174,7 @@ class PairReduction(Accelerated):
 
 def _usable_dims(dim: Any) -> tuple[int, ...]:
     dims = dim if isinstance(dim, tuple) else (dim,)
-    if dims not in {(0,), (1,), (0, 1), (1, 0)} or any(isinstance(one, bool) for one in dims):
+    if dims not in ((0,), (1,), (0, 1), (1, 0)) or any(isinstance(one, bool) for one in dims):
         raise ValueError(
             "`dim` must be 1 (reduce over `y`), 0 (reduce over `x`) or both, as (1, 0), "
             f"got {dim!r}"
@@ -182,7 +183,9 @@ def _usable_dims(dim: Any) -> tuple[int, ...]:
 
 
 def _sizes(x: Rows, y: Rows) -> tuple[int, int]:
-    return rows("x", x)[0].shape[0], rows("y", y)[0].shape[0]
+    one, other = rows("x", x)[0], rows("y", y)[0]
+    same_device(one, other, ("x", "y"))
+    return one.shape[0], other.shape[0]
 
 
 def _in_form(like: Rows, parts: list[Tensor]) -> Rows:
