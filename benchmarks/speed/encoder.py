@@ -58,7 +58,7 @@ def checkpointed(encoder: nn.Module, x: Tensor) -> Tensor:
 
 
 def embedded(encoder: nn.Module, x: Tensor) -> Tensor:
-    from lossproof.speed import embed
+    from lossproof.speed.embedding import embed
 
     found: Tensor = embed(encoder, x, chunk_size=CHUNK)
     return found
@@ -87,8 +87,8 @@ def make(case: Case, method: Method) -> Step:
         value.append(loss(embedding(encoder, first), embedding(encoder, second), scale))
 
     def gradient() -> float:
-        """The norm of the gradient in all parameters."""
-        encoder.zero_grad()
+        """The norm of the gradient in all parameters, without the dropout."""
+        encoder.eval().zero_grad()
         forward()
         value.pop().backward()
         return float(torch.cat([p.grad.flatten() for p in encoder.parameters()]).norm())
