@@ -88,17 +88,19 @@ class CompiledLoss:
         return value
 
     def _run(self, arguments: Sequence[Any], options: Mapping[str, Any]) -> Tensor:
-        # A number that changes from call to call would be a tensor of the graph, with a value that
-        # no derivative may branch on.
-        with torch._dynamo.config.patch(specialize_float=True):
+        value: Tensor
+        if self._graphs:
             try:
-                value: Tensor = self._call(*arguments, **options)
-            except RuntimeError as error:
-                if "Warning: " not in str(error):
+                value = self._call(*arguments, **options)
+                return value
+            except RuntimeError:
+                if self.refusal is not None:
                     raise
-                with warnings.catch_warnings():  # where warnings are errors, torch's own are, too
-                    warnings.simplefilter("ignore")
-                    value = self._call(*arguments, **options)
+        # A number that differs from an earlier one would be a tensor of the graph, on whose value
+        # no derivative may branch; and where warnings are errors, those of the compiler are, too.
+        with torch._dynamo.config.patch(specialize_float=True), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            value = self._call(*arguments, **options)
         return value
 
     def _backend(self, module: torch.fx.GraphModule, inputs: Sequence[Any]) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -38,27 +38,35 @@ class Kind:
         return sum(abs(a - b) for a, b in zip(self.sizes, other.sizes, strict=True))
 
 
-@dataclass(frozen=True)
 class Call:
     """A call of a loss, taken apart.
+
+    Args:
+        arguments: the arguments in their order.
+        options: those that were given by name.
 
     Attributes:
         leaves: all that it is given, whatever lists and mappings it stands in.
         structure: how it is put together again.
+        tensors: those among the leaves.
     """
 
-    leaves: Sequence[Any]
-    structure: pytree.TreeSpec
+    def __init__(self, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
+        self.leaves: Sequence[Any] = [*arguments, *options.values()]
+        self.structure: Hashable = (len(arguments), *options)
+        self._nested = any(isinstance(leaf, list | tuple | dict) for leaf in self.leaves)
+        if self._nested:  # rare, and slow to take apart
+            self.leaves, self.structure = pytree.tree_flatten((arguments, options))
+        self.tensors = [leaf for leaf in self.leaves if isinstance(leaf, Tensor)]
 
-    @classmethod
-    def of(cls, arguments: Sequence[Any], options: dict[str, Any]) -> Call:
-        """The call with these arguments."""
-        return cls(*pytree.tree_flatten((tuple(arguments), options)))
-
-    @property
-    def tensors(self) -> list[Tensor]:
-        """The tensors that it is given."""
-        return [leaf for leaf in self.leaves if isinstance(leaf, Tensor)]
+    def _put_together(self, leaves: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if self._nested:
+            found: tuple[tuple[Any, ...], dict[str, Any]] = pytree.tree_unflatten(
+                leaves, cast(pytree.TreeSpec, self.structure)
+            )
+            return found
+        count, *names = cast(tuple[Any, ...], self.structure)
+        return tuple(leaves[:count]), dict(zip(names, leaves[count:], strict=True))
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -79,18 +87,12 @@ class Call:
     def kind(self, training: bool) -> Kind:
         """What it looks like; ``training`` is the mode of the Module."""
         tensors = self.tensors
-        devices = {tensor.device.type for tensor in tensors} or {"cpu"}
+        device = tensors[0].device.type if tensors else "cpu"
+        autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
         form = (
-            tuple(map(_form, self.leaves)),
-            self.structure,
-            training,
-            torch.is_grad_enabled(),
-            tuple(
-                torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
-                for device in sorted(devices)
-            ),
-        )
-        return Kind(form, tuple((tensor.numel().bit_length() + 1) // 2 for tensor in tensors))
+            *map(_form, self.leaves), self.structure, training, torch.is_grad_enabled(), autocast
+        )  # fmt: skip
+        return Kind(form, tuple([(tensor.numel().bit_length() + 1) // 2 for tensor in tensors]))
 
     def cut_off(self) -> tuple[Sequence[Any], dict[str, Any], list[Tensor]]:
         """The same call with tensors of the same memory that have no past.
@@ -102,8 +104,7 @@ class Call:
         for tensor in self.tensors:
             if id(tensor) not in made:
                 made[id(tensor)] = tensor.detach().requires_grad_(tensor.requires_grad)
-        leaves = [made.get(id(leaf), leaf) for leaf in self.leaves]
-        arguments, options = pytree.tree_unflatten(leaves, self.structure)
+        arguments, options = self._put_together([made.get(id(leaf), leaf) for leaf in self.leaves])
         return arguments, options, [tensor for tensor in made.values() if tensor.requires_grad]
 
 

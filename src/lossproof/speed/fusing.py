@@ -149,7 +149,7 @@ class FusedLoss(Accelerated):
         """The loss; takes what the loss takes."""
         if torch.compiler.is_compiling():
             return self.plain(*arguments, **options)
-        call = Call.of(arguments, options)
+        call = Call(arguments, options)
         if looked_into(call.tensors) or out_of_reach(call.tensors):
             return self.plain(*arguments, **options)
         kind = call.kind(self.training)
