@@ -20,9 +20,11 @@ Tensor = torch.Tensor
 
 COMPANY = 12
 """Rows of ``x`` and of ``y`` that are computed together; as many of both, where there are."""
-APART = ((1, 4), (2, 4))
-"""Those that are computed once more without the others: from which one on, and each how manieth. A
-row and a column of the same number do not stand beside each other."""
+APART = ((1, 2), (3, 0))
+"""From which row and which column on each fourth is computed once more without the others.
+
+A row and a column of the same number do not stand beside each other there, and what is the largest
+of the company is in one of the two at most."""
 
 
 class CoupledPairsError(UsageError):
@@ -44,26 +46,27 @@ def refuse_coupled_pairs(call: PairFunction, tensors: Sequence[Tensor]) -> None:
     rows, columns = (_spread(size, tensors[0].device) for size in sizes)
     before = surroundings(tensors)
     with before.again(), torch.no_grad():
-        together, apart = _both(call, tensors, rows, columns)
+        together, *apart = _computed(call, tensors, rows, columns)
         drawn = drawn_between(before, surroundings(tensors))
     if drawn:
         warnings.warn(
             "`pair_fn` draws random numbers, so it could not be tried whether the value of a pair "
             "depends on the block that it is computed in",
             RuntimeWarning,
-            stacklevel=5,
+            stacklevel=7,  # whoever calls the Module
         )
         return
-    in_company = together[_apart(rows, 0)][:, _apart(columns, 1)]
-    wrong = ~_near(apart, in_company, together)
-    if wrong.any():
-        raise CoupledPairsError(
-            f"`pair_fn` gives {apart[wrong][0].item():g} for a pair in a block of "
-            f"{list(apart.shape)} and {in_company[wrong][0].item():g} for the same pair in one of "
-            f"{list(together.shape)}: it depends on the rest of the block (by a softmax, a mean, "
-            "the number or the place of rows?), so that it cannot be computed in blocks; what "
-            "belongs to a row can be given with it, as in `x=(rows, torch.arange(N))`"
-        )
+    for alone, (some_rows, some_columns) in zip(apart, _apart(rows, columns), strict=True):
+        in_company = together[some_rows][:, some_columns]
+        wrong = ~_near(alone, in_company, together)
+        if wrong.any():
+            raise CoupledPairsError(
+                f"`pair_fn` gives {alone[wrong][0].item():g} for a pair in a block of "
+                f"{list(alone.shape)} and {in_company[wrong][0].item():g} for the same pair in one "
+                f"of {list(together.shape)}: it depends on the rest of the block (by a softmax, a "
+                "mean, the number or the place of rows?), so that it cannot be computed in blocks; "
+                "what belongs to a row can be given with it, as in `x=(rows, torch.arange(N))`"
+            )
 
 
 def _spread(size: int, device: torch.device) -> Tensor:
@@ -72,25 +75,29 @@ def _spread(size: int, device: torch.device) -> Tensor:
     return numbers.round().long().to(device)
 
 
-def _apart(numbers: Tensor, side: int) -> slice:
-    first, step = APART[side]
-    return slice(min(first, len(numbers) - 1), None, step)
+def _apart(rows: Tensor, columns: Tensor) -> list[tuple[slice, slice]]:
+    return [
+        (slice(min(row, len(rows) - 1), None, 4), slice(min(column, len(columns) - 1), None, 4))
+        for row, column in APART
+    ]
 
 
-def _both(
+def _computed(
     call: PairFunction, tensors: Sequence[Tensor], rows: Tensor, columns: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The values of all these pairs, and of some of them without the others.
+) -> list[Tensor]:
+    """The values of all these pairs, and then of some of them without the others.
 
     In float64 where the function takes it: a distance from a difference of squares is rounded by
     far more than one ulp, and differently in blocks of other sizes.
     """
-    together = pieces(call, tensors, rows, columns)
-    apart = pieces(call, tensors, rows[_apart(rows, 0)], columns[_apart(columns, 1)])
+    blocks = [
+        pieces(call, tensors, rows[some], columns[others])
+        for some, others in [(slice(None), slice(None)), *_apart(rows, columns)]
+    ]
     with suppress(TypeError, ValueError, RuntimeError):  # a Module of float32, no float64 at all
-        return call(_in_float64(together)), call(_in_float64(apart))
+        return [call(_in_float64(block)) for block in blocks]
     try:
-        return call(together), call(apart)
+        return [call(block) for block in blocks]
     except (RuntimeError, IndexError) as error:
         raise CoupledPairsError(
             f"`pair_fn` failed in a block of {len(rows)} rows of `x` and {len(columns)} of `y`, or "
