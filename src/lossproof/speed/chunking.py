@@ -325,10 +325,9 @@ class ChunkedLoss(Accelerated):
         own = self._item.reduction is not None and self._loss_ignores()
         if self.reduction != "mean" or not own or call.normalizer is not None:
             return likely[0]
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with torch.no_grad(), plan.surroundings.again():
             values = plan.values(logits, rows, of_loss).double()
-            torch.manual_seed(0)
+        with torch.no_grad(), plan.surroundings.again():
             mean = plan.called(logits, rows, of_loss, "mean").double()
         if not values.isfinite().all() or not mean.isfinite():
             return likely[0]

@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lossproof.errors import UsageError
 from lossproof.speed.chunk_plan import Plan
+from lossproof.speed.surroundings import accelerators
 
 Tensor = torch.Tensor
 COMPANY = 32
@@ -78,7 +79,6 @@ def _same_alone(run: Any, rows: Sequence[Tensor], what: str, *, quiet: bool = Fa
     together: Tensor = run(rows)
     if len(together) != len(rows[0]):
         return together  # told in words by whoever asks for a value for each row
-    torch.manual_seed(1)
     again = run(rows)
     if not _near(together, again).all():
         if not quiet:
@@ -126,9 +126,8 @@ def _refuse_batch_statistics(module: nn.Module) -> None:
 def _undisturbed(modules: Sequence[nn.Module], tensors: Sequence[Tensor]) -> Iterator[None]:
     """Afterwards the buffers of the modules and the random generators are what they were."""
     kept = [copy.deepcopy(dict(module.named_buffers())) for module in modules]
-    kinds = {tensor.device for tensor in tensors} - {torch.device("cpu")}
-    devices = [device.index for device in kinds]
-    kind = next(iter(kinds)).type if kinds else "cuda"
+    found = accelerators(tensor.device for tensor in tensors)
+    devices, kind = [one.index for one in found], found[0].type if found else "cuda"
     try:
         with torch.random.fork_rng(devices, device_type=kind):
             yield

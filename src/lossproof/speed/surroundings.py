@@ -59,6 +59,13 @@ class Surroundings:
             yield
 
 
+def accelerators(devices: Iterable[torch.device]) -> list[torch.device]:
+    """Those among the devices that there are, and that have random generators of their own."""
+    apart = {device for device in devices if device.type not in {"cpu", "meta"}}
+    there = (one for one in apart if torch.get_device_module(one).is_available())
+    return sorted(there, key=str)
+
+
 def surroundings(tensors: Iterable[Tensor]) -> Surroundings:
     """What these tensors are computed with at the moment."""
     devices = {tensor.device for tensor in tensors} - {torch.device("cpu")}
@@ -70,7 +77,6 @@ def surroundings(tensors: Iterable[Tensor]) -> Surroundings:
     )
     states = tuple(
         (device, torch.get_device_module(device).get_rng_state(device))
-        for device in sorted(devices, key=str)
-        if device.type != "meta" and device.index is not None
+        for device in accelerators(devices)
     )
     return Surroundings(autocast, torch.get_rng_state(), states)
