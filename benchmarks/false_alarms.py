@@ -1,6 +1,6 @@
 """False alarms on torch's own losses, and the power to see small and hidden errors in them.
 
-``python -m benchmarks.false_alarms`` (``--help`` lists the options).
+``python -m benchmarks false_alarms`` (``--help`` lists the options).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torch.nn import functional
 import lossproof
 from benchmarks.harness import results
 from benchmarks.harness.journal import Journal, work_through
+from benchmarks.studies import write_pages_of
 from benchmarks.torch_losses import DEFECTS, LOSSES, arguments
 
 JOURNAL = results.RESULTS / ".false_alarms.jsonl"
@@ -250,7 +251,7 @@ def page(data: dict[str, Any]) -> list[str]:
         f"PyTorch's own {data['losses']} losses, {data['seeds']} seeds: they are right, so a "
         "finding is a false alarm; the known defects below are counted apart, and each is shown "
         "by code each time. Then the same losses with an error planted in the gradient.",
-        results.setting(data) + " Again: `python -m benchmarks.false_alarms`.",
+        results.setting(data) + " Again: `python -m benchmarks false_alarms`.",
         "## Right losses",
         results.table(
             ["", "checks", "with a false alarm", "real defects reported", "gradcheck fast objects"],
@@ -312,7 +313,7 @@ def main(
     print(_summary(data["figures"]))
     if seeds >= 20 and large:
         print(results.save("false_alarms", data))
-        print(results.save_page("false_alarms", page(data)))
+        write_pages_of("false_alarms")
 
 
 def _summary(f: dict[str, Any]) -> str:
@@ -328,7 +329,3 @@ def _summary(f: dict[str, Any]) -> str:
         for fault, g in f["planted"].items()
     ]
     return "\n".join([*lines, f"errors of the check: {f['errors']}"])
-
-
-if __name__ == "__main__":
-    typer.run(main)

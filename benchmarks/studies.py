@@ -11,6 +11,7 @@ from benchmarks.harness import results, tables
 from benchmarks.harness.study import Study
 
 MEASURED: tuple[str, ...] = (
+    "benchmarks.cost",
     "benchmarks.catalogue.speed",
     "benchmarks.terms.engine",
     "benchmarks.terms.weights",
@@ -56,7 +57,6 @@ COMMANDS = (
         "is anything said against the losses of well-known libraries, and how long does a check "
         "take?", "3 min",
     ),
-    Command("cost", "benchmarks.cost", "what does a check cost?", "2 min"),
     Command(
         "catalogue", "benchmarks.catalogue.run",
         "do our losses stand what any loss should, do their copies in other libraries, and are the "
@@ -109,7 +109,6 @@ PAGES = (
     Page("false_alarms", ("false_alarms",), "benchmarks.false_alarms:page"),
     Page("mistakes", ("mistakes",), "benchmarks.mistakes.run:page"),
     Page("libraries", ("libraries",), "benchmarks.libraries.tables:page"),
-    Page("cost", ("cost",), "benchmarks.cost:page"),
     Page("catalogue", ("catalogue",), "benchmarks.catalogue.tables:page"),
     Page(
         "terms",

@@ -1,6 +1,6 @@
 """The battery over our losses and over their copies in other libraries, and their values compared.
 
-``python -m benchmarks.catalogue.run`` (``--help`` lists the options).
+``python -m benchmarks catalogue`` (``--help`` lists the options).
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from benchmarks.catalogue.contract import CONTRACT
 from benchmarks.catalogue.peer import Peer
 from benchmarks.catalogue.properties import PROPERTIES
 from benchmarks.catalogue.subject import Subject, of_catalogue
-from benchmarks.catalogue.tables import AGREE, OURS, figures, page, summary
+from benchmarks.catalogue.tables import AGREE, OURS, figures, summary
 from benchmarks.harness import results
 from benchmarks.harness.journal import ON_STDERR, Journal, work_through
+from benchmarks.studies import write_pages_of
 from lossproof.losses.catalogue import catalogue, named
 
 JOURNAL = results.RESULTS / ".catalogue.jsonl"
@@ -157,7 +158,7 @@ def main(
     }  # fmt: skip
     print(results.save("catalogue", data))
     print(results.save_records("catalogue", answers))
-    print(results.save_page("catalogue", page(data)))
+    write_pages_of("catalogue")
 
 
 def _study_digest() -> str:
@@ -171,7 +172,3 @@ def _study_digest() -> str:
 def _versions(tasks: Sequence[Task]) -> dict[str, str]:
     names = sorted({task.library for task in tasks} - {OURS})
     return {name: metadata.version(name) for name in names}
-
-
-if __name__ == "__main__":
-    typer.run(main)

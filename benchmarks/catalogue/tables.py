@@ -151,7 +151,7 @@ def page(data: dict[str, Any]) -> Iterable[str]:
         ],
         texts=4,
     )
-    yield "`python -m benchmarks.catalogue.run` makes this page."
+    yield "`python -m benchmarks catalogue` makes this page."
 
 
 def _ranked(libraries: dict[str, Any]) -> list[tuple[str, Any]]:

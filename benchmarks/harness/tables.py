@@ -140,9 +140,11 @@ def over_fastest_peer(figures: Entry) -> str:
 
 
 def shown(found: Summary | None) -> str:
-    """Median and quartiles."""
+    """Median and quartiles, if those are known."""
     if found is None:
         return "-"
+    if "quartiles" not in found:
+        return number(found["median"])
     low, high = (number(q) for q in found["quartiles"])
     return f"{number(found['median'])} ({low} - {high})"
 

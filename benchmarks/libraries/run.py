@@ -1,6 +1,6 @@
 """What the check says of the losses of well-known libraries, and how long it takes.
 
-``python -m benchmarks.libraries.run`` (``--help`` lists the options).
+``python -m benchmarks libraries`` (``--help`` lists the options).
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from benchmarks.harness import results
 from benchmarks.harness.journal import ON_STDERR, Journal, work_through
 from benchmarks.libraries.catalogue import LIBRARIES
 from benchmarks.libraries.defects import DEFECTS
-from benchmarks.libraries.tables import figures, page, summary
+from benchmarks.libraries.tables import figures, summary
+from benchmarks.studies import write_pages_of
 
 JOURNAL = results.RESULTS / ".libraries.jsonl"
 
@@ -109,14 +110,10 @@ def main(
         "figures": counted,
     }  # fmt: skip
     print(results.save("libraries", data))
-    print(results.save_page("libraries", page(data)))
+    write_pages_of("libraries")
 
 
 def _make_sure_of_the_defects(libraries: list[str]) -> None:
     for defect in DEFECTS:
         if defect.library in libraries and not defect.shows():
             raise SystemExit(f"not there, or not any more: {defect.title}: {defect.what}")
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -113,7 +113,7 @@ def page(data: dict[str, Any]) -> list[str]:
         "reports a true defect: those are known, and code shows each before the run. Remarks on "
         "speed are counted apart.",
         results.setting(data) + f" Versions: {versions}. Again: "
-        "`python -m benchmarks.libraries.run`.",
+        "`python -m benchmarks libraries`.",
         results.table(
             ["", "losses", "with a false alarm", "true defects reported", "remarks on speed",
              "median s", "90th percentile s"],

@@ -1,6 +1,6 @@
 """Which mistakes the check finds and names, alone and beside the corrected version.
 
-``python -m benchmarks.mistakes.run`` (``--help`` lists the options).
+``python -m benchmarks mistakes`` (``--help`` lists the options).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from benchmarks.harness import results
 from benchmarks.harness.journal import Journal, work_through
 from benchmarks.mistakes import cases
 from benchmarks.mistakes.case import MISTAKES, Mistake
+from benchmarks.studies import write_pages_of
 
 JOURNAL = results.RESULTS / ".mistakes.jsonl"
 MODES = ("alone", "reference", "right")
@@ -156,7 +157,7 @@ def page(data: dict[str, Any]) -> list[str]:
         "means that a finding "
         "bears a rule that fits the mistake (or, with a reference, LP103), *located* that it "
         "points into the file of the case.",
-        results.setting(data) + " Again: `python -m benchmarks.mistakes.run`.",
+        results.setting(data) + " Again: `python -m benchmarks mistakes`.",
         results.table(["wrong losses", "checks", "found", "named", "located", "gradcheck"], rows),
         f"Right losses with a false alarm: {f['right']['with_false_alarm']} of {n} (gradcheck "
         f"objects to {f['right']['gradcheck']}).",
@@ -193,7 +194,7 @@ def main(
         results.refuse_if_changed(digest)
         data = {"machine": results.machine(), "figures": counted}
         print(results.save("mistakes", data))
-        print(results.save_page("mistakes", page(data)))
+        write_pages_of("mistakes")
 
 
 def _summary(f: dict[str, Any]) -> str:
@@ -206,7 +207,3 @@ def _summary(f: dict[str, Any]) -> str:
     right = f["right"]
     lines.append(f"right: {right['false_alarms']}, gradcheck {right['gradcheck']}")
     return "\n".join([*lines, f"errors of the check: {f['errors']}"])
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -1,4 +1,4 @@
-"""The mutation study: ``python -m benchmarks.mutation.run`` (``--help`` lists the options)."""
+"""The mutation study: ``python -m benchmarks mutation`` (``--help`` lists the options)."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from benchmarks.mutation.build import PER_SUBJECT, Case, all_cases, chosen, writ
 from benchmarks.mutation.catalogue import Subject, subjects
 from benchmarks.mutation.examine import Task, examine, judge, prepare
 from benchmarks.mutation.truth import EQUIVALENT, REAL, SECOND_ORDER, SPECIAL_POINT
+from benchmarks.studies import write_pages_of
 
 UNCHANGED = "unchanged"
 SEEDS_UNCHANGED = range(10)
@@ -67,7 +68,7 @@ def main(
         records = [_published(record) for record in data.pop("records")]
         print(results.save_records("mutation", records))
         print(results.save("mutation", data))
-        print(results.save_page("mutation", tables.page(data)))
+        write_pages_of("mutation")
 
 
 def _classified(wanted: list[Subject]) -> list[Case]:
@@ -192,7 +193,3 @@ def _problems(record: dict[str, Any]) -> list[str]:
     if record["label"] in (SECOND_ORDER, SPECIAL_POINT):
         return [] if findings else [f"NOT FOUND ({record['label']})"]
     return [f"FALSE ALARM {record['label']} {findings}"] if findings else []
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -126,7 +126,7 @@ def page(data: dict[str, Any]) -> list[str]:
         f"{data['per_subject'] or 'all'} of each backward, drawn by lot, were checked. "
         "A third of the backwards (*holdout*) was put aside by lot, and nobody looked at them "
         "while the naming of causes was written.",
-        setting(data) + " Again: `python -m benchmarks.mutation.run`.",
+        setting(data) + " Again: `python -m benchmarks mutation`.",
         table(HEADER, [*_rows(f["by_split"]), row("**all**", f["total"])]),
         "*Found*: a finding that the unchanged backward does not have. *Of those right*: the cause "
         "says what the wrong gradient is, or which slip was made. *Simplest cause said*: of the "
