@@ -32,7 +32,7 @@ def embed(
     sample by itself: batch normalisation in training is refused, as is whatever else writes to the
     encoder's buffers; another coupling of samples goes unnoticed, as in any training in
     micro-batches. Inside transforms of ``torch.func`` and in forward mode the encoder sees the
-    whole batch.
+    whole batch. A compiled graph is broken here; the encoder may itself be compiled.
 
     Args:
         encoder: a Module or a function of the inputs. It returns a tensor (N, ...), or a tuple or
@@ -63,7 +63,12 @@ def embed(
         Han, Callan (2021), Scaling deep contrastive learning batch size under memory limited setup
         (GradCache).
     """
+    if torch.compiler.is_compiling():
+        outside = torch.compiler.disable(embed)  # type: ignore[no-untyped-call]
+        return outside(encoder, *inputs, chunk_size=chunk_size, **named_inputs)
     integer("chunk_size", chunk_size, minimum=1)
+    if not callable(encoder):
+        raise TypeError(f"`encoder` must be a function or a Module, got {encoder!r}")
     leaves, form = pytree.tree_flatten((inputs, named_inputs))
     rows = _rows(leaves)
     _refuse_batch_statistics(encoder)
@@ -73,15 +78,14 @@ def embed(
         return encoder(*arguments, **named)
 
     tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-    compiling = torch.compiler.is_compiling()
-    if rows <= chunk_size or (not compiling and observed(tensors)):
+    if rows <= chunk_size or observed(tensors):
         return encoded(*leaves)
     written = _versions_of_buffers(encoder)
     parts: list[Any] = []
     for start in range(0, rows, chunk_size):
         some = [_cut(leaf, start, chunk_size) for leaf in leaves]
         part = checkpoint(encoded, *some, use_reentrant=False)
-        if not compiling and not parts:
+        if not parts:
             _refuse_written(encoder, written)
         parts.append(_checked(part, min(chunk_size, rows - start)))
     return _joined(parts)
