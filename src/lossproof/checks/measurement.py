@@ -47,13 +47,13 @@ def measure_times(a: Examination, b: Examination) -> Times:
         UnmeasurableError: a forward or backward pass raised.
     """
     for _ in range(WARM_UP):
-        _timed_run(a)
-        _timed_run(b)
+        timed_run(a)
+        timed_run(b)
     runs: list[tuple[tuple[float, float], tuple[float, float]]] = []
     end = time.perf_counter() + BUDGET
     with _no_garbage_collection():
         while len(runs) < RUNS or time.perf_counter() < end:
-            runs.append((_timed_run(a), _timed_run(b)))
+            runs.append((timed_run(a), timed_run(b)))
     forward = [(one[0], other[0]) for one, other in runs]
     total = [(one[1], other[1]) for one, other in runs]
     return Times(
@@ -106,7 +106,7 @@ def _ready(case: Examination) -> Iterator[tuple[tuple[Any, ...], list[Tensor]]]:
             ) from error
 
 
-def _timed_run(case: Examination) -> tuple[float, float]:
+def timed_run(case: Examination) -> tuple[float, float]:
     """Seconds of one forward, and of forward and backward together."""
     device = _device(case)
     with _ready(case) as (arguments, leaves):

@@ -24,8 +24,11 @@ Work on the whole axis at once:
 ```python
     return -torch.log_softmax(logits, 1).gather(1, target[:, None]).mean()
 ```
-Where that is awkward, write the body for one sample and let `torch.func.vmap` run it over the
-batch.
+Where that is awkward, write the body for one sample and let `torch.vmap` run it over the batch. The
+finding shows the loss written so where it can be derived from the source: a loop that adds to a sum
+or fills a list, with `if` on the value of an element as `torch.where`. It was run on the inputs of
+the check before, and gave the same value and gradient there; how many times as fast it is, is in
+the evidence.
 
 ## Not reported
 Loops with fewer than 8 rounds (scales of a pyramid, terms of a sum); loops whose number of rounds
@@ -41,14 +44,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lossproof.checks.batch import batch_of
+from lossproof.checks.loops import Vectorised, vectorised
 from lossproof.checks.repetition import Repetition, RepetitionCounter
-from lossproof.checks.report import Severity
+from lossproof.checks.report import Number, Severity
 from lossproof.checks.rules import RULES, Verdict
 
 if TYPE_CHECKING:
     from lossproof.checks.examination import Examination
 
 RULE = RULES["LP501"]
+SKETCH = (
+    "index and reduce whole tensors instead of looping over their elements; or write the body for "
+    "one item and run it over all with `torch.vmap`"
+)
 ROUNDS = 8
 """A loop with fewer rounds costs little, however it is written."""
 GROWTH = 1.5
@@ -66,11 +74,11 @@ def examine(case: Examination) -> Iterable[Verdict]:
     doubled = _doubled(case)
     for loop in loops:
         if doubled is not None and _operations_at(doubled, loop) >= GROWTH * loop.operations:
-            yield _finding(counter, loop, "grows with the batch", "batch")
+            yield _finding(case, counter, loop, "grows with the batch", "batch")
             return
         axis = _axis(case, values, loop.rounds)
         if axis is not None:
-            yield _finding(counter, loop, f"runs once for each element along {axis}", "axis")
+            yield _finding(case, counter, loop, f"runs once for each element along {axis}", "axis")
             return
     yield RULE.not_applicable(
         f"a loop with {loops[0].rounds} rounds ({loops[0].location}) does not follow the inputs"
@@ -121,17 +129,51 @@ def _sizes(value: Any) -> Iterator[tuple[int, str]]:
         yield len(value), "the items"
 
 
-def _finding(counter: RepetitionCounter, loop: Repetition, how: str, cause: str) -> Verdict:
+def _finding(
+    case: Examination, counter: RepetitionCounter, loop: Repetition, how: str, cause: str
+) -> Verdict:
+    mend = vectorised(case, loop.location)
+    evidence: dict[str, Number] = {
+        "rounds": loop.rounds,
+        "operations": loop.operations,
+        "operations_in_all": counter.total,
+    }
+    if mend is not None:
+        evidence |= {
+            "seconds": mend.before,
+            "seconds_with_vmap": mend.after,
+            "times_faster": mend.times,
+        }
     return RULE.finding(
         f"a Python loop performs {loop.operations} of {counter.total} operations and {how}",
         severity=Severity.PERFORMANCE,
         location=loop.location,
         cause=cause,
-        evidence={
-            "rounds": loop.rounds,
-            "operations": loop.operations,
-            "operations_in_all": counter.total,
-        },
-        help="index and reduce whole tensors instead of looping over their elements; or write the "
-        "body for one item and run it over all with `torch.func.vmap`",
+        evidence=evidence,
+        notes=() if mend is None else (_gain(mend),),
+        help=SKETCH if mend is None else _shown(mend),
     )
+
+
+def _gain(mend: Vectorised) -> str:
+    return (
+        f"with `torch.vmap` in its place, value and gradient take {_readable(mend.after)} instead "
+        f"of {_readable(mend.before)}: {mend.times:.3g} times as fast, on these inputs"
+    )
+
+
+def _shown(mend: Vectorised) -> str:
+    return (
+        "run the body over all items at once; tried on these inputs, with the same value and "
+        f"gradient:\n{mend.code}"
+    )
+
+
+def _readable(seconds: float) -> str:
+    """A time for people.
+
+    Example:
+        >>> _readable(0.068), _readable(0.00018)
+        ('68 ms', '0.18 ms')
+    """
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
