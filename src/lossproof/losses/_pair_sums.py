@@ -96,7 +96,7 @@ def _sweep(
 ) -> tuple[Tensor, Tensor | None]:
     """The sum and its gradient."""
     batch = Centred.of(vectors.detach())
-    sweep = _Gradient(batch) if with_gradient else None
+    sweep = DistanceGradient(batch) if with_gradient else None
     total = batch.vectors.new_zeros(())
     for part in parts:
         once = part.rows == part.columns
@@ -115,7 +115,7 @@ def _sweep(
     return total, None if sweep is None else sweep.finished().to(vectors.dtype)
 
 
-class _Gradient:
+class DistanceGradient:
     """The gradient in the rows, from derivatives in their squared distances."""
 
     def __init__(self, batch: Centred) -> None:

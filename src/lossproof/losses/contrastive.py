@@ -81,6 +81,9 @@ def info_nce_loss(
     The negatives :math:`n` are the keys of all other queries, or, where ``negatives`` are given,
     these alone: a queue, as in MoCo. A vector of zeros has the similarity 0 with all others.
 
+    The pairs of a large batch are gone through in blocks, so that memory grows with :math:`N`; but
+    not in a compiled graph, under ``torch.func`` and in forward mode, nor with ``negatives``.
+
     Args:
         query: embeddings, floating point; their length does not matter.
         key: the embedding that belongs to each query.
@@ -255,7 +258,10 @@ def nt_xent_loss(
         {\sum_{b \ne a} \exp(\cos(z_a, z_b) / \tau)}
 
     The sum runs over the other :math:`2N - 1` views. A vector of zeros has the similarity 0 with
-    all others. It is exact at any temperature, and memory grows with :math:`N^2`.
+    all others. It is exact at any temperature.
+
+    The pairs of a large batch are gone through in blocks, so that memory grows with :math:`N`; but
+    not in a compiled graph, under ``torch.func`` and in forward mode.
 
     Args:
         input1: embeddings of one view of each sample, floating point; their length does not matter.
@@ -346,6 +352,9 @@ def decoupled_contrastive_loss(
     \exp(\cos(z_j, z_{j'}) / \sigma)`, which dwells on the harder positives. The loss has no lower
     bound of 0. A sample without any other to contrast with does not count.
 
+    The pairs of a large batch are gone through in blocks, so that memory grows with :math:`N`; but
+    not in a compiled graph, under ``torch.func`` and in forward mode.
+
     Args:
         input1: embeddings of one view of each sample, floating point; their length does not matter.
         input2: embeddings of the other view.
@@ -433,6 +442,9 @@ def sup_con_loss(
     :math:`P(i)` are the others with the label of :math:`i`, among them its other views. This is
     :math:`\mathcal{L}_{out}` of the paper. An anchor without positives does not count, but is a
     negative of the others. A vector of zeros has the similarity 0 with all others.
+
+    The pairs of a large batch are gone through in blocks, so that memory grows with :math:`N`; but
+    not in a compiled graph, under ``torch.func`` and in forward mode.
 
     Args:
         input: embeddings, floating point; their length does not matter. Of one view, or of several.

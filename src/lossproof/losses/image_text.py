@@ -65,6 +65,9 @@ def clip_loss(
         + \log \frac{\exp l_{ii}}{\sum_j \exp l_{ji}} \right), \qquad
         l_{ij} = t \cos(x_i, y_j)
 
+    The pairs of a large batch are gone through in blocks, so that memory grows with :math:`N`; but
+    not in a compiled graph, under ``torch.func`` and in forward mode.
+
     Args:
         image: embeddings :math:`x` of images, floating point; their length does not matter. Without
             ``text``, the logits :math:`l` themselves.
@@ -190,6 +193,9 @@ def siglip_loss(
     .. math::
         v_i = -\sum_j \log \sigma(z_{ij} l_{ij}), \qquad l_{ij} = t \cos(x_i, y_j) + b, \qquad
         z_{ij} = \begin{cases} 1 & i = j \\ -1 & i \ne j \end{cases}
+
+    The pairs of a large batch are gone through in blocks, so that memory grows with :math:`N`; but
+    not in a compiled graph, under ``torch.func`` and in forward mode.
 
     Args:
         image: embeddings :math:`x` of images, floating point; their length does not matter.

@@ -183,6 +183,9 @@ def batch_hard_triplet_loss(
     without a positive or such a negative does not count. Embeddings are taken as they are; scale
     them to length 1 where their length should not matter.
 
+    The pairs of a large batch are gone through in blocks, so that memory grows with :math:`N`; but
+    not in a compiled graph, under ``torch.func`` and in forward mode.
+
     Args:
         input: embeddings :math:`x`, floating point.
         target: the label :math:`y` of each sample, any integers.
@@ -420,6 +423,10 @@ def pairwise_contrastive_loss(
 
     The mean is the mean of :func:`contrastive_loss` over all pairs. Distances are right also where
     two embeddings are close together and far from the others.
+
+    The pairs of a large batch are gone through in blocks, so that memory grows with :math:`N`; but
+    not for ``reduction="none"``, weights that are learned and second derivatives, in a compiled
+    graph, under ``torch.func`` and in forward mode.
 
     Args:
         input: embeddings :math:`x`, floating point.

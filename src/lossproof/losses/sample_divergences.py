@@ -13,6 +13,7 @@ from lossproof.losses._distances import root, squared_distances
 from lossproof.losses._embeddings import unit_vectors
 from lossproof.losses._median import median_of_distances
 from lossproof.losses._pair_sums import Part, sum_over_pairs
+from lossproof.losses._sinkhorn import divergence_in_blocks
 from lossproof.losses.catalogue import loss
 from lossproof.write.arguments import axes, choice, integer, number, same_device, tensor
 from lossproof.write.module import as_module
@@ -172,6 +173,9 @@ def mmd_loss(
     Without bandwidths there is one, the median distance of all different points of both samples,
     which is held constant in the gradient. There are no values of single points.
 
+    The pairs of large samples are gone through in blocks, so that memory grows with :math:`N + M`;
+    but not for second derivatives, in a compiled graph, under ``torch.func`` and in forward mode.
+
     Args:
         input: points :math:`x`, floating point.
         target: points :math:`y`; there may be more or fewer of them.
@@ -242,6 +246,9 @@ def energy_distance_loss(
 
     It has no bandwidth to choose. Where two points meet, the gradient of their distance is 0. There
     are no values of single points.
+
+    The pairs of large samples are gone through in blocks, so that memory grows with :math:`N + M`;
+    but not for second derivatives, in a compiled graph, under ``torch.func`` and in forward mode.
 
     Args:
         input: points :math:`x`, floating point.
@@ -355,10 +362,10 @@ def soft_minimum(cost: Tensor, potential: Tensor, epsilon: Tensor) -> Tensor:
     return -epsilon * (((potential - cost) / epsilon).logsumexp(1) - count.log())
 
 
-def softening(cost: Tensor, epsilon: float, iterations: int) -> Tensor:
+def softening(largest: Tensor, epsilon: float, iterations: int) -> Tensor:
     """The regularisation of each iteration: from the largest cost down to what is wanted."""
-    start = cost.amax().clamp(min=epsilon) / epsilon
-    steps = torch.arange(iterations, device=cost.device, dtype=cost.dtype)
+    start = largest.clamp(min=epsilon) / epsilon
+    steps = torch.arange(iterations, device=largest.device, dtype=largest.dtype)
     left = (1 - 2 * steps / iterations).clamp(min=0)  # the second half stays at epsilon
     return epsilon * start**left
 
@@ -403,8 +410,12 @@ def sinkhorn_loss(
     the means (:math:`\varepsilon \to \infty`); 0 for equal samples after any number of iterations.
     The potentials are found in the logarithmic domain, with a regularisation that falls from the
     largest cost to :math:`\varepsilon`. The gradient is the exact one of the number that comes out,
-    through all iterations: memory grows with their number times :math:`(N + M)^2`. Computed in
-    float64 where there is one.
+    through all iterations. Computed in float64 where there is one.
+
+    The pairs of large samples are gone through in blocks, once more in each iteration and for the
+    gradient, so that memory grows with :math:`N + M` alone; but not for second derivatives, in a
+    compiled graph, under ``torch.func`` and in forward mode: there it grows with the number of
+    iterations times :math:`(N + M)^2`.
 
     Args:
         input: points :math:`x`, floating point.
@@ -439,16 +450,40 @@ def sinkhorn_loss(
     if not input.shape[0] or not target.shape[0]:
         return 0.0 * points.sum()
     wide = points if points.device.type == "mps" else points.double()
-    square, n = squared_distances(wide), input.shape[0]
-    costs = (square[:n, n:], square[n:, :n], square[:n, :n], square[n:, n:])
+    count = input.shape[0]
+
+    def soften(largest: Tensor) -> Tensor:
+        return softening(largest, epsilon, iterations)
+
+    def plain(points: Tensor) -> Tensor:
+        return _divergence(points, count, epsilon, soften)
+
+    if in_blocks(points.shape[0] ** 2, (wide,)):
+        value = divergence_in_blocks(plain, wide, count, epsilon, soften)
+    else:
+        value = plain(wide)
+    return value.to(points.dtype)
+
+
+def _divergence(
+    points: Tensor, count: int, epsilon: float, soften: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """The divergence of the first points and the others."""
+    square = squared_distances(points)
+    costs = (
+        square[:count, count:],
+        square[count:, :count],
+        square[:count, :count],
+        square[count:, count:],
+    )
     potentials = tuple(square.new_zeros(cost.shape[0]) for cost in costs)
-    for softness in softening(square, epsilon, iterations).unbind():
+    for softness in soften(square.amax()).unbind():
         updated = transported(costs, potentials, softness)
         potentials = tuple((old + new) / 2 for old, new in zip(potentials, updated, strict=True))
     first, second, first_own, second_own = transported(
         costs, potentials, square.new_tensor(epsilon)
     )
-    return ((first - first_own).mean() + (second - second_own).mean()).to(points.dtype)
+    return (first - first_own).mean() + (second - second_own).mean()
 
 
 SinkhornLoss = as_module(sinkhorn_loss)
