@@ -12,6 +12,7 @@ import gc
 import os
 import statistics
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ FREED_AT_ONCE = {
 }
 """What is freed goes back to the system at once, so that what is held can be told from outside."""
 STEPS = 3
-START = "the step that counts"
+START, END, PHASE = "the step that counts", "the end of it", "its phase "
 
 
 def of_step(step: Step) -> dict[str, float]:
@@ -47,16 +48,42 @@ def of_step(step: Step) -> dict[str, float]:
 def live_peak(step: Step, run: Callable[[], Any] | None = None) -> tuple[int, int]:
     """The most bytes of torch's tensors that a step holds above its start, and what it leaves.
 
-    Counted from every allocation and every release that torch's profiler reports. It reports no
-    release of what was allocated before it began: it sees the step twice, and the second counts, in
-    which what the first had left can be released.
-
     Args:
         step: what is looked at; in place of a first long one, what warms it up is done.
         run: runs the step, if it is to be looked at in another way, too.
     """
+    return peak_of(size for _, size in recorded(step, run).sizes)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What a step took and gave back, in nanoseconds since its start."""
+
+    sizes: list[tuple[int, int]]
+    """When, and how many bytes; releases are negative."""
+    phases: dict[str, int]
+    """When each phase began."""
+    end: int
+
+
+def recorded(step: Step, run: Callable[[], Any] | None = None) -> Recording:
+    """Every allocation and every release of a step that torch's profiler reports.
+
+    It reports no release of what was allocated before it began: it sees the step twice, and the
+    second counts, in which what the first had left can be released.
+
+    Args:
+        step: what is looked at; in place of a first long one, what warms it up is done.
+        run: runs the step, if it is to be looked at in another way, too; its phases are not told
+            apart then.
+    """
     from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile, record_function
+
+    def phase_by_phase() -> None:
+        for name, phase in step.phases.items():
+            with record_function(PHASE + name):
+                phase()
 
     step.before()  # so that what earlier steps have left is not released under its eyes
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
@@ -65,16 +92,22 @@ def live_peak(step: Step, run: Callable[[], Any] | None = None) -> tuple[int, in
         gc.collect()
         with record_function(START):
             pass
-        (run or step.run)()
+        (run or phase_by_phase)()
+        with record_function(END):
+            pass
     events = seen.profiler.kineto_results.events()
-    (start,) = [event.start_ns() for event in events if event.name() == START]
+    marks = {e.name(): e.start_ns() for e in events if e.name().startswith((START, END, PHASE))}
+    start = marks[START]
     sizes = [
-        (event.start_ns(), event.nbytes())
+        (event.start_ns() - start, event.nbytes())
         for event in events
-        if event.name() == "[memory]" and event.device_type() == DeviceType.CPU
+        if event.name() == "[memory]"
+        and event.device_type() == DeviceType.CPU
+        and event.start_ns() >= start
     ]
     sizes.sort(key=lambda event: event[0])  # stable: of one instant, as they were reported
-    return peak_of(size for instant, size in sizes if instant >= start)
+    phases = {name: marks[PHASE + name] - start for name in step.phases if PHASE + name in marks}
+    return Recording(sizes, phases, marks[END] - start)
 
 
 def peak_of(sizes: Iterable[int]) -> tuple[int, int]:

@@ -105,3 +105,16 @@ def test_a_long_step_is_taken_once():
     assert calls == ["warm", "step"]
     assert found["live_mb"] == 40
     assert 35 < found["resident_mb"] < 60
+
+
+def test_a_recording_tells_when_what_was_held():
+    held = []
+    step = Step(
+        {"first": lambda: held.append(numbers(8)), "second": lambda: numbers(16)},
+        before=held.clear,
+    )
+    seen = memory.recorded(step)
+    assert [size for _, size in seen.sizes] == [8 * 2**20, 16 * 2**20, -16 * 2**20]
+    taken, again, released = (instant for instant, _ in seen.sizes)
+    assert 0 <= seen.phases["first"] <= taken <= seen.phases["second"] <= again <= released
+    assert released <= seen.end
