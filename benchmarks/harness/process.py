@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from benchmarks.harness.clock import Turn, Warmth, turn_of, warmed_up
 from benchmarks.harness.study import Address, LeftOut, Step
@@ -111,23 +112,44 @@ class Worker:
         return f"its process ended with status {code}"
 
 
+@dataclass
+class Made:
+    """A step that is ready to be measured."""
+
+    step: Step
+    warmth: Warmth
+
+
+Answer = TypeVar("Answer")
+Given = ParamSpec("Given")
+Refusal = tuple[str, bool]
+"""The words of a failure, and whether the method has left itself out."""
+
+
 def serve(connection: Connection, address: Address) -> None:
     """What the process does: make the step, warm it up, and answer until it is told to end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the business of who has started it
+    with suppress(EOFError, OSError):  # who may be gone
+        made = tried(ready, address)
+        connection.send(made.warmth if isinstance(made, Made) else made)
+        while isinstance(made, Made) and (order := connection.recv()) != END:
+            connection.send(tried(done, order, made))
+
+
+def tried(
+    action: Callable[Given, Answer], *args: Given.args, **kwargs: Given.kwargs
+) -> Answer | Refusal:
+    """What an action returns, or why it does not."""
     try:
-        step, warmth = _made(address)
-        connection.send(warmth)
-        while (order := connection.recv()) != END:
-            connection.send(_done(order, step, warmth))
-    except EOFError:
-        return  # who has started it is gone
+        return action(*args, **kwargs)
     except LeftOut as reason:
-        connection.send((str(reason), True))
+        return str(reason), True
     except Exception as error:  # whatever a library raises is its answer
-        connection.send((words_of(error), False))
+        return words_of(error), False
 
 
-def _made(address: Address) -> tuple[Step, Warmth]:
+def ready(address: Address) -> Made:
+    """Make the step of a method for a case, and warm it up."""
     import torch
 
     warnings.simplefilter("ignore")
@@ -135,17 +157,18 @@ def _made(address: Address) -> tuple[Step, Warmth]:
     study, case, method = address.find()
     torch.manual_seed(0)
     step = Step.of(study.make(case, method))
-    return step, warmed_up(step)
+    return Made(step, warmed_up(step))
 
 
-def _done(order: str, step: Step, warmth: Warmth) -> Any:
+def done(order: str, made: Made) -> Any:
+    """What an order asks for."""
     if order == TURN:
-        return turn_of(step, warmth.repeats)
+        return turn_of(made.step, made.warmth.repeats)
     if order == MEMORY:
         from benchmarks.harness.memory import of_step
 
-        return of_step(step)
-    return dict(step.facts())
+        return of_step(made.step)
+    return dict(made.step.facts())
 
 
 def words_of(error: BaseException) -> str:
