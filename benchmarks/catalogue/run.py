@@ -5,13 +5,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import pkgutil
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -109,16 +106,8 @@ def compared(peer: Peer) -> dict[str, Any]:
     return {"error": said, "difference": peer.difference}
 
 
-def installed(library: str) -> bool:
-    """Whether a distribution of this name is there."""
-    try:
-        metadata.version(library)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-def _tasks(only: str) -> tuple[list[Task], list[str]]:
+def _tasks(only: str) -> tuple[list[Task], dict[str, str], list[str]]:
+    """What is to be done, the versions of the libraries, and those that are missing."""
     ours = [
         Task(OURS, entry.name, number)
         for entry in catalogue()
@@ -126,9 +115,8 @@ def _tasks(only: str) -> tuple[list[Task], list[str]]:
     ]
     copies = [Task(peer.library, peer.loss, i) for i, peer in enumerate(all_peers())]
     tasks = [task for task in ours + copies if only in {"", task.library, task.loss}]
-    libraries = dict.fromkeys(task.library for task in tasks)
-    missing = [name for name in libraries if name != OURS and not installed(name)]
-    return [task for task in tasks if task.library not in missing], missing
+    versions, missing = results.installed({task.library for task in tasks} - {OURS})
+    return [task for task in tasks if task.library not in missing], versions, missing
 
 
 def main(
@@ -137,14 +125,15 @@ def main(
     fresh: Annotated[bool, typer.Option(help="Forget what an earlier run has done.")] = False,
 ) -> None:
     """Run the battery over everything; a run over all libraries writes the results."""
-    tasks, missing = _tasks(only)
+    tasks, versions, missing = _tasks(only)
     if not tasks:
         raise SystemExit(f"there is no library and no loss `{only}`, or it is not installed")
     if missing:
         ON_STDERR.print(f"not installed, so left out and nothing saved: {', '.join(missing)}")
     digest = results.source_digest()
+    study = results.digest_of(sorted(Path(__file__).parent.rglob("*.py")))
     answers = work_through(
-        tasks, answer, Journal(JOURNAL, f"{digest} {_study_digest()}", fresh=fresh),
+        tasks, answer, Journal(JOURNAL, f"{digest} {study}", fresh=fresh),
         workers=workers, prepare=prepare, description="trying",
     )  # fmt: skip
     counted = figures(answers)
@@ -153,22 +142,9 @@ def main(
         return
     results.refuse_if_changed(digest)
     data = {
-        "machine": results.machine(), "versions": _versions(tasks), "workers": workers,
+        "machine": results.machine(), "versions": versions, "workers": workers,
         "figures": counted,
     }  # fmt: skip
     print(results.save("catalogue", data))
     print(results.save_records("catalogue", answers))
     write_pages_of("catalogue")
-
-
-def _study_digest() -> str:
-    """A name for the state of the battery and of the peers."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
-
-
-def _versions(tasks: Sequence[Task]) -> dict[str, str]:
-    names = sorted({task.library for task in tasks} - {OURS})
-    return {name: metadata.version(name) for name in names}

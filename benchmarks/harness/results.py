@@ -64,6 +64,25 @@ def source_digest() -> str:
     return digest.hexdigest()[:12]
 
 
+def installed(names: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """The versions of the distributions that are there, and the names of those that are not."""
+    versions, absent = {}, []
+    for name in sorted(set(names)):
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            absent.append(name)
+    return versions, absent
+
+
+def digest_of(files: Iterable[Path]) -> str:
+    """A name for the state of some files."""
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
 def save(name: str, data: dict[str, Any]) -> Path:
     """Write ``benchmarks/results/<name>.json``."""
     RESULTS.mkdir(parents=True, exist_ok=True)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +53,9 @@ class Run:
         self.cases = [case for case in study.cases if only in case.name]
         self.rounds = rounds or study.rounds
         self.limit = int(SHARE * memory.available()) if limit is None else limit
-        self.versions, self.absent = _distributions(study)
+        self.versions, self.absent = results.installed(
+            name for method in study.methods for name in method.needs
+        )
         self.state = f"{results.source_digest()} {digest(study)} {self.rounds} {self.absent}"
 
     @property
@@ -197,26 +197,14 @@ def failures(data: dict[str, Any]) -> list[str]:
     ]
 
 
-def _distributions(study: Study) -> tuple[dict[str, str], list[str]]:
-    """The versions of what is installed, and the names of what is not."""
-    versions, absent = {}, []
-    for name in sorted({name for method in study.methods for name in method.needs}):
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            absent.append(name)
-    return versions, absent
-
-
 def digest(study: Study) -> str:
     """A name for the state of the study, of what it depends on, and of what measures."""
-    found = hashlib.sha256()
     modules = (study.module, *study.sources)
     files = [Path(importlib.import_module(name).__file__ or os.devnull) for name in modules]
     measuring = ("study", "clock", "memory", "process", "turns", "figures")
-    for path in (*files, *(Path(__file__).with_name(f"{name}.py") for name in measuring)):
-        found.update(path.read_bytes())
-    return found.hexdigest()[:12]
+    return results.digest_of(
+        (*files, *(Path(__file__).with_name(f"{name}.py") for name in measuring))
+    )
 
 
 def journal_of(study: Study) -> Path:
