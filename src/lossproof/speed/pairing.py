@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from lossproof.speed.blocks import FEW_PAIRS, block_of
+from lossproof.speed.blocks import FEW_PAIRS, UNCUT, UNCUT_EXTREMES, block_of
 from lossproof.speed.pair_autograd import swept
 from lossproof.speed.pair_coupling import refuse_coupled_pairs
 from lossproof.speed.pair_function import Rows, rows, taken, values_of_pairs
@@ -145,8 +145,8 @@ class PairReduction(Accelerated):
         if self.block_size is None and sizes[0] * sizes[1] <= FEW_PAIRS:
             return self._whole(x, y, shared)
         seen = look(call, tensors)
-        block = block_of(sizes, seen.bytes, parts[0].device, self.block_size)
-        if block == sizes:
+        block = self._block(sizes, seen.bytes, parts[0].device)
+        if block is None:
             return self._whole(x, y, shared)
         self._check_dtype(seen.dtype)
         sweep = Sweep(call, self._reduction, self._dims, sizes, block, seen.dtype)
@@ -155,14 +155,18 @@ class PairReduction(Accelerated):
         return results, seen.dtype
 
     def _is_small(self, x: Rows, y: Rows) -> bool:
-        """Whether the matrix may stand in a compiled graph: it is no larger than a block."""
+        """Whether the matrix may stand in a compiled graph: it would not be cut."""
         if self.across_ranks is not False:
             return False
-        (n, m), device = _sizes(x, y), rows("x", x)[0].device
-        return block_of((n, m), 2 * rows("x", x)[0].element_size(), device, self.block_size) == (
-            n,
-            m,
-        )
+        one = rows("x", x)[0]
+        return self._block(_sizes(x, y), 2 * one.element_size(), one.device) is None
+
+    def _block(
+        self, sizes: tuple[int, int], pair_bytes: int, device: torch.device
+    ) -> tuple[int, int] | None:
+        extreme = isinstance(self._reduction, Extreme)
+        uncut = UNCUT_EXTREMES if extreme else UNCUT
+        return block_of(sizes, pair_bytes, device, self.block_size, uncut=uncut)
 
     def _check_dtype(self, dtype: torch.dtype) -> None:
         if self.reduce in {"mean", "logsumexp"} and not dtype.is_floating_point:
@@ -232,8 +236,8 @@ def pairs(
 
     Inside ``torch.func``'s transforms, in forward mode, for subclasses of tensors and for batches
     of upstream gradients (``is_grads_batched``) the whole matrix is computed, as by
-    :meth:`PairReduction.plain`. So it is in a compiled graph where the matrix is no larger than a
-    block; a larger one breaks the graph, and ``pair_fn`` may itself be compiled.
+    :meth:`PairReduction.plain`. So it is in a compiled graph where the matrix would not be cut
+    into blocks; a larger one breaks the graph, and ``pair_fn`` may itself be compiled.
 
     Args:
         pair_fn: a function or Module, called as ``pair_fn(x_block, y_block, **shared)``, that
@@ -243,7 +247,8 @@ def pairs(
         dim: 1 reduces over ``y`` and gives (N,); 0 reduces over ``x`` and gives (M,); ``(1, 0)``
             gives a tuple of both, from one computation of each pair.
         block_size: rows of ``x`` and of ``y`` in a block. By default as many as fit into 8 MiB (64
-            MiB on an accelerator) with what ``pair_fn`` keeps for its gradient, at least 32.
+            MiB on an accelerator) with what ``pair_fn`` keeps for its gradient, at least 32; a
+            matrix of four such blocks is not cut.
         across_ranks: ``True`` or a process group: ``y`` is put together from all ranks, and
             gradients go back to the rank they belong to; the ranks may have different numbers of
             rows. Each rank gets the results of its own rows of ``x``, and with ``dim=0`` those of

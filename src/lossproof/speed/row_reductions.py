@@ -66,12 +66,20 @@ class LogSumExp(RowReduction):
     def slope(self, block: Tensor, dim: int, first: int, upstream: Tensor, state: State) -> Tensor:
         # exp(-inf - 0) instead of exp(-inf + inf) in a row in which nothing counts.
         total = torch.where(state[0] == -torch.inf, 0.0, state[0]).unsqueeze(dim)
-        return torch.exp(block - total) * upstream.unsqueeze(dim)
+        if torch.is_grad_enabled():
+            return torch.exp(block - total) * upstream.unsqueeze(dim)
+        return (block - total).exp_().mul_(upstream.unsqueeze(dim))
 
     def whole(self, matrix: Tensor, dim: int) -> Tensor:
+        if matrix.shape[dim] == 0:
+            return super().whole(matrix, dim)
         wide = widened(matrix)
-        nothing = (wide == -torch.inf).all(dim)
-        total = torch.logsumexp(torch.where(nothing.unsqueeze(dim), 0.0, wide), dim)
+        largest = wide.detach().amax(dim)
+        # As in `slope`; a row with +inf has no other sum than that.
+        largest = torch.where(largest.isinf(), 0.0, largest)
+        total = torch.exp(wide - largest.unsqueeze(dim)).sum(dim)
+        nothing = total == 0
+        total = torch.where(nothing, 1.0, total).log() + largest
         return torch.where(nothing, -torch.inf, total)
 
 
