@@ -23,7 +23,7 @@ def main(arguments: Sequence[str]) -> None:
     """Do what the arguments say."""
     name, *rest = arguments or [""]
     if name == "--pages":
-        for page in studies.pages():
+        for page in (*studies.pages(), *studies.PICTURES):
             print(page.write() or f"{page.name}: not run yet")
         return
     if name in ("", "--help", "-h"):

@@ -75,6 +75,10 @@ COMMANDS = (
         "are chunked losses, and those over pairs, equal to the plain ones in all that a loss may "
         "be asked?", "2 min",
     ),
+    Command(
+        "speed_held", "benchmarks.speed.held",
+        "what do two losses hold in memory over one step, plain and in parts?", "1 min",
+    ),
 )  # fmt: skip
 
 
@@ -104,6 +108,26 @@ class Page:
         return blocks
 
 
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures of a page that is written by hand, made from results alone."""
+
+    name: str
+    results: tuple[str]
+    drawn_by: str
+    """What draws them all: ``"module:function"``."""
+
+    def write(self) -> Any:
+        """Draw them from what is saved, and name the results; without results there are none."""
+        data = results.read(self.results[0])
+        if data is None:
+            return None
+        module, _, function = self.drawn_by.partition(":")
+        getattr(importlib.import_module(module), function)(data)
+        return f"the pictures of {self.name}"
+
+
+PICTURES = (Pictures("docs/speed", ("speed_held",), "benchmarks.speed.held:draw"),)
 PAGES = (
     Page("mutation", ("mutation",), "benchmarks.mutation.tables:page"),
     Page("false_alarms", ("false_alarms",), "benchmarks.false_alarms:page"),
@@ -155,6 +179,6 @@ def _page_of(study: Study) -> Callable[[dict[str, Any]], Iterable[Any]]:
 
 def write_pages_of(name: str) -> None:
     """Make the pages on which the results of a study are shown."""
-    for page in pages():
+    for page in (*pages(), *PICTURES):
         if name in page.results:
             print(page.write())

@@ -1,23 +1,22 @@
 """What two losses hold in memory over one step, plain and in parts: the pictures of the guide.
 
-``python -m benchmarks.speed.held`` measures and draws; with ``--draw`` it draws again what was
-measured.
+``python -m benchmarks speed_held`` measures and draws.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-import typer
 from torch import Tensor, nn
 
 from benchmarks.harness import memory, results
 from benchmarks.harness.plots import COLOURS, svg
 from benchmarks.harness.study import Step
+from benchmarks.studies import write_pages_of
 
 NAME = "speed_held"
 GUIDE = results.ROOT / "docs" / "speed"
@@ -156,23 +155,17 @@ def file_of(case: str) -> Path:
     return GUIDE / f"held_{case}.svg"
 
 
-def main(
-    draw: Annotated[bool, typer.Option(help="Measure nothing, draw what was measured.")] = False,
-) -> None:
-    """Measure, and draw the pictures of the guide."""
-    if not draw:
-        torch.set_num_threads(1)
-        digest = results.source_digest()
-        cases = {case: measured(case) for case in CASES}
-        results.refuse_if_changed(digest)
-        results.save(NAME, {"machine": results.machine(), "cases": cases})
-    data = results.read(NAME)
-    if data is None:
-        raise SystemExit("nothing was measured yet")
+def draw(data: dict[str, Any]) -> None:
+    """Draw the pictures of the guide."""
     for case, found in data["cases"].items():
         file_of(case).write_text(picture(found), encoding="utf-8")
-        print(file_of(case))
 
 
-if __name__ == "__main__":
-    typer.run(main)
+def main() -> None:
+    """Measure, and draw the pictures of the guide."""
+    torch.set_num_threads(1)
+    digest = results.source_digest()
+    cases = {case: measured(case) for case in CASES}
+    results.refuse_if_changed(digest)
+    print(results.save(NAME, {"machine": results.machine(), "cases": cases}))
+    write_pages_of(NAME)
