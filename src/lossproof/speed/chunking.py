@@ -106,6 +106,10 @@ class ChunkedLoss(Accelerated):
         self._programs: dict[Any, CompiledLoss] = {}
         self._row_bytes = 0
 
+    @property
+    def compiles(self) -> bool:
+        return self.compile_loss
+
     def extra_repr(self) -> str:
         shown = [] if isinstance(self.loss, nn.Module) else [getattr(self.loss, "__name__", "loss")]
         shown.append(f"reduction={self.reduction!r}")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -46,6 +47,18 @@ class Choice:
         shapes = ", ".join(str(list(shape)) for shape in self.shapes) or "no tensors"
         taken = ", ".join(f"{way} {1000 * seconds:.3g} ms" for way, seconds in self.seconds.items())
         return " · ".join(part for part in (shapes, self.way, taken, self.reason) if part)
+
+
+@dataclass
+class Known:
+    """What was found out about a fused loss, which is no part of its state."""
+
+    choices: dict[Kind, Choice] = field(default_factory=dict)
+    compiled: dict[tuple[str, Hashable], CompiledLoss] = field(default_factory=dict)
+    told: bool = False
+
+
+_KNOWN: WeakKeyDictionary[nn.Module, Known] = WeakKeyDictionary()
 
 
 def fuse(
@@ -138,12 +151,6 @@ class FusedLoss(Accelerated):
             self._modules = loss._modules
             self._non_persistent_buffers_set = loss._non_persistent_buffers_set
             self.training = loss.training
-        self._forget()
-
-    def _forget(self) -> None:
-        self._choices: dict[Kind, Choice] = {}
-        self._compiled: dict[Any, CompiledLoss] = {}
-        self._told = False
 
     def forward(self, *arguments: Any, **options: Any) -> Tensor:
         """The loss; takes what the loss takes."""
@@ -152,19 +159,27 @@ class FusedLoss(Accelerated):
         call = Call(arguments, options)
         if looked_into(call.tensors) or out_of_reach(call.tensors):
             return self.plain(*arguments, **options)
+        known = self._known
         kind = call.kind(self.training)
-        choice = self._choices.get(kind)
+        choice = known.choices.get(kind)
         try:
             if choice is None:
-                choice = self._choices[kind] = self._chosen(kind, call)
+                choice = known.choices[kind] = self._chosen(kind, call)
             if choice.way == PLAIN:
                 return self.plain(*arguments, **options)
-            return self._compiled[choice.way, kind.form](*arguments, **options)
+            return known.compiled[choice.way, kind.form](*arguments, **options)
         except Refusal as refusal:
             value = self.plain(*arguments, **options)  # where the call is wrong, this tells
-            self._choices[kind] = Choice(call.shapes, PLAIN, reason=refusal.why)
+            known.choices[kind] = Choice(call.shapes, PLAIN, reason=refusal.why)
             self._tell(refusal)
             return value
+
+    @property
+    def _known(self) -> Known:
+        known = _KNOWN.get(self)
+        if known is None:
+            known = _KNOWN[self] = Known()
+        return known
 
     def plain(self, *arguments: Any, **options: Any) -> Tensor:
         value: Tensor = self._function(*arguments, **options)
@@ -173,7 +188,7 @@ class FusedLoss(Accelerated):
     @property
     def choices(self) -> tuple[Choice, ...]:
         """How each kind of call that was made so far is computed."""
-        return tuple(self._choices.values())
+        return tuple(self._known.choices.values())
 
     def report(self) -> str:
         """What is computed which way, and the times that were measured, a line for each kind."""
@@ -187,9 +202,10 @@ class FusedLoss(Accelerated):
         Raises:
             Refusal: the loss cannot be compiled, or the call is wrong.
         """
-        alike = [known for known in self._choices if known.form == kind.form]
-        if len(self._choices) >= MOST_KINDS and alike:
-            nearest = self._choices[min(alike, key=kind.far_from)]
+        choices = self._known.choices
+        alike = [other for other in choices if other.form == kind.form]
+        if len(choices) >= MOST_KINDS and alike:
+            nearest = choices[min(alike, key=kind.far_from)]
             return Choice(call.shapes, nearest.way, reason="as the most alike, not measured")
         ways, reason = self._ways(kind, call)
         if not ways or not self.measure:
@@ -209,19 +225,19 @@ class FusedLoss(Accelerated):
         for way in (FUSED, COMPILED):
             if way == COMPILED and (FUSED in found and (not self.measure or call.small)):
                 continue
-            known = self._compiled.get((way, kind.form))
-            if known is None:
-                known = CompiledLoss(self._function, fused=way == FUSED, dynamic=self.dynamic)
-                self._compiled[way, kind.form] = known
+            compiled = self._known.compiled.get((way, kind.form))
+            if compiled is None:
+                compiled = CompiledLoss(self._function, fused=way == FUSED, dynamic=self.dynamic)
+                self._known.compiled[way, kind.form] = compiled
             try:
                 with left_as_it_was(self._owner, call.tensors):
-                    known(*arguments, **options)
+                    compiled(*arguments, **options)
             except Refusal as refusal:
                 if not refusal.in_two:
                     raise
                 reason = refusal.why
             else:
-                found[way] = known
+                found[way] = compiled
         return found, reason
 
     def _step(self, call: Call) -> Callable[[Callable[..., Tensor]], None] | None:
@@ -249,17 +265,21 @@ class FusedLoss(Accelerated):
         return owner if isinstance(owner, nn.Module) else nn.Module()
 
     def _tell(self, refusal: Refusal) -> None:
-        if not self._told:
-            self._told = True
+        if not self._known.told:
+            self._known.told = True
             warnings.warn(str(refusal), RuntimeWarning, stacklevel=5)
 
     # ---- what a Module does
+
+    @property
+    def compiles(self) -> bool:
+        return True
 
     def cut(self, rows: int) -> None:
         """From now on compute in one sweep, also where the plain loss is faster."""
         del rows
         self.measure = False
-        self._forget()
+        _KNOWN.pop(self, None)
 
     def train(self, mode: bool = True) -> FusedLoss:
         super().train(mode)
@@ -272,13 +292,3 @@ class FusedLoss(Accelerated):
             options = self._function.extra_repr()
             return f"{type(self._function).__name__}({options})"
         return getattr(self._function, "__name__", repr(self._function))
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = dict(vars(self))
-        for name in ("_choices", "_compiled"):
-            del state[name]
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self._forget()

@@ -136,6 +136,7 @@ class ItemLoss:
 def _parameters_of(base: Any) -> Mapping[str, inspect.Parameter]:
     """The parameters of a function, or of the ``forward`` of a Module."""
     try:
-        return inspect.signature(base.forward if isinstance(base, nn.Module) else base).parameters
+        signature = inspect.signature(base.forward if isinstance(base, nn.Module) else base)
+        return dict(signature.parameters)  # a plain one, which can be copied
     except (TypeError, ValueError):  # a builtin
         return {}

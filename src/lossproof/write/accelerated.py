@@ -23,6 +23,11 @@ class Accelerated(nn.Module):
         """
         raise NotImplementedError
 
+    @property
+    def compiles(self) -> bool:
+        """Whether it is computed by what ``torch.compile`` made of it."""
+        return False
+
     def cut(self, rows: int) -> None:
         """From now on compute in parts of so many rows, however small the inputs are.
 
