@@ -7,14 +7,23 @@ would be computed at once, as the plain loss is, so that nothing is compared: it
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lossproof.checks.agreement import ZERO_GRADIENT, ZERO_VALUE, variations
+from lossproof.checks.agreement import (
+    ZERO_GRADIENT,
+    ZERO_VALUE,
+    floating_dtype,
+    tolerances,
+    variations,
+)
+from lossproof.checks.backward_graph import BackwardGraph
 from lossproof.checks.examination import Evaluation, Examination, weights_like
+from lossproof.checks.factors import torchs_own
 from lossproof.checks.finite_differences import direction
 from lossproof.checks.second_order import Gradients, along
 from lossproof.checks.state import State
@@ -30,6 +39,7 @@ Tensor = torch.Tensor
 SAID = "compared with the loss as it was written"
 PARTS = 3
 """Into so many parts the inputs are cut; the last is smaller than the others where it can be."""
+COMPILED_POINTS = 2
 EQUAL = 1e-6
 """The largest relative difference of what is computed in another order."""
 
@@ -66,8 +76,12 @@ class Computed:
 
     outputs: tuple[Tensor, ...] = ()
     gradients: tuple[Tensor | None, ...] = ()
+    again: tuple[Tensor | None, ...] = ()
+    """The gradients of three times the loss, by a second backward pass through the same graph."""
     second: tuple[Tensor, ...] | None = None
     """The derivative of the gradient of ``loss ** 2`` along a direction."""
+    eager: bool = False
+    """Whether it should have been compiled, and was not."""
     error: Exception | None = None
     refused: Exception | None = None
     """Why there is no second derivative."""
@@ -78,7 +92,7 @@ class Difference:
     """Where the two differ."""
 
     what: str
-    """``shape``, ``value``, ``gradient`` or ``second derivative``."""
+    """``shape``, ``value``, ``gradient``, ``gradient at a second pass``, ``second derivative``."""
     leaf: str | None
     relative: float
     own: float
@@ -103,6 +117,9 @@ class Comparison:
     points: int = 0
     second: str = ""
     """What is to be said of the second derivative."""
+    dtype: torch.dtype = torch.float64
+    equal: float = EQUAL
+    """The relative difference that counts as none."""
     leaves: tuple[str, ...] = field(default=())
 
 
@@ -116,9 +133,14 @@ def compared(case: Examination) -> Comparison:
     if len(names) != len(case.inputs.differentiable) + len(case.reference.state.parameters()):
         return Comparison(undecided="the plain loss has other parameters than the accelerated one")
     found = Comparison(leaves=names)
-    for number, values in enumerate(variations(case)):
+    points = variations(case)
+    if _compiles(case.subject):  # for one type, and not for each size of step
+        found.dtype = floating_dtype(case)
+        found.equal = tolerances(found.dtype)[1]
+        points = itertools.islice(points, COMPILED_POINTS)
+    for number, values in enumerate(points):
         own, plain = (
-            _computed(case, values, subject, twice=number == 0)
+            _computed(case, values, subject, found.dtype, first=number == 0)
             for subject in (case.subject, case.reference)
         )
         if plain.error is not None:
@@ -127,8 +149,11 @@ def compared(case: Examination) -> Comparison:
         if own.error is not None:
             found.undecided = f"the accelerated loss raised {_told(own.error)}"
             return found
+        if own.eager:
+            found.undecided = "the compiler refused it, so that it is computed as it was written"
+            return found
         found.points += 1
-        found.difference = _difference(names, own, plain)
+        found.difference = _difference(names, own, plain, found.equal)
         if found.difference is not None:
             return found
         if number == 0:
@@ -150,23 +175,37 @@ def _affordable(case: Examination) -> Examination:
 
 
 def _computed(
-    case: Examination, values: Sequence[Any], subject: Subject | None, *, twice: bool
+    case: Examination,
+    values: Sequence[Any],
+    subject: Subject,
+    dtype: torch.dtype,
+    *,
+    first: bool,
 ) -> Computed:
     computed = Computed()
 
     def differentiate(found: Evaluation) -> None:
         try:
-            _differentiate(case, found, computed, twice=twice)
+            _differentiate(case, found, computed, first=first)
         except Exception as error:  # the user's code may have no gradient
             computed.error = error
 
-    found = case.evaluate(values, dtype=torch.float64, subject=subject, then=differentiate)
+    double = torch.float64 if dtype is torch.float64 else None
+    compiled = _compiles(subject)
+    found = case.evaluate(
+        values, dtype=double, subject=subject, then=differentiate, compiled=compiled
+    )
     computed.error = computed.error or found.error
+    computed.eager = compiled and all(map(torchs_own, BackwardGraph(found).nodes))
     return computed
 
 
+def _compiles(subject: Subject) -> bool:
+    return isinstance(subject.call, Accelerated) and subject.call.compiles
+
+
 def _differentiate(
-    case: Examination, found: Evaluation, computed: Computed, *, twice: bool
+    case: Examination, found: Evaluation, computed: Computed, *, first: bool
 ) -> None:
     outputs = [t for t in tensors_in(found.output) if t.is_floating_point()]
     computed.outputs = tuple(t.detach().clone() for t in outputs)
@@ -175,15 +214,18 @@ def _differentiate(
     if not parts or not found.leaves:
         return
     total = sum(parts[1:], parts[0])
-    given: Gradients = torch.autograd.grad(
-        total, found.leaves, allow_unused=True, retain_graph=True
-    )
-    computed.gradients = tuple(None if g is None else g.detach().clone() for g in given)
-    if twice:
+    computed.gradients = _gradients(total, found.leaves)
+    if first:
+        computed.again = _gradients(3 * total, found.leaves)
         try:
             computed.second = _second(case, found, total)
         except RuntimeError as error:
             computed.refused = error
+
+
+def _gradients(total: Tensor, leaves: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+    given: Gradients = torch.autograd.grad(total, leaves, allow_unused=True, retain_graph=True)
+    return tuple(None if g is None else g.detach().clone() for g in given)
 
 
 def _second(case: Examination, found: Evaluation, total: Tensor) -> tuple[Tensor, ...]:
@@ -214,29 +256,31 @@ def _on_second(own: Computed, plain: Computed) -> str:
 
 
 # ---------------------------------------------------------------------- differences
-def _difference(names: Sequence[str], own: Computed, plain: Computed) -> Difference | None:
+def _difference(
+    names: Sequence[str], own: Computed, plain: Computed, equal: float
+) -> Difference | None:
     if [t.shape for t in own.outputs] != [t.shape for t in plain.outputs]:
         return Difference("shape", None, 1.0, len(own.outputs), len(plain.outputs), 0, 0)
-    for one, other in zip(own.outputs, plain.outputs, strict=True):
-        found = _gap("value", None, one, other, ZERO_VALUE)
-        if found is not None:
-            return found
-    for name, mine, theirs in zip(names, own.gradients, plain.gradients, strict=True):
-        found = _gap("gradient", name, mine, theirs, ZERO_GRADIENT)
-        if found is not None:
-            return found
-    if own.second is None or plain.second is None:
-        return None
-    for name, one, other in zip(names, own.second, plain.second, strict=True):
-        found = _gap("second derivative", name, one, other, ZERO_GRADIENT)
-        if found is not None:
-            return found
+    stages: list[tuple[str, Sequence[Tensor | None], Sequence[Tensor | None]]] = [
+        ("value", own.outputs, plain.outputs),
+        ("gradient", own.gradients, plain.gradients),
+        ("gradient at a second pass", own.again, plain.again),
+    ]
+    if own.second is not None and plain.second is not None:
+        stages.append(("second derivative", own.second, plain.second))
+    for what, ours, theirs in stages:
+        leaves = [None] * len(ours) if what == "value" else names
+        for leaf, one, other in zip(leaves, ours, theirs, strict=False):
+            found = _gap(what, leaf, one, other, equal)
+            if found is not None:
+                return found
     return None
 
 
 def _gap(
-    what: str, leaf: str | None, own: Tensor | None, plain: Tensor | None, zero: float
+    what: str, leaf: str | None, own: Tensor | None, plain: Tensor | None, equal: float
 ) -> Difference | None:
+    zero = ZERO_VALUE if what == "value" else ZERO_GRADIENT
     like = own if own is not None else plain
     if like is None:
         return None
@@ -246,7 +290,7 @@ def _gap(
     gap = torch.where(same, torch.zeros_like(one), one - other).abs().nan_to_num(float("inf"))
     finite = other.abs().where(torch.isfinite(other), torch.zeros_like(other))
     size = float(finite.max()) if finite.numel() else 0.0
-    wrong = gap > EQUAL * size + zero
+    wrong = gap > equal * size + zero
     if not bool(wrong.any()):
         return None
     worst = int(gap.flatten().argmax())

@@ -140,12 +140,21 @@ def _eagerly() -> contextlib.AbstractContextManager[Any]:
     return contextlib.nullcontext()
 
 
+def _compiling() -> contextlib.AbstractContextManager[Any]:
+    """Let what is compiled within the loss be compiled."""
+    compiler = torch.compiler
+    if hasattr(compiler, "set_stance"):
+        stance: contextlib.AbstractContextManager[Any] = compiler.set_stance("default")
+        return stance
+    return contextlib.nullcontext()
+
+
 @contextlib.contextmanager
-def kept_settings() -> Iterator[None]:
-    """Put all process-wide settings back afterwards; nothing is compiled meanwhile."""
+def kept_settings(*, compiled: bool = False) -> Iterator[None]:
+    """Put all process-wide settings back afterwards; nothing is compiled meanwhile by default."""
     before = _settings()
     try:
-        with _eagerly():
+        with _compiling() if compiled else _eagerly():
             yield
     finally:
         for name, (read, write) in SETTINGS.items():
@@ -158,7 +167,7 @@ def _cuda_in_use() -> bool:
 
 
 @contextlib.contextmanager
-def untouched_globals(seed: int) -> Iterator[None]:
+def untouched_globals(seed: int, *, compiled: bool = False) -> Iterator[None]:
     """Seed every random number generator, and put them and all settings back afterwards."""
     state, python, numpy = torch.get_rng_state(), random.getstate(), np.random.get_state()
     cuda = torch.cuda.get_rng_state_all() if _cuda_in_use() else None
@@ -169,7 +178,7 @@ def untouched_globals(seed: int) -> Iterator[None]:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     try:
-        with kept_settings():
+        with kept_settings(compiled=compiled):
             yield
     finally:
         torch.set_rng_state(state)
@@ -257,6 +266,7 @@ class Examination:
         subject: Subject | None = None,
         parameters: Sequence[Tensor] | None = None,
         then: Callable[[Evaluation], None] | None = None,
+        compiled: bool = False,
     ) -> Evaluation:
         """Call the loss once on fresh copies of ``values`` and take its gradient.
 
@@ -276,14 +286,15 @@ class Examination:
             parameters: values for the loss's own parameters, in the order of their names.
             then: is done with the result in the place of taking the gradient, while the loss still
                 has the tensors that were lent to it.
+            compiled: whether to let it compile itself; compiled code cannot be recorded.
         """
         subject = subject or self.subject
         values = self.inputs.values if values is None else values
         lift = dtype is torch.float64
         # Asked here: it may call the loss, which must not happen while tensors are lent to it.
         record_casts = lift and (subject is not self.subject or self.casts)
-        guard = untouched_globals(self.seed if seed is None else seed)
-        with guard if reseed else kept_settings(), subject.state.lent(dtype):
+        guard = untouched_globals(self.seed if seed is None else seed, compiled=compiled)
+        with guard if reseed else kept_settings(compiled=compiled), subject.state.lent(dtype):
             if lift:
                 torch.set_default_dtype(torch.float64)
             with torch.enable_grad(), warnings.catch_warnings():

@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lossproof.checks.comparison import Spread, Times
 from lossproof.checks.examination import Examination, primary, untouched_globals, weights_like
 from lossproof.checks.trace import tensors_in
+from lossproof.write.accelerated import Accelerated
 
 Tensor = torch.Tensor
 
@@ -91,7 +92,7 @@ def _no_garbage_collection() -> Iterator[None]:
 def _ready(case: Examination) -> Iterator[tuple[tuple[Any, ...], list[Tensor]]]:
     """Fresh arguments and leaves, in a state that is put back afterwards."""
     with (
-        untouched_globals(case.seed),
+        untouched_globals(case.seed, compiled=_compiles(case)),
         case.subject.state.lent(None),
         torch.enable_grad(),
         warnings.catch_warnings(),
@@ -120,6 +121,11 @@ def timed_run(case: Examination) -> tuple[float, float]:
         start = _now(device)
         torch.autograd.grad(value, leaves, upstream, allow_unused=True)
         return forward, forward + _now(device) - start
+
+
+def _compiles(case: Examination) -> bool:
+    call = case.subject.call
+    return isinstance(call, Accelerated) and call.compiles
 
 
 def _now(device: torch.device) -> float:

@@ -42,6 +42,7 @@ EXPLAIN_A_CRASH = {
 """The rules whose finding says why the forward, or the backward, raised."""
 AS_WRITTEN = {
     "as-written-gradient": ("LP201", "LP202", "LP203", "LP206"),
+    "as-written-gradient-at-a-second-pass": ("LP201", "LP202", "LP203", "LP206"),
     "as-written-second-derivative": ("LP203", "LP205"),
 }
 """The rules that say at which line the gradient of an accelerated loss goes wrong."""

@@ -50,6 +50,12 @@ def is_machinery(file: str) -> bool:
 
 
 @lru_cache(maxsize=4096)
+def _accelerates(file: str) -> bool:
+    """Whether code of this file belongs to ``lossproof.speed``."""
+    return _within(file, os.path.join(_OURS, "speed"))
+
+
+@lru_cache(maxsize=4096)
 def is_library(file: str) -> bool:
     """Whether this file is part of the standard library or of an installed package."""
     return any(_within(file, folder) for folder in _LIBRARIES)
@@ -66,6 +72,8 @@ class Site:
 
     inner: tuple[CodeType, int] | None
     own: tuple[CodeType, int] | None
+    accelerated: bool = False
+    """Whether ``lossproof.speed`` stands between: it, and not the user, called the operation."""
 
     @property
     def location(self) -> Location | None:
@@ -175,16 +183,18 @@ class Sources:
     def site(self) -> Site:
         """The site of the call in progress."""
         frame: FrameType | None = sys._getframe(1)
-        inner = None
+        inner, accelerated = None, False
         while frame is not None and frame.f_code.co_filename not in _CALLERS:
             code = frame.f_code
             if not is_machinery(code.co_filename):
                 place = (code, frame.f_lasti)
                 inner = inner or place
                 if self.owns(code.co_filename):
-                    return Site(inner, place)
+                    return Site(inner, place, accelerated)
+            elif not accelerated:
+                accelerated = _accelerates(code.co_filename)
             frame = frame.f_back
-        return Site(inner, None)
+        return Site(inner, None, accelerated)
 
     def frames(self) -> Iterator[FrameType]:
         """The frames of the user's own code, from the innermost to where the loss was called."""

@@ -30,6 +30,11 @@ SCRIPTED = (
     "parameters were not looked at; check the Python it was made from",
 )
 
+COMPILED = (
+    "compiled code cannot be looked into: what is compiled of the loss was compared with the loss "
+    "as it was written (LP103), and everything else was asked of that",
+)
+
 
 @dataclass(eq=False)
 class Subject:
@@ -180,9 +185,12 @@ def _instance_subject(instance: Any, origin: Any) -> Subject:
     named = getattr(instance, "__name__", cls.__name__)  # it may stand for a function
     name = getattr(instance, "original_name", named)  # of a scripted module
     scripted = isinstance(instance, (torch.jit.ScriptModule, torch.jit.ScriptFunction))
+    assumptions = SCRIPTED if scripted else ()
+    if isinstance(instance, Accelerated) and instance.compiles:
+        assumptions = COMPILED
     return Subject(
         instance, kind, name, origin, location, sources,
-        State(instance, sources), _signature_of_instance(instance), SCRIPTED if scripted else (),
+        State(instance, sources), _signature_of_instance(instance), assumptions,
     )  # fmt: skip
 
 
@@ -190,11 +198,15 @@ def _written(instance: Any) -> Any:
     """What the user wrote of an instance: its class, or the function it was made to accelerate."""
     cls = type(instance)
     if isinstance(instance, Accelerated) and is_machinery(inspect.getfile(cls)):
-        made_of = [getattr(instance, name, None) for name in ("loss", "pair_fn")]
-        for function in made_of:
-            if callable(function):
-                return type(function) if isinstance(function, nn.Module) else function
+        function = _accelerated(instance)
+        return type(function) if isinstance(function, nn.Module) else function
     return cls
+
+
+def _accelerated(instance: Accelerated) -> Callable[..., Any]:
+    """The function or Module that an accelerated loss was made of; else its plain computation."""
+    made_of = (getattr(instance, name, None) for name in ("_function", "loss", "pair_fn"))
+    return next((function for function in made_of if callable(function)), instance.plain)
 
 
 def _refuse_missing_forward(module: nn.Module) -> None:
@@ -221,7 +233,8 @@ def _signature_of_instance(instance: Any) -> inspect.Signature | None:
 def _signature_as_written(instance: Accelerated) -> inspect.Signature | None:
     """The signature of an accelerated loss, with the loss's own names in the place of ``*args``."""
     signature = _signature(instance.forward)
-    inner = _signature(getattr(instance, "loss", None) or instance.plain)
+    function = _accelerated(instance)
+    inner = _signature(function.forward if isinstance(function, nn.Module) else function)
     if signature is None or inner is None:
         return signature
     parameters = list(signature.parameters.values())
@@ -229,6 +242,8 @@ def _signature_as_written(instance: Accelerated) -> inspect.Signature | None:
     if not anything:
         return signature
     named = parameters[: parameters.index(anything[0])]
+    if not named:
+        return inner
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     own = [p for p in inner.parameters.values() if p.kind in positional][len(named) :]
     needed = [p for p in own if p.default is inspect.Parameter.empty]

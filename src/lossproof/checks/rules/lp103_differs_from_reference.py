@@ -44,7 +44,6 @@ from lossproof.checks.agreement import (
     variations,
 )
 from lossproof.checks.as_written import (
-    EQUAL,
     SAID,
     Difference,
     compared,
@@ -184,8 +183,12 @@ def _beside_the_plain(case: Examination) -> Verdict:
         return RULE.unproved(f"{SAID}: {found.undecided}")
     leaves = ", ".join(f"`{name}`" for name in found.leaves)
     second = f"; {found.second}" if found.second else ""
+    compiled = ""
+    if found.dtype is not torch.float64:
+        compiled = f", compiled for {str(found.dtype).removeprefix('torch.')}"
     return RULE.proved(
-        f"{SAID}: value and gradients ({leaves}) to {EQUAL:.0e} at {found.points} points{second}"
+        f"{SAID}{compiled}: value and gradients ({leaves}) to {found.equal:.0e} at {found.points} "
+        f"points{second}"
     )
 
 

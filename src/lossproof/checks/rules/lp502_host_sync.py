@@ -27,8 +27,9 @@ Let tensors decide:
 ## Not reported
 A number that is needed to refuse bad input (the test of an `if` that raises, an `assert`); a value
 that also takes the gradient away, which LP201 or LP204 reports; numbers of which the loss was given
-Python values; boolean indexing and `nonzero`, which wait on a GPU as well but often have no other
-form.
+Python values; what `lossproof.fuse`, `chunk` and `pairs` look at in the first call of a loss, to
+refuse what they cannot accelerate; boolean indexing and `nonzero`, which wait on a GPU as well but
+often have no other form.
 """
 
 from __future__ import annotations
@@ -66,6 +67,8 @@ def examine(case: Examination) -> Iterable[Verdict]:
     for operation in case.trace.operations:
         place = operation.site.location
         if operation.name not in WAITING or operation.index in convicted or place is None:
+            continue
+        if operation.site.accelerated:
             continue
         if operation.inputs and not _refuses_input(place):
             waits.setdefault((place.file, place.line), []).append(operation)
