@@ -320,6 +320,16 @@ def test_transforms_get_the_plain_loss() -> None:
     assert torch.equal(torch.func.jvp(MANY, *given)[1], torch.func.jvp(charbonnier, *given)[1])
 
 
+def test_who_turns_the_compiler_off_gets_the_plain_loss() -> None:
+    fused = forced(charbonnier)
+    input, target = pair(4, 3)
+    with torch.compiler.set_stance("force_eager"):
+        assert torch.equal(fused(input, target), charbonnier(input, target))
+    assert fused.choices == ()
+    fused(input, target)
+    assert fused.choices[0].way == FUSED
+
+
 def test_an_outer_compiler_gets_the_plain_loss() -> None:
     outer = torch.compile(lambda x, y: MANY(2 * x, y) + 1, fullgraph=True, backend="aot_eager")
     input, target = pair(4, 3)
@@ -403,7 +413,7 @@ def test_many_shapes_are_two_programs() -> None:
     for rows in (2, 3, 5, 9, 12, 17, 33, 52, 95, 1):
         input, target = pair(rows, 3)
         same_gradients(fused(input, target), charbonnier(input, target), [input])
-    (compiled,) = fused._compiled.values()
+    (compiled,) = fused._known.compiled.values()
     assert compiled._graphs <= 3
 
 
@@ -646,8 +656,8 @@ def test_more_kinds_than_are_measured_go_with_their_like(monkeypatch: pytest.Mon
     fused = forced(charbonnier)
     for rows in (2, 200):
         fused(*pair(rows))
-    near, far = fused._choices
-    fused._choices[far] = Choice(((200,),), PLAIN)
+    near, far = fused._known.choices
+    fused._known.choices[far] = Choice(((200,),), PLAIN)
     fused(*pair(7))
     fused(*pair(20000))
     assert [choice.way for choice in fused.choices] == [FUSED, PLAIN, FUSED, PLAIN]

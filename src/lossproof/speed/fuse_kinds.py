@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+import torch._dynamo
 from torch import nn
 from torch.autograd import forward_ad
 from torch.overrides import _get_current_function_mode_stack
@@ -117,11 +118,12 @@ def _form(leaf: Any) -> Hashable:
 def looked_into(tensors: Sequence[Tensor]) -> bool:
     """Whether somebody looks for the operations of a loss, not for its value.
 
-    Other compilers, transforms, forward mode, modes that record operations, and types of tensors
-    with operations of their own.
+    Other compilers, transforms, forward mode, modes that record operations, types of tensors with
+    operations of their own, and who has turned ``torch.compile`` off.
     """
     return (
         torch.compiler.is_compiling()
+        or _turned_off()
         or torch._C._get_tracing_state() is not None
         or transformed()
         or forward_ad._current_level >= 0
@@ -129,6 +131,11 @@ def looked_into(tensors: Sequence[Tensor]) -> bool:
         or any(type(mode) is not DeviceContext for mode in _get_current_function_mode_stack())
         or any(type(tensor) not in {Tensor, nn.Parameter} for tensor in tensors)
     )
+
+
+def _turned_off() -> bool:
+    stance = getattr(torch._dynamo.eval_frame, "_stance", None)  # since torch 2.6
+    return bool(torch._dynamo.config.disable) or getattr(stance, "stance", "") == "force_eager"
 
 
 def out_of_reach(tensors: Sequence[Tensor]) -> bool:
