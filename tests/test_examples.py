@@ -206,6 +206,55 @@ def test_the_multi_task_example_judges_by_paired_differences():
     assert example["relative"](worse, halves) == pytest.approx(10.0)
 
 
+def figures_of(pattern, text):
+    return [float(one) for one in re.findall(pattern, text)]
+
+
+def test_large_vocabulary_trains_alike_with_less_memory(tmp_path):
+    path = EXAMPLES / "large_vocabulary.py"
+    result = run(path, "--words", 8000, "--steps", 6, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    (first,) = re.findall(r"^ +0 +([\d.]+) +([\d.]+)$", result.stdout, re.MULTILINE)
+    (last,) = re.findall(r"^ +5 +([\d.]+) +([\d.]+)$", result.stdout, re.MULTILINE)
+    assert first[0] == first[1]
+    assert float(last[0]) < 0.9 * float(first[0])
+    (apart,) = figures_of(r"at most (\S+) apart", result.stdout)
+    assert apart < 1e-5
+    logits, chunks = figures_of(r"hold +([\d.]+) MB", result.stdout)
+    assert chunks < 0.4 * logits
+
+
+def test_the_chunked_loss_of_the_vocabulary_example_has_the_gradients_of_the_plain_one():
+    example = runpy.run_path(str(EXAMPLES / "large_vocabulary.py"))
+    model, language = example["Model"](900, width=8).double(), example["Language"](900)
+    batch = [language_batch(language, sentences) for sentences in (5, 11)]
+    found = []
+    for way in (example["plain_loss"], example["chunked_loss"]):
+        model.zero_grad()
+        value = example["step"](batch, way(model))
+        found.append([torch.tensor(value), *(one.grad for one in model.parameters())])
+    torch.testing.assert_close(*found, rtol=1e-10, atol=1e-12)
+    assert found[0][1].abs().max() > 0
+
+
+def language_batch(language, sentences):
+    micro = language.micro_batch(sentences)
+    return type(micro)(micro.words, micro.next_words, micro.weight.double())
+
+
+def test_contrastive_large_batch_trains_alike_with_less_memory(tmp_path):
+    path = EXAMPLES / "contrastive_large_batch.py"
+    result = run(path, "--steps", 3, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    (apart,) = figures_of(r"at most (\S+) apart", result.stdout)
+    assert apart < 1e-5
+    matrix, blocks = figures_of(r"hold +([\d.]+) MB", result.stdout)
+    assert blocks < 0.3 * matrix
+    matrix, blocks = figures_of(r"([\d.]+) % of 500", result.stdout)
+    assert min(matrix, blocks) > 30
+    assert abs(matrix - blocks) <= 2
+
+
 def test_every_example_is_told_above():
     told = Path(__file__).read_text(encoding="utf-8")
     names = [path.name for path in EXAMPLES.iterdir() if path.suffix in {".py", ".sh"}]
