@@ -1,13 +1,29 @@
 """Who takes a turn when, and what becomes of those who fail."""
 
 import pytest
-from benchmarks.harness.clock import Turn, Warmth
+from benchmarks.harness.clock import Turn, Warmth, turn_of, warmed_up
 from benchmarks.harness.figures import of_case, quartiles, quotient
 from benchmarks.harness.process import Failure
-from benchmarks.harness.study import Kind
+from benchmarks.harness.study import Kind, Step
 from benchmarks.harness.turns import LEAST_ROUNDS, in_turns
 
 PLAIN = dict.fromkeys("abc", Kind.plain)
+
+
+class Hand:
+    """A clock that is moved by hand."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def move(self, seconds):
+        self.now += seconds
+
+    def processor(self):
+        return self.now
+
+    def wall(self):
+        return self.now
 
 
 class Fake:
@@ -62,6 +78,35 @@ def test_a_step_twice_as_long_has_the_ratio_two():
     assert figures["b"]["each_round_ms"] == [2000.0] * 7
     assert figures["b"]["rounds"] == 7
     assert figures["b"]["facts"] == {"name": "b"}
+
+
+class Measured:
+    """A process that is none: it measures a step as one does, by a clock that the step moves."""
+
+    def __init__(self, clock, seconds):
+        self.clock = clock
+        self.step = Step.of(lambda: clock.move(seconds))
+        self.warmth = warmed_up(self.step, clock)
+
+    def turn(self):
+        return turn_of(self.step, self.warmth.repeats, self.clock)
+
+    def facts(self):
+        return {}
+
+    def end(self):
+        pass
+
+
+def test_from_the_step_to_the_ratio():
+    clock = Hand()
+    seconds = {"a": 0.0031, "b": 0.0062, "c": 7.0}
+    starts = {name: lambda s=s: Measured(clock, s) for name, s in seconds.items()}
+    taken = in_turns(starts, rounds=6, seconds=1e9, keep=True)
+    figures = of_case(taken, ("a",), PLAIN)
+    assert {name: f["repeats"] for name, f in figures.items()} == {"a": 7, "b": 4, "c": 1}
+    assert figures["b"]["ratio"]["step"] == {"median": 2.0, "quartiles": [2.0, 2.0]}
+    assert figures["c"]["processor_ms"]["step"]["median"] == 7000.0
 
 
 def test_a_machine_that_slows_down_does_not_change_the_ratio():
