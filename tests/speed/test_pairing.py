@@ -212,6 +212,26 @@ def test_every_tensor_gets_its_gradient_wherever_it_stands():
     assert_close(*found)
 
 
+def test_hooks_see_a_gradient_once_and_whole():
+    x, y, weight = rows(9), rows(5), rows(4)
+    reduction = pairs(lambda a, b: torch.tanh(a @ weight @ b.T), "sum", block_size=4)
+    found = []
+    for reduced in (reduction, reduction.plain):
+        seen = []
+        handles = [
+            tensor.register_hook(lambda slope, seen=seen: seen.append(slope.detach()) or 2 * slope)
+            for tensor in (x, y, weight)
+        ]
+        slopes = torch.autograd.grad(combined(reduced(x, y)), [x, y, weight], create_graph=True)
+        assert len(seen) == 3
+        found.append([*slopes, *torch.autograd.grad(squares(slopes), [x, y, weight]), *seen[:3]])
+        assert len(seen) == 6
+        for handle in handles:
+            handle.remove()
+    ours, plain = ([*one[:6], *sorted(one[6:], key=lambda slope: slope.shape)] for one in found)
+    assert_close(ours, plain)
+
+
 def test_a_leaf_that_is_given_and_closed_over_gets_both_gradients():
     x = rows(6)
     reduction = pairs(lambda a, b: a @ x.T @ x @ b.T, "sum", block_size=2)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
+from lossproof.speed.captured import hooks_held_back
 from lossproof.speed.gate import Gate
 from lossproof.speed.pair_function import Index, Pieces, pieces
 from lossproof.speed.pair_sweep import Sweep, slices
@@ -49,7 +50,7 @@ class Gradient:
             given = [*(one / scale for one in given[:count]), *given[count:]]
         found = [zeros(tensors[place]) for place in self.wanted]
         totals = dict(zip(self.wanted, found, strict=True))
-        with self.again(), torch.set_grad_enabled(attached):
+        with self.again(given), torch.set_grad_enabled(attached):
             for part in self.parts():
                 with torch.enable_grad():
                     arguments = pieces(
@@ -83,7 +84,7 @@ class Gradient:
         """The gradients for many upstreams at a time, which fill no buffer made for one."""
         count, gate, call = len(self.asked), Gate(), self.sweep.call
         tensors = gate.before(given[2 * count :], call.places)
-        with self.again(), torch.enable_grad():
+        with self.again(given), torch.enable_grad():
             blocks = [
                 call(pieces(call, tensors, *block, attached=True)) for block in self.sweep.blocks()
             ]
@@ -91,7 +92,7 @@ class Gradient:
             strips = [torch.cat(blocks[n : n + beside], 1) for n in range(0, len(blocks), beside)]
             matrix = torch.cat(strips)
             results = [self.sweep.reduction.whole(matrix, self.sweep.dims[k]) for k in self.asked]
-        with gate.closed():
+        with gate.closed(), hooks_held_back(self.captured(given)):
             return torch.autograd.grad(
                 results,
                 [tensors[place] for place in self.wanted],
@@ -100,9 +101,17 @@ class Gradient:
                 allow_unused=True,
             )
 
-    def again(self) -> AbstractContextManager[None]:
-        """What the forward pass was computed with."""
-        return self.before.again() if self.drawn else self.before.autocast_again()
+    def captured(self, given: Sequence[Tensor]) -> list[Tensor]:
+        """The leaves that the function closes over."""
+        tensors = given[2 * len(self.asked) :]
+        return [tensors[place] for place in self.wanted if place not in self.sweep.call.places]
+
+    @contextmanager
+    def again(self, given: Sequence[Tensor]) -> Iterator[None]:
+        """Inside, blocks are computed with what the forward pass was computed with."""
+        before = self.before.again() if self.drawn else self.before.autocast_again()
+        with before, hooks_held_back(self.captured(given)):
+            yield
 
     def parts(self) -> Iterator[Part]:
         """What has to be computed again."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from lossproof.speed.captured import hooks_held_back
 from lossproof.speed.gate import Gate
 from lossproof.speed.pair_function import Pieces, pieces
 from lossproof.speed.pair_gradient import Gradient, Part, add, gradients_of, zeros
@@ -26,7 +27,7 @@ def second(
     leaves = sorted({*gradient.wanted, *(i - heads for i in wanted if i >= heads)})
     totals = {i: zeros(given[i]) for i in wanted}
     of_tensors = {i - heads: total for i, total in totals.items()}
-    with gradient.again():
+    with gradient.again(given):
         for part in gradient.parts():
             with torch.enable_grad():
                 local = [one.detach().requires_grad_() for one in given[:heads]]
@@ -60,7 +61,7 @@ def second_at_once(
     connected = [k for k, one in enumerate(found) if one.requires_grad]
     if not connected:
         return [None] * len(wanted)
-    with gate.closed():
+    with gate.closed(), hooks_held_back(gradient.captured(given)):
         return torch.autograd.grad(
             [found[k] for k in connected],
             [given[i] for i in wanted],
