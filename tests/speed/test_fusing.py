@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lossproof import losses
 from lossproof.speed import fusing
+from lossproof.speed.fuse_programs import NotFusableError, _refuse_effects
 from lossproof.speed.fusing import COMPILED, FUSED, PLAIN, Choice, FusedLoss, fuse
 
 Tensor = torch.Tensor
@@ -521,6 +522,29 @@ def test_what_is_refused_is_told_with_the_reason(loss: Callable[..., Tensor], wh
     with pytest.warns(RuntimeWarning, match=why):
         found = fuse(loss)(input, target)
     torch.testing.assert_close(found, loss(input, target))
+
+
+def test_what_cannot_be_one_program_may_be_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: object, graph: object) -> None:
+        raise RuntimeError("no such program")
+
+    monkeypatch.setattr("lossproof.speed.fuse_programs.OneSweep.__init__", fail)
+    fused = forced(charbonnier)
+    input, target = pair(4, 3)
+    with pytest.warns(RuntimeWarning, match="no such program; it is compiled in two"):
+        value = fused(input, target)
+    same_gradients(value, charbonnier(input, target), [input])
+    assert fused.choices[0].way == COMPILED
+
+
+def test_a_loss_that_waits_for_other_processes_is_not_run_some_times() -> None:
+    import torch.distributed._functional_collectives  # registers the operations
+
+    graph = torch.fx.Graph()
+    given = graph.placeholder("x")
+    graph.output(graph.call_function(torch.ops._c10d_functional.wait_tensor.default, (given,)))
+    with pytest.raises(NotFusableError, match="other processes"):
+        _refuse_effects(torch.fx.GraphModule({}, graph))
 
 
 def test_values_of_the_items_are_left_to_two_programs() -> None:

@@ -30,17 +30,18 @@ class Refusal(Exception):
     Args:
         why: what the compiler said, or what the loss does.
         of_the_loss: whether it is the latter.
-        in_two: whether it can be compiled in two programs.
 
     Attributes:
-        why: a sentence.
+        in_two: whether it may be compiled in two programs, though not in one.
+        expected: whether this is how it should be, and nothing to warn of.
     """
 
-    def __init__(self, why: str, *, of_the_loss: bool = False, in_two: bool = False) -> None:
-        subject = "the loss " if of_the_loss else "the compiler refused the loss: "
-        self.why = subject + why
-        super().__init__(f"{self.why}; it is computed as it was written")
-        self.in_two = in_two
+    def __init__(self, why: str, *, of_the_loss: NotFusableError | None = None) -> None:
+        super().__init__(
+            f"the loss {why}" if of_the_loss else f"the compiler refused the loss: {why}"
+        )
+        self.expected = isinstance(of_the_loss, NothingToFuseError)
+        self.in_two = self.expected or of_the_loss is None
 
 
 class CompiledLoss:
@@ -107,9 +108,7 @@ class CompiledLoss:
         try:
             compiled = self._compiled(module, inputs)
         except NotFusableError as error:
-            self.refusal = Refusal(
-                str(error), of_the_loss=True, in_two=isinstance(error, NothingToFuseError)
-            )
+            self.refusal = Refusal(str(error), of_the_loss=error)
             raise
         self._graphs += 1
         return compiled

@@ -7,7 +7,6 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -49,16 +48,16 @@ class Choice:
         return " · ".join(part for part in (shapes, self.way, taken, self.reason) if part)
 
 
-@dataclass
+@dataclass(slots=True)
 class Known:
-    """What was found out about a fused loss, which is no part of its state."""
+    """What was found out about a fused loss, which is no part of its state: a copy has none."""
 
     choices: dict[Kind, Choice] = field(default_factory=dict)
     compiled: dict[tuple[str, Hashable], CompiledLoss] = field(default_factory=dict)
     told: bool = False
 
-
-_KNOWN: WeakKeyDictionary[nn.Module, Known] = WeakKeyDictionary()
+    def __reduce__(self) -> tuple[type[Known], tuple[()]]:
+        return Known, ()
 
 
 def fuse(
@@ -145,6 +144,7 @@ class FusedLoss(Accelerated):
         self.measure = flag("measure", measure)
         self.dynamic = None if dynamic is None else flag("dynamic", dynamic)
         self._function: Callable[..., Tensor]
+        self._known = Known()
         vars(self)["_function"] = loss  # no part of ours: its own parts are
         if isinstance(loss, nn.Module):
             self._parameters, self._buffers = loss._parameters, loss._buffers
@@ -170,16 +170,9 @@ class FusedLoss(Accelerated):
             return known.compiled[choice.way, kind.form](*arguments, **options)
         except Refusal as refusal:
             value = self.plain(*arguments, **options)  # where the call is wrong, this tells
-            known.choices[kind] = Choice(call.shapes, PLAIN, reason=refusal.why)
-            self._tell(refusal)
+            known.choices[kind] = Choice(call.shapes, PLAIN, reason=str(refusal))
+            self._tell(refusal, "it is computed as it was written")
             return value
-
-    @property
-    def _known(self) -> Known:
-        known = _KNOWN.get(self)
-        if known is None:
-            known = _KNOWN[self] = Known()
-        return known
 
     def plain(self, *arguments: Any, **options: Any) -> Tensor:
         value: Tensor = self._function(*arguments, **options)
@@ -221,7 +214,8 @@ class FusedLoss(Accelerated):
     def _ways(self, kind: Kind, call: Call) -> tuple[dict[str, CompiledLoss], str | None]:
         """The compiled losses that there are, and why there are no others."""
         arguments, options, _ = call.cut_off()
-        found, reason = {}, None
+        found: dict[str, CompiledLoss] = {}
+        reason, refused = None, None
         for way in (FUSED, COMPILED):
             if way == COMPILED and (FUSED in found and (not self.measure or call.small)):
                 continue
@@ -233,11 +227,13 @@ class FusedLoss(Accelerated):
                 with left_as_it_was(self._owner, call.tensors):
                     compiled(*arguments, **options)
             except Refusal as refusal:
-                if not refusal.in_two:
+                if way == COMPILED or not refusal.in_two:
                     raise
-                reason = refusal.why
+                reason, refused = str(refusal), refusal
             else:
                 found[way] = compiled
+        if refused is not None and not refused.expected:
+            self._tell(refused, "it is compiled in two programs, forward and backward")
         return found, reason
 
     def _step(self, call: Call) -> Callable[[Callable[..., Tensor]], None] | None:
@@ -264,10 +260,10 @@ class FusedLoss(Accelerated):
         owner = getattr(self._function, "__self__", self._function)
         return owner if isinstance(owner, nn.Module) else nn.Module()
 
-    def _tell(self, refusal: Refusal) -> None:
+    def _tell(self, refusal: Refusal, instead: str) -> None:
         if not self._known.told:
             self._known.told = True
-            warnings.warn(str(refusal), RuntimeWarning, stacklevel=5)
+            warnings.warn(f"{refusal}; {instead}", RuntimeWarning, stacklevel=5)
 
     # ---- what a Module does
 
@@ -279,7 +275,7 @@ class FusedLoss(Accelerated):
         """From now on compute in one sweep, also where the plain loss is faster."""
         del rows
         self.measure = False
-        _KNOWN.pop(self, None)
+        self._known = Known()
 
     def train(self, mode: bool = True) -> FusedLoss:
         super().train(mode)
