@@ -96,3 +96,19 @@ def test_an_unknown_study_is_said_to_be_unknown(capsys):
 @pytest.mark.parametrize("command", studies.COMMANDS, ids=lambda command: command.name)
 def test_every_command_is_there(command):
     assert callable(command.main())
+
+
+def test_the_study_of_the_readme_can_be_made():
+    text = (results.ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    (source,) = [block for block in text.split("```python\n")[1:] if "def make(" in block]
+    names = {"__name__": "a_study"}
+    exec(source.partition("```")[0], names)
+    study, make = names["STUDY"], names["make"]
+    eager, ours, floor, *_ = study.methods
+    rows = study.cases[0]
+    for method in (eager, ours):
+        step = make(rows, method)
+        step.take()
+        assert step.facts()["value"] > 0
+    make(rows, floor)()
+    assert study.estimate(rows, eager) == 1000 * 128 * 4 * 6
