@@ -25,7 +25,7 @@ from lossproof.checks.backward_graph import BackwardGraph
 from lossproof.checks.examination import Evaluation, Examination, weights_like
 from lossproof.checks.factors import torchs_own
 from lossproof.checks.finite_differences import direction
-from lossproof.checks.second_order import Gradients, along
+from lossproof.checks.second_order import Gradients, along, differentiated
 from lossproof.checks.state import State
 from lossproof.checks.subject import Subject, subject_of
 from lossproof.checks.trace import tensors_in
@@ -240,7 +240,7 @@ def _second(case: Examination, found: Evaluation, total: Tensor) -> tuple[Tensor
     slope = along(gradients, weights)
     if slope is None:
         raise RuntimeError("the gradient has no graph")
-    second: Gradients = torch.autograd.grad(slope, found.leaves, allow_unused=True)
+    second = differentiated(slope, found.leaves)
     return tuple(
         torch.zeros_like(leaf) if one is None else one
         for one, leaf in zip(second, found.leaves, strict=True)

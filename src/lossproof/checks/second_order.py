@@ -50,6 +50,23 @@ def along(gradients: Gradients, weights: Sequence[Tensor]) -> Tensor | None:
     return sum(terms[1:], terms[0]) if terms else None
 
 
+def differentiated(total: Tensor, leaves: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+    """The derivative by a backward pass through the whole graph.
+
+    To ask for the leaves alone would leave out the parts of the graph that lead to none of them:
+    there stands what is to raise an error (``once_differentiable``).
+    """
+    before = [leaf.grad for leaf in leaves]
+    for leaf in leaves:
+        leaf.grad = None
+    try:
+        torch.autograd.backward(total)
+        return tuple(leaf.grad for leaf in leaves)
+    finally:
+        for leaf, gradient in zip(leaves, before, strict=True):
+            leaf.grad = gradient
+
+
 def derived(scene: Scene, weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """The derivative of the true gradient along ``weights``.
 
@@ -97,7 +114,7 @@ def _of_function(case: Examination, diagnosis: Diagnosis, scene: Scene) -> Missi
         total = along(claim.gradients, weights)
         if total is None:
             return None
-        second: Gradients = torch.autograd.grad(total, leaves, allow_unused=True)
+        second = differentiated(total, leaves)
         if any(one is not None and bool(one.any()) for one in second):
             return None  # it has a derivative: whether it is the right one is for LP205 to say
         true = derived(scene, weights)
@@ -179,7 +196,7 @@ def _claimed(case: Examination, found: Evaluation) -> _Claim | None:
     slope = along(gradients, weights)
     if slope is None:
         return None
-    second = torch.autograd.grad(slope, found.leaves, allow_unused=True)
+    second = differentiated(slope, found.leaves)
     first = tuple(g / (offset + float(total)) for g in filled(gradients, found.leaves))
     size = sum(float((g * w).sum()) for g, w in zip(first, weights, strict=True))
     point = tuple(leaf.detach() for leaf in found.leaves)
