@@ -52,7 +52,9 @@ def look(call: PairFunction, tensors: Sequence[Tensor]) -> Look:
     kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor  # held, so that no other gets its place
+        # Held, so that no other gets its place; detached, as the graph holds this function: with
+        # the tensor itself it would hold itself, and never be freed.
+        kept[tensor.untyped_storage().data_ptr()] = tensor.detach()
         return tensor
 
     before = surroundings(tensors)
