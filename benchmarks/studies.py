@@ -18,6 +18,7 @@ MEASURED: tuple[str, ...] = (
     "benchmarks.speed.chunk",
     "benchmarks.speed.pairs",
     "benchmarks.speed.encoder",
+    "benchmarks.speed.fusing",
     "benchmarks.speed.allocator",
 )
 """Modules with a :class:`Study` or more among their globals, which the harness runs."""
@@ -148,6 +149,11 @@ PAGES = (
         "speed_pairs",
         ("speed_pairs_memory", "speed_pairs_times", "speed_embed"),
         "benchmarks.speed.tables:pairs_page",
+    ),
+    Page(
+        "speed_fuse",
+        ("speed_fuse_kept", "speed_fuse_fresh", "speed_fuse_catalogue"),
+        "benchmarks.speed.fusing:page",
     ),
     Page("speed_half", ("speed_half",), "benchmarks.speed.tables:half_page"),
     Page("speed_exactness", ("speed_exactness",), "benchmarks.speed.tables:exactness_page"),
