@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.speed.blockwise import in_blocks, whole
 
 from lossproof.losses import (
     BatchHardTripletLoss,
@@ -20,7 +21,6 @@ from lossproof.losses import (
     triplet_margin_loss,
 )
 from lossproof.losses._distances import norm, squared_distances
-from lossproof.write import sweeping
 
 Tensor = torch.Tensor
 FLOAT64 = torch.float64
@@ -271,9 +271,10 @@ def swept_and_plain(
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Value and gradient, in blocks and as one formula."""
     results = []
-    for block in (64, 1 << 30):
-        monkeypatch.setattr(sweeping, "BLOCK", block)
-        results.append((loss(at), gradient(loss, at)))
+    for enter in (in_blocks, whole):
+        with monkeypatch.context() as patch:
+            enter(patch)
+            results.append((loss(at), gradient(loss, at)))
     return results[0], results[1]
 
 
@@ -305,7 +306,7 @@ def test_equal_rows_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_second_derivatives_and_learned_weights_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweeping, "BLOCK", 8)
+    in_blocks(monkeypatch, pairs=8)
     input, target = drawn(8, 3).requires_grad_(), torch.arange(8) % 3
 
     def loss(x: Tensor) -> Tensor:

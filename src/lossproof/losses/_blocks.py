@@ -15,8 +15,8 @@ from lossproof.write.sweeping import observed
 
 Tensor = torch.Tensor
 
-MANY_ON_CPU = 1 << 18
-"""Pairs from which on blocks of distances are faster: of 512 rows."""
+MANY_ON_CPU = 1 << 17
+"""Pairs from which on blocks of distances are faster: of 362 rows."""
 MANY_ELSEWHERE = 1 << 24
 """The same on an accelerator, where it is the memory that counts: of 4,096 rows."""
 TILE_ON_CPU = 1 << 16

@@ -10,6 +10,7 @@ from lossproof.losses._blocks import in_blocks
 from lossproof.losses._embeddings import log_sum_exp
 from lossproof.speed.pairing import pairs
 from lossproof.speed.ranks import share_of_rank, usable_ranks
+from lossproof.write.arguments import visible
 
 Tensor = torch.Tensor
 
@@ -82,10 +83,20 @@ def products(first: tuple[Tensor, ...], second: tuple[Tensor, ...]) -> Tensor:
     """The products of all pairs; minus infinity for the same sample, and for what counts not."""
     vectors, sample, *counts = first
     other_vectors, other_sample, *other_counts = second
-    left_out = sample.unsqueeze(1) == other_sample
+    logits = vectors @ other_vectors.T
+    if not apart(sample, other_sample):
+        logits = logits.masked_fill(sample.unsqueeze(1) == other_sample, -torch.inf)
     for of_rows, of_columns in zip(counts, other_counts, strict=True):
-        left_out = left_out | ~of_rows.unsqueeze(1) | ~of_columns
-    return (vectors @ other_vectors.T).masked_fill(left_out, -torch.inf)
+        logits = logits.masked_fill(~(of_rows.unsqueeze(1) & of_columns), -torch.inf)
+    return logits
+
+
+def apart(sample: Tensor, other: Tensor) -> bool:
+    """Whether it is seen at once that no sample is in both, as beside the diagonal of a batch."""
+    if not (visible(sample) and sample.numel() and other.numel()):
+        return False
+    (least, most), (other_least, other_most) = (map(int, s.aminmax()) for s in (sample, other))
+    return most < other_least or other_most < least
 
 
 def finite(logs: Tensor) -> Others:

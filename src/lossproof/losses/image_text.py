@@ -16,7 +16,7 @@ from lossproof.losses._embeddings import (
     scalar,
     unit_vectors,
 )
-from lossproof.losses._others import Side, many_pairs, samples_of_rank
+from lossproof.losses._others import Side, apart, many_pairs, samples_of_rank
 from lossproof.losses._rank_means import reduce_on_ranks
 from lossproof.losses.catalogue import loss
 from lossproof.losses.contrastive import cross_entropy_of_positive, each_among_others
@@ -263,7 +263,9 @@ def _of_pairs(
     image, of_image, *_ = images
     text, of_text, *counts = texts
     logits = image @ text.T + bias
-    values = -F.logsigmoid(torch.where(of_image.unsqueeze(1) == of_text, logits, -logits))
+    if not apart(of_image, of_text):
+        logits = torch.where(of_image.unsqueeze(1) == of_text, -logits, logits)
+    values = -F.logsigmoid(-logits)
     return torch.where(counts[0], values, 0.0) if counts else values
 
 
