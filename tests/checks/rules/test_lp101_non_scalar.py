@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import lossproof
 from lossproof.checks.report import Status
 
 PAIR = ("float[6,4]", "float[6,4]")
@@ -263,3 +264,8 @@ def test_a_documented_shape_is_on_purpose(silent, loss):
 def test_a_docstring_that_promises_a_number_or_nothing_excuses_nothing(found, loss):
     (finding,) = found("LP101", loss, "float[6,4]", "float[6,4]")
     assert finding.cause == "not-reduced"
+
+
+def test_rows_of_pairs_are_on_purpose(silent):
+    rows = lossproof.pairs(lambda x, y: x @ y.T, "logsumexp", dim=(1, 0))
+    assert silent("LP101", rows, "float[6,3]", "float[6,3]") is Status.NOT_APPLICABLE

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import lossproof
 from lossproof.checks.report import Severity, Status
 
 CODE = "LP501"
@@ -87,3 +88,51 @@ def test_the_steps_of_a_solver_do_not_follow_the_inputs(silent):
 
 def test_tensor_operations_are_proved(silent):
     assert silent(CODE, F.cross_entropy, "float[16,5]", "int[16]<5") is Status.PROVED
+
+
+def test_the_loop_is_shown_as_vmap(found):
+    (finding,) = found(CODE, over_samples, "float[64,5]", "int[64]<5")
+    first, *code = finding.help.splitlines()
+    assert "tried on these inputs, with the same value and gradient" in first
+    names = {"torch": torch}
+    exec("\n".join(code), names)
+    logits, target = torch.randn(7, 5), torch.randint(5, (7,))
+    torch.testing.assert_close(names["over_samples"](logits, target), over_samples(logits, target))
+    assert finding.evidence["times_faster"] > 1
+    assert finding.evidence["seconds"] > finding.evidence["seconds_with_vmap"]
+    assert "times as fast" in finding.notes[0]
+
+
+def test_what_cannot_be_derived_is_said_in_words(found):
+    (finding,) = found(CODE, while_loop, "float[16,5]", "int[16]<5")
+    assert "`torch.vmap`" in finding.help
+    assert "\n" not in finding.help
+    assert "seconds" not in finding.evidence
+
+
+def test_a_call_of_a_library_that_loops_is_no_loop(silent):
+    """Each round of the loop inside runs the user's one line once."""
+    network = torch.nn.Sequential(*[torch.nn.Linear(4, 4) for _ in range(12)])
+
+    def loss(input, target):
+        return F.mse_loss(network(input), target)
+
+    assert silent(CODE, loss, "float[12,4]", "float[12,4]") is Status.PROVED
+
+
+def test_the_chunks_of_lossproof_are_no_loop(silent):
+    chunked = lossproof.chunk(F.cross_entropy, torch.nn.Linear(4, 3), chunk_size=1)
+
+    def loss(hidden, target):
+        return 2 * chunked(hidden, target)
+
+    assert silent(CODE, loss, "float[16,4]", "int[16]<3") is Status.PROVED
+
+
+def test_the_page_shows_what_is_right(page_code, module_of):
+    source = page_code(CODE, "Example")
+    wrong = module_of("import torch\n\n" + source, "wrong").cross_entropy
+    body = page_code(CODE, "Use instead")
+    right = module_of(f"import torch\n\ndef cross_entropy(logits, target):\n{body}", "right")
+    given = torch.randn(6, 4), torch.randint(4, (6,))
+    torch.testing.assert_close(wrong(*given), right.cross_entropy(*given))

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import lossproof
 from lossproof.checks.report import Severity, Status
 
 CODE = "LP502"
@@ -82,3 +83,23 @@ def test_a_constant_is_known_before(silent):
         return ((input - target) ** 2).mean() * torch.tensor(2.0).item()
 
     assert silent(CODE, constant, "float[8]", "float[8]") is Status.PROVED
+
+
+def test_what_lossproof_looks_at_is_no_wait_of_the_loss(silent):
+    chunked = lossproof.chunk(torch.nn.functional.cross_entropy, torch.nn.Linear(4, 3))
+
+    def loss(hidden, target):
+        return 2 * chunked(hidden, target)
+
+    assert silent("LP502", loss, "float[6,4]", "int[6]<3") is Status.PROVED
+
+
+def test_what_the_loss_waits_for_within_lossproof_is(found):
+    def rows(logits, target):
+        losses = torch.nn.functional.cross_entropy(logits, target, reduction="none")
+        return losses * 2 if losses.detach().max().item() > 1e6 else losses  # <-- here
+
+    (finding,) = found(
+        "LP502", lossproof.chunk(rows, torch.nn.Linear(4, 3)), "float[6,4]", "int[6]<3"
+    )
+    assert finding.location.function.endswith("rows")
