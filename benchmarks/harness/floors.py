@@ -17,19 +17,3 @@ def moved(count: int) -> Callable[[], object]:
     source = torch.ones(max(1, count // 8), dtype=torch.float32)
     target = torch.empty_like(source)
     return lambda: target.copy_(source)
-
-
-def products(*shapes: tuple[int, int, int]) -> Callable[[], object]:
-    """A step of matrix products alone, (rows, inner, columns) each, in float32.
-
-    A linear layer has one forward and two backward.
-    """
-    import torch
-
-    pairs = [(torch.randn(n, k), torch.randn(k, m), torch.empty(n, m)) for n, k, m in shapes]
-
-    def step() -> None:
-        for one, other, out in pairs:
-            torch.mm(one, other, out=out)
-
-    return step

@@ -1,6 +1,7 @@
 """Times are what an injected clock says; nothing here waits."""
 
 import pytest
+from benchmarks.harness import floors
 from benchmarks.harness.clock import LEAST, MOST_REPEATS, once, turn_of, warmed_up
 from benchmarks.harness.study import WHOLE, Step
 
@@ -88,3 +89,9 @@ def test_a_step_that_takes_long_is_warmed_up_in_its_own_way():
     step = Step({"step": lambda: calls.append(1)}, warm=lambda: hand.move(2.0))
     warmth = warmed_up(step, hand)
     assert (warmth.first_call, warmth.repeats, calls) == (4.0, 1, [])
+
+
+def test_the_floor_moves_as_many_bytes_as_it_is_told():
+    copied = floors.moved(8_000)()
+    assert 2 * copied.nbytes == 8_000  # read once, and written once
+    assert (copied == 1).all()
