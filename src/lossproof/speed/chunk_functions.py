@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 
+from lossproof.speed.captured import hooks_held_back
 from lossproof.speed.chunk_plan import Plan, put, taken
 from lossproof.speed.chunk_sweep import sweep
+from lossproof.speed.gate import Gate
 
 Tensor = torch.Tensor
 Gradients = tuple[Tensor | None, ...]
@@ -125,12 +127,14 @@ def _of_whole(
 ) -> list[Tensor | None]:
     """The gradients by way of all rows at once."""
     again = torch.is_grad_enabled()
-    with torch.enable_grad():
-        values = plan.whole_values(tensors)
-        inputs = [one for one, need in zip(tensors, needed, strict=True) if need]
-        slopes = torch.autograd.grad(
-            values, inputs, cotangent, create_graph=again, allow_unused=True
-        )
+    gate, whole = _gated(plan, tensors)
+    with plan.surroundings.again(), torch.enable_grad():
+        values = plan.whole_values(whole)
+        inputs = [one for one, need in zip(whole, needed, strict=True) if need]
+        with gate.closed(), hooks_held_back(plan.captured):
+            slopes = torch.autograd.grad(
+                values, inputs, cotangent, create_graph=again, allow_unused=True
+            )
     found = iter(slopes)
     return [next(found) if need else None for need in needed]
 
@@ -180,7 +184,8 @@ def _by_chunks(
         ]
         with torch.enable_grad():
             values = plan.row_values(rows, leaves) * factor
-        slopes = _second(values, needed, wanted, mine, (factor, *rows, *leaves))
+        with hooks_held_back(plan.captured):
+            slopes = _second(values, needed, wanted, mine, (factor, *rows, *leaves))
         for place, (into, slope) in enumerate(zip(found, slopes, strict=True)):
             if into is None or slope is None:
                 continue
@@ -202,13 +207,23 @@ def _at_once(
     """The same in one graph, which can be differentiated again; it holds all rows."""
     upstream_of = iter(upstream)
     along = [next(upstream_of) if need else None for need in needed]
-    own = len(tensors) - len(plan.captured)
-    aliases = [one.view_as(one) if _can(one) else one for one in tensors[:own]]
-    whole = (*aliases, *plan.captured)
-    factor = cotangent.view_as(cotangent)
-    with torch.enable_grad():
+    gate, (factor, *whole) = _gated(plan, (cotangent, *tensors))
+    with torch.enable_grad(), gate.closed(), hooks_held_back(plan.captured):
         values = plan.whole_values(whole) * factor
-    return _second(values, needed, wanted, along, (factor, *whole), again=True)
+        return _second(values, needed, wanted, along, (factor, *whole), again=True)
+
+
+def _gated(plan: Plan, tensors: Sequence[Tensor]) -> tuple[Gate, list[Tensor]]:
+    """The tensors, of which those that may depend on each other stand in front of a gate.
+
+    What a function closes over stands for itself: nothing can take its place. Without any, others
+    that stand for the tensors are gate enough (and ``torch.func``, which closes over nothing, gets
+    along with them).
+    """
+    gate, own = Gate(), len(tensors) - len(plan.captured)
+    if not plan.captured and torch.is_grad_enabled():
+        return gate, [one.view_as(one) if _can(one) else one for one in tensors]
+    return gate, gate.before(tensors, [n for n, one in enumerate(tensors[:own]) if _can(one)])
 
 
 def _second(

@@ -47,6 +47,10 @@ class Plan:
     surroundings: Surroundings
     slope: SoftmaxSlope | None = None
     compiled: Callable[..., Any] | None = None
+    count: int = 0
+    """How many rows there are."""
+    overwrites: bool = False
+    """Whether the loss writes to its logits, so that it needs some of its own."""
     item_shape: tuple[int, ...] = field(default=())
     """The axes of the values after the first, known once a chunk was computed."""
 
@@ -129,7 +133,8 @@ class Plan:
         reduction: str = "none",
     ) -> Tensor:
         """The loss, called for these rows."""
-        arguments = [widened(logits), *rows[1 : 1 + self.arguments]]
+        logits = widened(logits.clone() if self.overwrites else logits)
+        arguments = [logits, *rows[1 : 1 + self.arguments]]
         rest = iter(of_loss)
         parameters = {name: next(rest) for name in self.loss_parameters}
         by_name = {name: next(rest) for name in self.shared_names}
@@ -140,12 +145,12 @@ class Plan:
         factors = list(rows[1 + self.arguments :])
         weight = factors.pop(0) if self.weighted else None
         if factors:
-            mask = fits("mask", _with_axes(factors[0], values), values, kind="bool")
+            mask = fits("mask", with_axes(factors[0], values), values, kind="bool")
             values = torch.where(mask, values, 0.0)
             if weight is not None:  # what does not count may have any weight, NaN among them
-                weight = torch.where(mask, _with_axes(weight, values), 0.0)
+                weight = torch.where(mask, with_axes(weight, values), 0.0)
         if weight is not None:
-            values = values * fits("weight", _with_axes(weight, values), values)
+            values = values * fits("weight", with_axes(weight, values), values)
         return values
 
     def row_values(self, rows: Sequence[Tensor], shared: Sequence[Tensor]) -> Tensor:
@@ -176,6 +181,6 @@ def put(into: Tensor, part: Part, rows: Tensor) -> None:
         into.index_copy_(0, part, rows.to(into.dtype))
 
 
-def _with_axes(factor: Tensor, values: Tensor) -> Tensor:
+def with_axes(factor: Tensor, values: Tensor) -> Tensor:
     """A weight or mask of the rows, with an axis for each of the values."""
     return factor.reshape(*factor.shape, *(1,) * (values.ndim - factor.ndim))

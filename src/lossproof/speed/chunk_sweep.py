@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 
+from lossproof.speed.captured import hooks_held_back
 from lossproof.speed.chunk_plan import Part, Plan, taken
 from lossproof.speed.half_products import add_product, fitting_scale, times
 from lossproof.speed.heads import LinearHead
+from lossproof.speed.surroundings import plain_precision
 from lossproof.write.precision import widened
 
 Tensor = torch.Tensor
@@ -40,7 +42,7 @@ def sweep(
         float16, and in shared ones of any half precision, are float32.
     """
     run = _Sweep(plan, tensors, needed, cotangent)
-    with plan.surroundings.autocast_again():
+    with plan.surroundings.autocast_again(), hooks_held_back(plan.captured):
         for part in plan.parts(len(tensors[0])):
             run.chunk(part)
     return run.total(), run.found
@@ -246,12 +248,16 @@ class _Products:
 
     def add(self, features: Tensor, slope: Tensor) -> Tensor | None:
         """Add the gradients of the weight and the bias; return that in the features."""
-        with torch.autocast(self.device, enabled=False):
+        slope = slope.reshape(-1, slope.shape[-1])  # a row may have several vectors of features
+        with plain_precision(self.device):
             if self.weight_gradient is not None:
-                add_product(self.weight_gradient, slope, features.detach().to(self.dtype))
+                own = features.detach().reshape(-1, features.shape[-1]).to(self.dtype)
+                add_product(self.weight_gradient, slope, own)
             if self.bias_gradient is not None:
                 self.bias_gradient.add_(slope.sum(0))
-            return times(slope, self.weight) if features.requires_grad else None
+            if not features.requires_grad:
+                return None
+            return times(slope, self.weight).reshape(features.shape)
 
 
 def _blocks(logits: Tensor) -> Iterator[slice]:

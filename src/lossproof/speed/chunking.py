@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,11 +12,12 @@ from torch._C._functorch import TransformType
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import forward_ad
 
-from lossproof.errors import UsageError
-from lossproof.speed.chunk_captured import captured_by
+from lossproof.speed.chunk_call import Call, Ignoring, read_call, refuse_unlike
+from lossproof.speed.chunk_captured import captured_by, captures_any
 from lossproof.speed.chunk_compiled import CompiledLoss
+from lossproof.speed.chunk_counting import counting_of, denominator_of
 from lossproof.speed.chunk_functions import ChunkedSum, ChunkedValues, values_of
-from lossproof.speed.chunk_plan import Plan
+from lossproof.speed.chunk_plan import Plan, with_axes
 from lossproof.speed.gathered import gathered
 from lossproof.speed.heads import AnyHead, Head, LinearHead, head_of
 from lossproof.speed.item_loss import Counting, ItemLoss
@@ -29,41 +29,15 @@ from lossproof.write.arguments import (
     choice,
     flag,
     integer,
-    same_device,
-    tensor,
     transformed,
     visible,
 )
-from lossproof.write.reduction import denominator, divide, usable_normalizer
+from lossproof.write.reduction import divide
 
 Tensor = torch.Tensor
 REDUCTIONS = ("none", "mean", "sum", "batchmean")
 LEAST_ROWS = 128
 """Products of fewer rows take more time than the memory is worth."""
-
-
-@dataclass(frozen=True)
-class _Call:
-    """What a call is about, with one axis for all rows."""
-
-    lead: torch.Size
-    hidden: Tensor
-    arguments: tuple[Tensor, ...]
-    weight: Tensor | None
-    mask: Tensor | None
-    """Which items count, where a row has several."""
-    keep: Tensor | None
-    """Which rows count."""
-    shared: Mapping[str, Tensor]
-    options: Mapping[str, Any]
-    normalizer: float | Tensor | None
-    counts_itself: bool
-    """Whether what counts is the loss's own affair."""
-
-    @property
-    def target(self) -> Tensor | None:
-        """The first argument of the loss after the logits."""
-        return self.arguments[0] if self.arguments else None
 
 
 class ChunkedLoss(Accelerated):
@@ -97,6 +71,12 @@ class ChunkedLoss(Accelerated):
         self.ignore_index = ignore_index
         if ignore_index is not None:
             integer("ignore_index", ignore_index)
+        if ignore_index is not None and target_head is not None:
+            raise ValueError(
+                "`ignore_index` is about a target of indices, and `target_head` makes another "
+                "one: give `mask` for the rows that count"
+            )
+        self._ignoring = Ignoring.of(self._item, ignore_index)
         self.chunk_size = chunk_size
         if chunk_size is not None:
             integer("chunk_size", chunk_size, minimum=1)
@@ -105,6 +85,7 @@ class ChunkedLoss(Accelerated):
         self._counting: dict[Any, Counting] = {}
         self._programs: dict[Any, CompiledLoss] = {}
         self._row_bytes = 0
+        self._overwrites = False
 
     @property
     def compiles(self) -> bool:
@@ -128,14 +109,18 @@ class ChunkedLoss(Accelerated):
         **shared: Any,
     ) -> Tensor:
         """The loss of a batch; the arguments are those of :func:`chunk`."""
-        call = self._call(hidden, arguments, weight, mask, normalizer, shared)
+        call = read_call(hidden, arguments, weight, mask, normalizer, shared, self._ignoring)
         plan, tensors = self._planned(call)
         if _needs_plain(tensors):
             return self._plain(call, plan, tensors)
         self._tried(call, plan, tensors)
-        if torch.is_grad_enabled() and not transformed() and not _closes_over_nothing(plan):
-            plan.captured = captured_by(plan, tensors)
-            tensors = (*tensors, *plan.captured)
+        if torch.is_grad_enabled() and not _closes_over_nothing(plan):
+            if transformed():
+                if captures_any(plan, tensors):
+                    return self._plain(call, plan, tensors)
+            else:
+                plan.captured = captured_by(plan, tensors)
+                tensors = (*tensors, *plan.captured)
         if self.compile_loss and plan.slope is None:
             plan.compiled = self._compiled(plan)
         return self._computed(call, plan, tensors)
@@ -150,77 +135,13 @@ class ChunkedLoss(Accelerated):
         **shared: Any,
     ) -> Tensor:
         """The same loss of the whole batch at once, through all of its logits."""
-        call = self._call(hidden, arguments, weight, mask, normalizer, shared)
+        call = read_call(hidden, arguments, weight, mask, normalizer, shared, self._ignoring)
         return self._plain(call, *self._planned(call))
 
-    def _call(
-        self,
-        hidden: Any,
-        arguments: Sequence[Any],
-        weight: Any,
-        mask: Any,
-        normalizer: Any,
-        shared: Mapping[str, Any],
-    ) -> _Call:
-        """Read and check the arguments of a call."""
-        hidden = tensor("hidden", hidden)
-        if not hidden.ndim:
-            raise ValueError("`hidden` must have the shape (*, H), got a single number")
-        lead = hidden.shape[:-1]
-        rows = [
-            _rows_of(f"argument {n} after `hidden`", one, lead, hidden)
-            for n, one in enumerate(arguments, 1)
-        ]
-        item_weight = None if weight is None else tensor("weight", weight, "number")
-        item_mask = None if mask is None else tensor("mask", mask, "bool")
-        found = _Call(
-            lead,
-            hidden.reshape(-1, hidden.shape[-1]),
-            tuple(rows),
-            None if item_weight is None else _rows_of("weight", item_weight, lead, hidden),
-            None if item_mask is None else _rows_of("mask", item_mask, lead, hidden),
-            None,
-            {name: one for name, one in shared.items() if isinstance(one, Tensor)},
-            {name: one for name, one in shared.items() if not isinstance(one, Tensor)},
-            usable_normalizer(normalizer),
-            weight is None and mask is None and normalizer is None and self._loss_ignores(),
-        )
-        return self._ignoring(found)
-
-    def _ignoring(self, call: _Call) -> _Call:
-        """Tell rows that do not count from items of a row that do not."""
-        keep, mask = None, call.mask
-        if mask is not None and mask.ndim == 1:
-            keep, mask = mask, None
-        ignored = self._ignored()
-        target = call.target
-        if ignored is not None and target is not None and not target.is_floating_point():
-            counts = target != ignored
-            if counts.ndim == 1:
-                keep = counts if keep is None else keep & counts
-            else:
-                mask = counts if mask is None else mask & counts
-            if not self._loss_ignores():
-                target = torch.where(counts, target, 0)
-                call = replace(call, arguments=(target, *call.arguments[1:]))
-        if keep is not None and visible(keep) and bool(keep.all()):
-            keep = None
-        return replace(call, keep=keep, mask=mask)
-
-    def _ignored(self) -> int | None:
-        """The target that does not count."""
-        found = (
-            self._item.option("ignore_index") if self.ignore_index is None else self.ignore_index
-        )
-        return found if isinstance(found, int) else None
-
-    def _loss_ignores(self) -> bool:
-        """Whether the loss itself leaves out what is to be ignored."""
-        return self.ignore_index is None or self._item.takes("ignore_index")
-
-    def _planned(self, call: _Call) -> tuple[Plan, tuple[Tensor, ...]]:
+    def _planned(self, call: Call) -> tuple[Plan, tuple[Tensor, ...]]:
         """How the call is computed, and from which tensors."""
         head = head_of(self.head)
+        refuse_unlike(call, head)
         target_head = None if self.target_head is None else head_of(self.target_head, "target_head")
         module = self._item.module
         parameters = dict(module.named_parameters()) if module is not None else {}
@@ -230,7 +151,7 @@ class ChunkedLoss(Accelerated):
         elif call.keep is not None:
             # Where rows cannot be counted they are computed, and must do no harm.
             hidden = torch.where(call.keep.unsqueeze(1), hidden, 0.0)
-            mask = call.keep if mask is None else mask & _aligned(call.keep, mask)
+            mask = call.keep if mask is None else mask & with_axes(call.keep, mask)
         rows = [hidden, *call.arguments]
         rows += [one for one in (call.weight, mask) if one is not None]
         shared = [*head.tensors, *(() if target_head is None else target_head.tensors)]
@@ -254,6 +175,7 @@ class ChunkedLoss(Accelerated):
             rows=self._rows(head, hidden),
             surroundings=surroundings(tensors),
             slope=self._slope(call, options),
+            count=len(hidden),
         )
         return plan, tensors
 
@@ -265,7 +187,7 @@ class ChunkedLoss(Accelerated):
         row = head.weight.shape[0] * size if isinstance(head, LinearHead) else self._row_bytes
         return max(LEAST_ROWS, self.chunk_bytes // row) if row else LEAST_ROWS
 
-    def _slope(self, call: _Call, options: Mapping[str, Any]) -> SoftmaxSlope | None:
+    def _slope(self, call: Call, options: Mapping[str, Any]) -> SoftmaxSlope | None:
         """The formula of the gradient, for torch's own cross entropy of class indices."""
         target = call.target
         if not self._item.is_cross_entropy() or len(call.arguments) != 1 or call.shared:
@@ -297,65 +219,36 @@ class ChunkedLoss(Accelerated):
             self._programs[key] = CompiledLoss(plan)
         return self._programs[key]
 
-    def _tried(self, call: _Call, plan: Plan, tensors: Sequence[Tensor]) -> None:
+    def _tried(self, call: Call, plan: Plan, tensors: Sequence[Tensor]) -> None:
         """At the first call of a kind, see that rows are separate and what the mean divides by."""
         key = self._kind(call)
-        if key in self._counting or not len(call.hidden) or not _has_values(call.hidden):
+        rows = len(call.hidden) if plan.index is None else len(plan.index)
+        if key in self._counting or not rows or not _has_values(call.hidden):
+            plan.overwrites = self._overwrites
             return
-        logits, rows, of_loss = refuse_coupled_rows(plan, tensors, self._modules_of_call())
+        company = refuse_coupled_rows(plan, tensors, self._modules_of_call())
+        logits = company.logits
+        self._overwrites = plan.overwrites = self._overwrites or company.overwritten
         self._row_bytes = logits[:1].numel() * max(4, logits.element_size())
-        self._counting[key] = self._counting_of(call, plan, logits, rows, of_loss)
+        own = self._item.reduction is not None and self._ignoring.by_loss
+        if self.reduction == "mean" and own and call.normalizer is None:
+            self._counting[key] = counting_of(
+                call, plan, self._ignoring, logits, company.rows, company.of_loss
+            )
+        else:
+            self._counting[key] = self._item.counting(call.target)[0]
 
     def _modules_of_call(self) -> list[nn.Module]:
         return [
             one for one in (self.loss, self.head, self.target_head) if isinstance(one, nn.Module)
         ]
 
-    def _kind(self, call: _Call) -> Any:
+    def _kind(self, call: Call) -> Any:
         shapes = [(one.dtype, one.shape[1:]) for one in (call.hidden, *call.arguments)]
         training = [one.training for one in self._modules_of_call()]
         return (*shapes, call.weight is None, call.mask is None, *training)
 
-    def _counting_of(
-        self,
-        call: _Call,
-        plan: Plan,
-        logits: Tensor,
-        rows: Sequence[Tensor],
-        of_loss: Sequence[Tensor],
-    ) -> Counting:
-        """What the mean of the loss divides by, as its own mean of a few rows shows."""
-        likely = self._item.counting(call.target)
-        own = self._item.reduction is not None and self._loss_ignores()
-        if self.reduction != "mean" or not own or call.normalizer is not None:
-            return likely[0]
-        with torch.no_grad(), plan.surroundings.again():
-            values = plan.values(logits, rows, of_loss).double()
-        with torch.no_grad(), plan.surroundings.again():
-            mean = plan.called(logits, rows, of_loss, "mean").double()
-        if not values.isfinite().all() or not mean.isfinite():
-            return likely[0]
-        few = replace(
-            call,
-            arguments=tuple(rows[1 : 1 + plan.arguments]),
-            hidden=rows[0],
-            weight=None,
-            mask=None,
-            keep=None,
-        )
-        few = self._ignoring(few)
-        for counting in likely:
-            found = divide(values.sum(), self._denominator(few, plan, counting))
-            if torch.isclose(found, mean, rtol=1e-2 if _is_half(call.hidden) else 1e-4, atol=1e-8):
-                return counting
-        raise UsageError(
-            f"the loss's own mean of {len(values)} rows is {mean.item():g}, and the sum of their "
-            f"values over {'the weights of their classes' if len(likely) > 1 else 'their number'} "
-            f"is {found.item():g}: what its mean divides by is not known; give `normalizer`, or "
-            'use reduction="sum" and divide'
-        )
-
-    def _computed(self, call: _Call, plan: Plan, tensors: Sequence[Tensor]) -> Tensor:
+    def _computed(self, call: Call, plan: Plan, tensors: Sequence[Tensor]) -> Tensor:
         recorded = transformed() or any(one.requires_grad for one in tensors)
         if recorded and torch.is_grad_enabled() and self.reduction != "none" and not transformed():
             total: Tensor = ChunkedSum.apply(plan, *tensors)  # type: ignore[no-untyped-call]
@@ -369,35 +262,16 @@ class ChunkedLoss(Accelerated):
             return values.reshape(*call.lead, *values.shape[1:])
         return self._reduced(call, plan, values.sum())
 
-    def _reduced(self, call: _Call, plan: Plan, total: Tensor) -> Tensor:
+    def _reduced(self, call: Call, plan: Plan, total: Tensor) -> Tensor:
         if self.reduction == "sum":
             return total
         if self.reduction == "batchmean":
-            return divide(total, call.normalizer or len(call.hidden))
+            by = len(call.hidden) if call.normalizer is None else call.normalizer
+            return divide(total, by).to(total.dtype)
         counting = self._counting.get(self._kind(call)) or self._item.counting(call.target)[0]
-        return divide(total, self._denominator(call, plan, counting)).to(total.dtype)
+        return divide(total, denominator_of(call, plan, self._ignoring, counting)).to(total.dtype)
 
-    def _denominator(self, call: _Call, plan: Plan, counting: Counting) -> float | Tensor:
-        """What the mean divides by."""
-        like = call.hidden.detach().new_empty(()).expand(len(call.hidden), *plan.item_shape)
-        weight = None if call.weight is None else _aligned(call.weight, like)
-        mask = None if call.mask is None else _aligned(call.mask, like)
-        if call.keep is not None:
-            keep = _aligned(call.keep, like)
-            mask = keep if mask is None else mask & keep
-        if counting == "class weights":
-            of_classes = self._item.class_weights(call.target)
-            assert of_classes is not None and call.target is not None
-            index = call.target
-            if (ignored := self._ignored()) is not None:
-                index = torch.where(index == ignored, 0, index)
-            own = _aligned(of_classes[index], like)
-            weight = own if weight is None else weight * own
-        if mask is not None and weight is not None:
-            weight = torch.where(mask, weight, 0.0)
-        return denominator(like, weight, mask, call.normalizer)
-
-    def _plain(self, call: _Call, plan: Plan, tensors: Sequence[Tensor]) -> Tensor:
+    def _plain(self, call: Call, plan: Plan, tensors: Sequence[Tensor]) -> Tensor:
         rows, shared = plan.split(tensors)
         logits = plan.head.logits(rows[0], plan.of_head(shared))
         rows, of_loss = plan.through_target_head(rows, shared), plan.beyond_heads(shared)
@@ -407,27 +281,10 @@ class ChunkedLoss(Accelerated):
             return found.reshape(*call.lead, *found.shape[1:]) if of_items else found
         values = plan.counted(plan.values(logits, rows, of_loss), rows)
         if call.keep is not None:
-            values = torch.where(_aligned(call.keep, values), values, 0.0)
+            values = torch.where(with_axes(call.keep, values), values, 0.0)
         if self.reduction == "none":
             return values.reshape(*call.lead, *values.shape[1:])
         return self._reduced(call, plan, values.sum())
-
-
-def _rows_of(name: str, value: Any, lead: torch.Size, hidden: Tensor) -> Tensor:
-    """A tensor that has the rows of the hidden states, with one axis for all of them."""
-    given = tensor(name, value, "any")
-    if given.shape[: len(lead)] != lead:
-        raise ValueError(
-            f"`{name}` must begin with the axes {list(lead)} of `hidden`, got the shape "
-            f"{list(given.shape)}; what all rows share is given by name"
-        )
-    same_device(hidden, given, ("hidden", name))
-    return given.reshape(-1, *given.shape[len(lead) :])
-
-
-def _aligned(factor: Tensor, values: Tensor) -> Tensor:
-    """With as many axes as the values."""
-    return factor.reshape(*factor.shape, *(1,) * (values.ndim - factor.ndim))
 
 
 def _closes_over_nothing(plan: Plan) -> bool:
@@ -438,10 +295,6 @@ def _closes_over_nothing(plan: Plan) -> bool:
 
 def _has_values(value: Tensor) -> bool:
     return not (transformed() or value.is_meta or isinstance(value, FakeTensor))
-
-
-def _is_half(value: Tensor) -> bool:
-    return value.dtype in (torch.float16, torch.bfloat16)
 
 
 def _needs_plain(tensors: Sequence[Tensor]) -> bool:
@@ -469,7 +322,7 @@ def chunk(
     r"""A loss over a huge output layer, with the memory of a few rows of logits.
 
     .. math::
-        rac{1}{D} \sum_i w_i \, \ell(f(h_i), t_i, \dots)
+        \frac{1}{D} \sum_i w_i \, \ell(f(h_i), t_i, \dots)
 
     where :math:`f` is the head, :math:`h_i` the hidden state of row :math:`i` and :math:`D` what
     the mean of the loss divides by. The rows go through head and loss a chunk at a time, and their

@@ -29,14 +29,26 @@ class Body:
     names: tuple[str, ...]
     tensors: tuple[Tensor, ...]
     """What stands behind the names."""
+    name: str = "head"
+    """What it is called in an error."""
 
-    def output(self, rows: Tensor, own: Sequence[Tensor]) -> Any:
+    def output(self, rows: Tensor, own: Sequence[Tensor]) -> Tensor:
         """What it makes of the rows, with these tensors as its own."""
+        found: Any
         if self.names:
             assert isinstance(self.run, nn.Module)
             replaced = dict(zip(self.names, own, strict=True))
-            return torch.func.functional_call(self.run, replaced, (rows,))
-        return self.run(rows)
+            found = torch.func.functional_call(self.run, replaced, (rows,))
+        else:
+            found = self.run(rows)
+        if not isinstance(found, Tensor):
+            raise TypeError(f"`{self.name}` must give a tensor, got {type(found).__name__}")
+        if not found.ndim or len(found) != len(rows):
+            raise ValueError(
+                f"`{self.name}` must give a row for each row, "
+                f"got {list(found.shape)} for {list(rows.shape)}"
+            )
+        return found
 
 
 @dataclass(frozen=True)
@@ -60,8 +72,7 @@ class LinearHead:
 
     def features(self, rows: Tensor, own: Sequence[Tensor]) -> Tensor:
         """What the linear layer is given."""
-        found: Tensor = rows if self.body is None else self.body.output(rows, own[self.last :])
-        return found
+        return rows if self.body is None else self.body.output(rows, own[self.last :])
 
     def logits(self, rows: Tensor, own: Sequence[Tensor]) -> Tensor:
         return nn.functional.linear(self.features(rows, own), *own[: self.last])
@@ -78,15 +89,7 @@ class AnyBodyHead:
         return self.body.tensors
 
     def logits(self, rows: Tensor, own: Sequence[Tensor]) -> Tensor:
-        found = self.body.output(rows, own)
-        if not isinstance(found, Tensor):
-            raise TypeError(f"`head` must give a tensor, got {type(found).__name__}")
-        if not found.ndim or len(found) != len(rows):
-            raise ValueError(
-                "`head` must give a row for each row, "
-                f"got {list(found.shape)} for {list(rows.shape)}"
-            )
-        return found
+        return self.body.output(rows, own)
 
 
 Head = LinearHead | AnyBodyHead
@@ -128,7 +131,7 @@ def _linear(body: Body | None, layer: nn.Linear) -> LinearHead:
 
 def _body(run: Any, name: str) -> Body:
     if not isinstance(run, nn.Module):
-        return Body(run, (), ())
+        return Body(run, (), (), name)
     parameters = dict(run.named_parameters())
     if any(map(is_sharded, parameters.values())):
         raise UnsupportedGraphError(
@@ -136,7 +139,7 @@ def _body(run: Any, name: str) -> Body:
             "outermost `fully_shard` hold them, which keeps them whole until the backward pass, or "
             "make its last layer an `nn.Linear` and shard that alone"
         )
-    return Body(run, tuple(parameters), tuple(parameters.values()))
+    return Body(run, tuple(parameters), tuple(parameters.values()), name)
 
 
 def _is_ordinary(module: nn.Module, kind: type[nn.Module]) -> bool:

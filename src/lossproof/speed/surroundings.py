@@ -6,8 +6,9 @@ Who computes something again later must find both as they were.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -64,6 +65,13 @@ def accelerators(devices: Iterable[torch.device]) -> list[torch.device]:
     apart = {device for device in devices if device.type not in {"cpu", "meta"}}
     there = (one for one in apart if torch.get_device_module(one).is_available())
     return sorted(there, key=str)
+
+
+def plain_precision(device: str) -> AbstractContextManager[Any]:
+    """Inside, autocast is off; a kind of device that has none needs nothing."""
+    if not torch.amp.is_autocast_available(device):
+        return nullcontext()
+    return torch.autocast(device, enabled=False)
 
 
 def surroundings(tensors: Iterable[Tensor]) -> Surroundings:
