@@ -121,10 +121,10 @@ MEMORY_STUDY = study_of(
     (
         case_of(HeadCase("CE", 8192, 32000), MEMORY),
         case_of(HeadCase("capped", 4096, 32000), MEMORY),
-        case_of(HeadCase("JSD", 2048, 32000, hidden=512), MEMORY),
+        case_of(HeadCase("JSD", 2048, 32000, hidden=256), MEMORY),
         case_of(HeadCase("JSD", 2048, 32000), MEMORY, methods=FEW),
         case_of(HeadCase("CE", 4096, 32000, hidden=256, head="MLP"), MEMORY),
-        case_of(HeadCase("CE", 2048, 16000, penalty=True), MEMORY, methods=TWICE),
+        case_of(HeadCase("CE", 2048, 16000, hidden=256, penalty=True), MEMORY, methods=TWICE),
     ),
 )
 TIMES_STUDY = study_of(
@@ -135,7 +135,7 @@ TIMES_STUDY = study_of(
         case_of(HeadCase("CE", 1024, 32000), TIMES),
         case_of(HeadCase("CE", 4096, 32000), TIMES, methods=FEW),
         case_of(HeadCase("capped", 1024, 32000), TIMES),
-        case_of(HeadCase("JSD", 1024, 32000, hidden=512), TIMES),
+        case_of(HeadCase("JSD", 1024, 32000, hidden=256), TIMES),
         case_of(HeadCase("CE", 1024, 32000, hidden=256, head="MLP"), TIMES),
     ),
 )
@@ -154,7 +154,7 @@ VOCABULARY_STUDY = study_of(
 AIMS: dict[str, float] = {
     HeadCase("CE", 8192, 32000).name: 235,
     HeadCase("capped", 4096, 32000).name: 250,
-    HeadCase("JSD", 2048, 32000, hidden=512).name: 150,
+    HeadCase("JSD", 2048, 32000, hidden=256).name: 150,
     HeadCase("CE", 8192, 128_000).name: 700,
 }
 """MB at the peak of live bytes; the time is to be at most that of eager."""

@@ -128,6 +128,11 @@ def sinkhorn(x: Tensor, y: Tensor) -> Tensor:
     return of_x.mean() + of_y.mean()
 
 
+def divergence(x: Tensor, y: Tensor) -> Tensor:
+    """The transport without its bias: three of them."""
+    return sinkhorn(x, y) - sinkhorn(x, x) / 2 - sinkhorn(y, y) / 2
+
+
 def _softened(x: Tensor, y: tuple[Tensor, Tensor]) -> Tensor:
     points, potential = y
     return (potential - squares(x, points)) / EPSILON

@@ -144,9 +144,9 @@ def pairs_page(*data: Entry | None) -> Iterable[Any]:
     yield (
         "`lossproof.pairs` reduces the values of all pairs row by row, without their matrix; the "
         "losses of the catalogue are built on it. *lossproof pairs* is the loss as a user writes "
-        "it on `pairs`, *lossproof catalogue* the one that is there. The catalogue's Sinkhorn loss "
-        "and geomloss's are divergences, which solve three transports instead of one; eager and "
-        "ours on `pairs` compute one, after 20 iterations."
+        "it on `pairs`, *lossproof catalogue* the one that is there. *Sinkhorn* is one transport "
+        "after 20 iterations, *Sinkhorn divergence* is the three that the catalogue's loss and "
+        "geomloss's solve."
     )
     yield tables.HOW
     for study in there:

@@ -115,14 +115,10 @@ def test_every_way_over_pairs_has_the_gradient_of_the_plain_one(loss, way):
         value = pairs.way_of(loss, name)(*wide)
         found.append((value.detach(), *torch.autograd.grad(value, wide[0])))
     plain_one, other = found
-    if loss != "Sinkhorn" or way == pairs.OURS:
-        torch.testing.assert_close(other[0], plain_one[0])
-        torch.testing.assert_close(
-            other[1], plain_one[1], rtol=1e-2 if loss == "Sinkhorn" else 1e-7, atol=1e-7
-        )
-    else:  # a divergence: another number, of another unit with geomloss's
-        assert other[0] > 0
-        assert other[1].isfinite().all()
+    # Three ways to go to the limit are not at one point after some iterations.
+    near = {"Sinkhorn": 1e-2, "Sinkhorn divergence": 0.1}.get(loss, 1e-7)
+    for one, truth in zip(other, plain_one, strict=True):
+        assert (one - truth).norm() <= near * truth.norm()
 
 
 def test_the_potentials_of_sinkhorn_converge():
