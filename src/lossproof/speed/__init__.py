@@ -13,18 +13,31 @@ if TYPE_CHECKING:
     from lossproof.speed.embedding import embed
     from lossproof.speed.fusing import FusedLoss, fuse
     from lossproof.speed.pairing import PairReduction, pairs
+    from lossproof.speed.ranks import Share, share_of_rank
 
 _HOMES = {
     "ChunkedLoss": "chunking",
     "FusedLoss": "fusing",
     "PairReduction": "pairing",
+    "Share": "ranks",
     "chunk": "chunking",
     "embed": "embedding",
     "fuse": "fusing",
     "pairs": "pairing",
+    "share_of_rank": "ranks",
 }
 
-__all__ = ["ChunkedLoss", "FusedLoss", "PairReduction", "chunk", "embed", "fuse", "pairs"]
+__all__ = [
+    "ChunkedLoss",
+    "FusedLoss",
+    "PairReduction",
+    "Share",
+    "chunk",
+    "embed",
+    "fuse",
+    "pairs",
+    "share_of_rank",
+]
 
 
 def __getattr__(name: str) -> Any:

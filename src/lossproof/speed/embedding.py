@@ -52,7 +52,7 @@ def embed(
 
     Example:
         >>> import torch
-        >>> from lossproof.speed.embedding import embed
+        >>> from lossproof.speed import embed
         >>> encoder = torch.nn.Sequential(torch.nn.Linear(8, 64), torch.nn.GELU())
         >>> batch = torch.randn(1000, 8)
         >>> embed(encoder, batch, chunk_size=100).shape

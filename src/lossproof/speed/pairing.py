@@ -254,7 +254,7 @@ def pairs(
             rows. Each rank gets the results of its own rows of ``x``, and with ``dim=0`` those of
             its own rows of ``y`` over all ranks' ``x``. ``DistributedDataParallel`` then trains as
             one process would with the mean of the ranks' losses. Shared tensors are each rank's
-            own. :func:`lossproof.speed.ranks.share_of_rank` tells where a rank's rows stand.
+            own. :func:`lossproof.speed.share_of_rank` tells where a rank's rows stand.
 
     Returns:
         A Module, to be called as ``reduction(x, y=None, **shared)``. ``x`` and ``y`` are tensors
@@ -270,7 +270,7 @@ def pairs(
 
     Example:
         >>> import torch
-        >>> from lossproof.speed.pairing import pairs
+        >>> from lossproof import pairs
         >>> logits = pairs(lambda a, b, scale: scale * a @ b.T, "logsumexp", dim=(1, 0))
         >>> image, text = torch.eye(3), torch.eye(3)
         >>> of_images, of_texts = logits(image, text, scale=torch.tensor(2.0))
@@ -289,7 +289,7 @@ def pairs(
 
         With the rows of all ranks, each has its number among them:
 
-        >>> from lossproof.speed.ranks import share_of_rank
+        >>> from lossproof.speed import share_of_rank
         >>> share = share_of_rank(len(points))
         >>> nearest = pairs(distance, "min", across_ranks=True)((points, share.numbers()))
         >>> nearest.sum() * len(share.counts) / share.total  # DDP takes the mean over the ranks

@@ -68,7 +68,7 @@ def share_of_rank(
         TypeError: an argument is not of the type above.
 
     Example:
-        >>> from lossproof.speed.ranks import share_of_rank
+        >>> from lossproof.speed import share_of_rank
         >>> share_of_rank(8)
         Share(counts=(8,), rank=0)
     """
