@@ -51,6 +51,15 @@ def plain_of(subject: Subject) -> Subject | None:
     return subject_of(subject.call.plain)
 
 
+def as_written(case: Examination) -> Examination:
+    """The same check of the loss as it was written; the check itself where nothing accelerates it.
+
+    For what is a matter of what the user wrote, and not of how it is computed.
+    """
+    plain = plain_of(case.subject)
+    return case if plain is None else Examination(plain, case.inputs, case.seed)
+
+
 def stands_for_the_plain(case: Examination) -> bool:
     """Whether the reference is the loss as it was written, and none that the user gave."""
     call = case.subject.call

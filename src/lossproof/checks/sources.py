@@ -50,7 +50,7 @@ def is_machinery(file: str) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _accelerates(file: str) -> bool:
+def accelerates(file: str) -> bool:
     """Whether code of this file belongs to ``lossproof.speed``."""
     return _within(file, os.path.join(_OURS, "speed"))
 
@@ -192,7 +192,7 @@ class Sources:
                 if self.owns(code.co_filename):
                     return Site(inner, place, accelerated)
             elif not accelerated:
-                accelerated = _accelerates(code.co_filename)
+                accelerated = accelerates(code.co_filename)
             frame = frame.f_back
         return Site(inner, None, accelerated)
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import lossproof
 from lossproof.checks.report import Severity, Status
 
 CODE = "LP503"
@@ -65,3 +66,20 @@ def test_what_cannot_be_traced_is_unproved(asked, monkeypatch):
     (outcome,) = asked(torch.nn.MSELoss(), "float[8]", "float[8]")
     assert outcome.status is Status.UNPROVED
     assert outcome.detail.endswith("no tracing today")
+
+
+def test_the_chunks_of_lossproof_end_the_graph_by_design(asked):
+    loss = lossproof.chunk(torch.nn.functional.cross_entropy, torch.nn.Linear(4, 3))
+    (said,) = asked(loss, "float[6,4]", "int[6]<3")
+    assert said.status in (Status.NOT_APPLICABLE, Status.PROVED)
+
+
+def test_a_break_in_a_loss_that_is_accelerated(asked, marked):
+    def loss(input, target):
+        difference = (input - target).abs()
+        if difference.max() < 1:  # <-- here
+            return (difference**2 / 2).mean()
+        return (difference - 0.5).mean()
+
+    finding = asked(lossproof.fuse(loss), "float[8]", "float[8]")[0]
+    assert finding.location.line == marked(loss)

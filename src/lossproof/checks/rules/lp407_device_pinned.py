@@ -52,6 +52,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from lossproof.checks.as_written import as_written
 from lossproof.checks.cpu_tensors import UNSEEN, held_by_globals, held_by_module, speaks_of_devices
 from lossproof.checks.pretended_device import DEVICE, Meeting, Origin, PretendedDevice
 from lossproof.checks.report import Finding, Number, Severity
@@ -82,7 +83,7 @@ def examine(case: Examination) -> Iterable[Verdict]:
     if any(tensor.device.type != "cpu" for tensor in tensors_in(list(case.inputs.values))):
         yield RULE.not_applicable("the inputs lie on another device already")
         return
-    mode, error = _pretend(case)
+    mode, error = _pretend(as_written(case))
     places: set[Any] = set()
     only_here = [meeting for meeting in mode.meetings if not _meant_for_others(case, meeting)]
     if only_here and _reference_runs_elsewhere(case):

@@ -23,7 +23,9 @@ Leave the choice to a tensor (`torch.where`), the number a tensor (no `.item()`)
 file access outside of the loss.
 
 ## Not reported
-What runs once: a break that lies in the first call only, such as a warning or a lazy import.
+What runs once: a break that lies in the first call only, such as a warning or a lazy import. Where
+`lossproof.chunk` or `lossproof.pairs` computes a loss in parts: that ends the graph by design, so
+the loss as it was written is traced instead.
 """
 
 from __future__ import annotations
@@ -37,9 +39,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from lossproof.checks.as_written import as_written
 from lossproof.checks.examination import untouched_globals
 from lossproof.checks.report import Location, Severity
 from lossproof.checks.rules import RULES, Verdict
+from lossproof.checks.sources import accelerates
 
 if TYPE_CHECKING:
     from lossproof.checks.examination import Examination
@@ -55,13 +59,19 @@ def examine(case: Examination) -> Iterable[Verdict]:
     if case.subject.kind == "autograd.Function":
         yield RULE.not_applicable("an `autograd.Function` by itself is not compiled")
         return
+    case = as_written(case)
     try:
         explained = _explained(case)
     except Exception as error:
         yield RULE.unproved(f"TorchDynamo failed: {type(error).__name__}: {_first_line(error)}")
         return
     breaks = list(_breaks(case, explained))
-    if not breaks:
+    by_design = [one for one in explained.break_reasons if _by_design(one)]
+    if not breaks and by_design:
+        yield RULE.not_applicable(
+            f"{len(by_design)} breaks lie within `lossproof.speed`, by design; none in the loss"
+        )
+    elif not breaks:
         yield RULE.proved(f"one graph of {explained.op_count} operations")
     yield from breaks
 
@@ -97,7 +107,7 @@ def _compiling() -> Iterator[None]:
 
 def _breaks(case: Examination, explained: Any) -> Iterator[Verdict]:
     for reason in explained.break_reasons:
-        if not reason.graph_break:  # the end of the function
+        if not reason.graph_break or _by_design(reason):  # the end of the function
             continue
         yield RULE.finding(
             f"the graph breaks: {_words(reason.reason)}",
@@ -108,6 +118,12 @@ def _breaks(case: Examination, explained: Any) -> Iterator[Verdict]:
             help="let tensors decide (`torch.where`) and stay tensors (no `.item()`); "
             "`torch.compile(loss, fullgraph=True)` then says whether one graph is left",
         )
+
+
+def _by_design(reason: Any) -> bool:
+    """Whether the graph ends within ``lossproof.speed``, which the compiler is not to look into."""
+    stack = list(reason.user_stack)
+    return bool(reason.graph_break and stack and accelerates(stack[-1].filename))
 
 
 def _place(case: Examination, stack: Iterable[Any]) -> Location | None:
