@@ -83,12 +83,21 @@ def one_loss_per_sample() -> None:
     print(lossproof.compare(cross_entropies, nn.CrossEntropyLoss(), *inputs()))
 
 
+def without_the_loop() -> None:
+    """The same loss as one call of `torch.vmap`, which `check` derives, tries and times."""
+    print("\n== The loop\n")
+    report = lossproof.check(cross_entropy, *inputs(), select=["python-loop"])
+    for finding in report:
+        print(finding.notes[0], finding.help, sep="\n\n")
+
+
 def main() -> None:
     """Tell the story."""
     by_hand()
     side_by_side()
     large_logits()
     one_loss_per_sample()
+    without_the_loop()
 
 
 if __name__ == "__main__":
