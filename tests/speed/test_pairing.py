@@ -16,6 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.autograd import forward_ad
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lossproof.errors import UnsupportedGraphError
 from lossproof.speed.blocks import FEW_PAIRS
@@ -167,6 +169,33 @@ def test_a_pair_that_takes_much_memory_gets_smaller_blocks():
     with torch.no_grad():
         pairs(distance, "mean")(x)
     assert max(seen) * 100 * 4 <= 8 << 20
+
+
+class Largest(TorchDispatchMode):
+    """The number of elements of the largest tensor that an operation returns."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for one in pytree.tree_leaves(result):
+            if isinstance(one, torch.Tensor):
+                self.elements = max(self.elements, one.numel())
+        return result
+
+
+@pytest.mark.parametrize("reduce", REDUCES)
+def test_no_tensor_is_larger_than_a_block_or_a_batch(reduce):
+    x, weight = rows(200), rows(4)
+    reduction = pairs(lambda a, b: torch.tanh(a @ weight @ b.T), reduce, dim=(1, 0), block_size=30)
+    with Largest() as seen:
+        loss = combined(reduction(x))
+        slopes = torch.autograd.grad(loss, [x, weight], create_graph=True)
+        torch.autograd.grad(squares(slopes), [x, weight])
+    assert seen.elements <= 30 * 30
+    with Largest() as seen:
+        reduction.plain(x)
+    assert seen.elements == 200 * 200
 
 
 def test_extremes_compute_only_the_winning_pairs_again():
