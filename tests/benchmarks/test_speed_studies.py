@@ -329,3 +329,68 @@ def test_the_aims_are_held_against_what_was_reached():
     peak, time = tables.aims([memory], [times], chunk.AIMS)
     assert peak[2:] == ("235", "236", "no", "3000", "314", "two")
     assert time[2:] == ("1.00", "0.800", "yes", "1.00", "-", "-")
+
+
+def made_up(study):
+    """Results as a run would save them, with figures that nobody has measured."""
+    figures = {
+        "processor_ms": ratio(5.0), "wall_ms": ratio(5.0), "ratio": ratio(0.5),
+        "live_mb": 10.0, "left_mb": 5.0, "resident_mb": 11.0, "facts": {"loss": 1.0},
+    }  # fmt: skip
+    machine = "date processor cores threads system python torch lossproof source".split()
+    return {
+        "machine": dict.fromkeys(machine, "x"), "versions": {}, "absent": [], "study": study.name,
+        "rounds": 5, "baseline": study.baseline,
+        "kinds": {method.name: method.kind.value for method in study.methods},
+        "cases": [
+            {
+                "case": case.name, "settings": dict(case.settings),
+                "methods": {method.name: figures for method in study.of(case)},
+            }
+            for case in study.cases
+        ],
+    }  # fmt: skip
+
+
+def test_the_pages_show_all_cases_and_say_what_was_reached():
+    for page, rooms in ((tables.chunk_page, [chunk]), (tables.pairs_page, [pairs, encoder])):
+        shown = [s for room in rooms for s in vars(room).values() if isinstance(s, Study)]
+        text = results.page_text(page(*map(made_up, shown)))
+        for study in shown:
+            assert f"`python -m benchmarks {study.name}`" in text
+            for case in study.cases:
+                assert f"## {case.name}\n" in text
+        assert "| yes |" in text
+        assert "| no |" not in text
+        assert results.page_text(page(made_up(shown[0]), *[None] * (len(shown) - 1)))
+
+
+def test_the_pages_of_exactness_and_of_half_precision_say_what_was_reached():
+    machine = made_up(encoder.STUDY)["machine"]
+    errors = {"value": 1e-16, "gradient": 1e-13}
+    answers = dict.fromkeys(contract.QUESTIONS)
+    data = {
+        "machine": machine, "versions": {}, "equalities": {"chunk, some": errors},
+        "contract": {
+            "lossproof chunk": answers,
+            "a peer": answers | {"gradcheck": "GradcheckError: no", "no_grad": "ValueError: no"},
+        },
+    }  # fmt: skip
+    text = results.page_text(tables.exactness_page(data))
+    assert "| largest relative error in float64 | 1.0e-12 | 1.0e-13 | yes |" in text
+    assert "| gradcheck | right | wrong |" in text
+    assert "| no_grad | right | raises |" in text
+    assert "- a peer, no_grad: ValueError: no" in text
+
+    scaled = [{"scale": 1024, "flushed": 3, "kept_by_eager": 600, "hidden": 1e-3, "head": 1e-4}]
+    cut = [{"chunks": n, "hidden": 1e-3, "head": 1e-3} for n in (1, 2)]
+    ways = (half.EAGER, half.OURS, half.OURS_COMPILED)
+    data = {
+        "machine": machine, "versions": {}, "size": (4, 3, 2), "bfloat16_eager": 1e-3,
+        "float16": dict.fromkeys(ways, scaled), "bfloat16": dict.fromkeys(ways[1:], cut),
+    }  # fmt: skip
+    text = results.page_text(tables.half_page(data))
+    assert "| lossproof chunk: entries flushed | 0 | 3 | no |" in text
+    assert "| lossproof chunk: float16 error | 5.0e-04 | 1.0e-03 | no |" in text
+    assert "over that with one | 1.1 | 1.00 | yes |" in text
+    assert "| lossproof chunk | 3 (0.5 %) |" in text
