@@ -97,15 +97,13 @@ def left_as_it_was(module: nn.Module, tensors: Iterable[Tensor]) -> Iterator[Non
 
     What autograd saves meanwhile is shown to no hooks: a checkpoint counts what it sees.
     """
-    devices = {tensor.device for tensor in tensors} - {torch.device("cpu")}
-    numbers = [device.index for device in devices]
-    kind = next((device.type for device in devices), "cuda")
+    devices = sorted({tensor.device.index for tensor in tensors if tensor.is_cuda})
     parts = list(module.modules())
     attributes = [dict(vars(part)) for part in parts]
     buffers = [dict(part._buffers) for part in parts]
     try:
         with (
-            torch.random.fork_rng(numbers, device_type=kind),
+            torch.random.fork_rng(devices),
             torch.autograd.graph.saved_tensors_hooks(_itself, _itself),
         ):
             yield

@@ -16,7 +16,7 @@ from torch._guards import detect_fake_mode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from lossproof.speed.compiling import inductor
-from lossproof.speed.surroundings import surroundings
+from lossproof.speed.surroundings import autocast_as, autocast_now
 from lossproof.write.arguments import transformed
 
 Tensor = torch.Tensor
@@ -67,7 +67,7 @@ class Graph:
             for position, one in enumerate(self.inputs)
             if isinstance(one, Tensor) and one.requires_grad and torch.is_grad_enabled()
         ]
-        self._surroundings = surroundings(one for one in inputs if isinstance(one, Tensor))
+        self._autocast = autocast_now(one for one in inputs if isinstance(one, Tensor))
         _refuse_effects(self._forward_operations())
 
     def _only_output(self) -> Tensor:
@@ -79,7 +79,7 @@ class Graph:
 
     def __call__(self, *inputs: Any) -> Tensor:
         """The loss as it was written, in operations that autograd knows."""
-        with self._surroundings.autocast_again():
+        with autocast_as(self._autocast):
             (value,) = self.module(*inputs)
         assert isinstance(value, Tensor)
         return value

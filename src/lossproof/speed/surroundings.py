@@ -34,18 +34,8 @@ class Surroundings:
 
     @contextmanager
     def autocast_again(self) -> Iterator[None]:
-        """Inside, autocast is what it was.
-
-        Nothing is cached: a copy that is made while no gradients are recorded would be found by
-        whoever records them later, and would have none.
-        """
-        with ExitStack() as stack:
-            for one in self.autocast:
-                stack.enter_context(
-                    torch.autocast(
-                        one.device, enabled=one.enabled, dtype=one.dtype, cache_enabled=False
-                    )
-                )
+        """Inside, autocast is what it was."""
+        with autocast_as(self.autocast):
             yield
 
     @contextmanager
@@ -53,7 +43,7 @@ class Surroundings:
         """Inside, everything is as it was; afterwards the generators go on from where they are."""
         devices = [device.index for device, _ in self.generators]
         kind = self.generators[0][0].type if self.generators else "cuda"
-        with torch.random.fork_rng(devices, device_type=kind), self.autocast_again():
+        with torch.random.fork_rng(devices, device_type=kind), autocast_as(self.autocast):
             torch.set_rng_state(self.cpu_generator)
             for device, state in self.generators:
                 torch.get_device_module(device).set_rng_state(state, device)
@@ -74,17 +64,39 @@ def plain_precision(device: str) -> AbstractContextManager[Any]:
     return torch.autocast(device, enabled=False)
 
 
-def surroundings(tensors: Iterable[Tensor]) -> Surroundings:
-    """What these tensors are computed with at the moment."""
-    devices = {tensor.device for tensor in tensors} - {torch.device("cpu")}
-    kinds = sorted({"cpu"} | {device.type for device in devices})
-    autocast = tuple(
+@contextmanager
+def autocast_as(settings: Iterable[Autocast]) -> Iterator[None]:
+    """Inside, autocast is set so.
+
+    Nothing is cached: a copy that is made while no gradients are recorded would be found by whoever
+    records them later, and would have none.
+    """
+    with ExitStack() as stack:
+        for one in settings:
+            stack.enter_context(
+                torch.autocast(
+                    one.device, enabled=one.enabled, dtype=one.dtype, cache_enabled=False
+                )
+            )
+        yield
+
+
+def autocast_now(tensors: Iterable[Tensor]) -> tuple[Autocast, ...]:
+    """Autocast for the kinds of devices that these tensors lie on, and for the CPU."""
+    kinds = sorted({"cpu"} | {tensor.device.type for tensor in tensors})
+    return tuple(
         Autocast(kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
         for kind in kinds
         if torch.amp.is_autocast_available(kind)
     )
+
+
+def surroundings(tensors: Iterable[Tensor]) -> Surroundings:
+    """What these tensors are computed with at the moment."""
+    tensors = list(tensors)
+    devices = {tensor.device for tensor in tensors} - {torch.device("cpu")}
     states = tuple(
         (device, torch.get_device_module(device).get_rng_state(device))
         for device in accelerators(devices)
     )
-    return Surroundings(autocast, torch.get_rng_state(), states)
+    return Surroundings(autocast_now(tensors), torch.get_rng_state(), states)
