@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,11 +26,13 @@ if TYPE_CHECKING:
     from lossproof.checks.examination import Evaluation, Examination
 
 POINTS = 2
-RUNS = 3
+RUNS = 2
 MANY_RUNS = 15
 FAST = 2e-3
 """A loss that takes fewer seconds is timed in more runs."""
-SLOW = 1.0
+SLOW = 0.3
+"""A loss whose one call takes more seconds is compared at one point, and timed once."""
+TOO_SLOW = 4.0
 """A loss whose one call takes more seconds is not called again for this."""
 
 
@@ -61,7 +64,7 @@ def vectorised(case: Examination, place: Location) -> Vectorised | None:
     """
     case = case.few_rows
     found = _function_around(case, place)
-    if found is None or case.call_seconds > SLOW:
+    if found is None or case.call_seconds > TOO_SLOW:
         return None
     function, source = found
     name = _name_of_torch(function)
@@ -87,6 +90,8 @@ def vectorised(case: Examination, place: Location) -> Vectorised | None:
 def _seconds(case: Examination) -> float:
     """How long value and gradient take; a loss that is fast is called more often."""
     first = timed_run(case)[1]
+    if first > SLOW:
+        return first
     runs = RUNS if first > FAST else MANY_RUNS
     return median(timed_run(case)[1] for _ in range(runs))
 
@@ -144,7 +149,8 @@ def _replaced(function: FunctionType, code: CodeType) -> Iterator[None]:
 
 
 def _same(case: Examination, function: FunctionType, code: CodeType) -> bool:
-    points = [values for _, values in zip(range(POINTS), variations(case), strict=False)]
+    count = 1 if case.call_seconds > SLOW else POINTS
+    points = list(itertools.islice(variations(case), count))
     for values in points:
         one: Any = case.evaluate(values)
         with _replaced(function, code):
