@@ -132,4 +132,9 @@ def log_one_plus_sum_exp(logits: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
         have something.
     """
     logs, some = log_sum_exp(logits, kept)
-    return torch.where(some, -torch.nn.functional.logsigmoid(-logs), 0.0), some
+    return with_one(logs, some), some
+
+
+def with_one(logs: Tensor, some: Tensor) -> Tensor:
+    """log(1 + sum of exponentials), of which the log-sum-exp is given, and whether it has terms."""
+    return torch.where(some, -torch.nn.functional.logsigmoid(-logs), 0.0)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from lossproof.losses._embeddings import log_one_plus_sum_exp, log_sum_exp, unit_vectors
-from lossproof.losses._labelled import labelled, pairs
+from lossproof.losses._embeddings import unit_vectors, with_one
+from lossproof.losses._kinds import sums_of_kinds
+from lossproof.losses._labelled import labelled
 from lossproof.losses.catalogue import loss
 from lossproof.write.arguments import number
 from lossproof.write.module import as_module
@@ -53,6 +54,9 @@ def multi_similarity_loss(
     With ``epsilon`` only negatives nearer than the farthest positive stay, and positives farther
     than the nearest negative, each within :math:`\epsilon`. A sum of nothing is 0.
 
+    The pairs of a large batch are gone through in blocks, so that memory grows with :math:`N`; but
+    not in a compiled graph, under ``torch.func`` and in forward mode.
+
     Args:
         input: embeddings :math:`x`, floating point; their length does not matter.
         target: the label of each sample, any integers.
@@ -89,32 +93,17 @@ def multi_similarity_loss(
     number("alpha", alpha, above=0)
     number("beta", beta, above=0)
     number("base", base)
-    batch = labelled(input, target, ignore_index)
-    vectors = unit_vectors(batch.vectors)
-    similarity = vectors @ vectors.T
-    positive, negative = pairs(batch)
     if epsilon is not None:
         number("epsilon", epsilon, minimum=0)
-        positive, negative = _mined(similarity.detach(), positive, negative, epsilon)
-    near, _ = log_one_plus_sum_exp(-alpha * (similarity - base), positive)
-    far, _ = log_one_plus_sum_exp(beta * (similarity - base), negative)
-    values = near / alpha + far / beta
-    return reduce(values, weight, reduction, mask=batch.counts, normalizer=normalizer)
-
-
-def _mined(
-    similarity: Tensor, positive: Tensor, negative: Tensor, epsilon: float
-) -> tuple[Tensor, Tensor]:
-    """The pairs that are about as hard as the hardest of the other kind, or harder."""
-    if similarity.numel() == 0:
-        return positive, negative
-    farthest = torch.where(positive, similarity, torch.inf).amin(1, keepdim=True)
-    nearest = torch.where(negative, similarity, -torch.inf).amax(1, keepdim=True)
-    # By what is not kept, so that NaN is.
-    return (
-        positive & ~(similarity - epsilon >= nearest),
-        negative & ~(similarity + epsilon <= farthest),
+    batch = labelled(input, target, ignore_index)
+    near, far = sums_of_kinds(
+        batch._replace(vectors=unit_vectors(batch.vectors)),
+        lambda similarity: -alpha * (similarity - base),
+        lambda similarity: beta * (similarity - base),
+        epsilon,
     )
+    values = with_one(*near) / alpha + with_one(*far) / beta
+    return reduce(values, weight, reduction, mask=batch.counts, normalizer=normalizer)
 
 
 MultiSimilarityLoss = as_module(multi_similarity_loss)
@@ -156,6 +145,9 @@ def circle_loss(
     negative does not count. The paper takes ``margin=0.25`` with ``gamma=256`` for faces and 128
     for persons, and ``margin=0.4`` with ``gamma=80`` for images of fine-grained classes.
 
+    The pairs of a large batch are gone through in blocks, so that memory grows with :math:`N`; but
+    not in a compiled graph, under ``torch.func`` and in forward mode.
+
     Args:
         input: embeddings, floating point; their length does not matter.
         target: the label of each sample, any integers.
@@ -191,14 +183,16 @@ def circle_loss(
     number("margin", margin, minimum=0)
     number("gamma", gamma, above=0)
     batch = labelled(input, target, ignore_index)
-    vectors = unit_vectors(batch.vectors)
-    similarity = vectors @ vectors.T
-    positive, negative = pairs(batch)
-    held = similarity.detach()
-    of_positives = -gamma * F.relu(1 + margin - held) * (similarity - 1 + margin)
-    of_negatives = gamma * F.relu(held + margin) * (similarity - margin)
-    near, any_positive = log_sum_exp(of_positives, positive)
-    far, any_negative = log_sum_exp(of_negatives, negative)
+
+    def of_positives(similarity: Tensor) -> Tensor:
+        return -gamma * F.relu(1 + margin - similarity.detach()) * (similarity - 1 + margin)
+
+    def of_negatives(similarity: Tensor) -> Tensor:
+        return gamma * F.relu(similarity.detach() + margin) * (similarity - margin)
+
+    (near, any_positive), (far, any_negative) = sums_of_kinds(
+        batch._replace(vectors=unit_vectors(batch.vectors)), of_positives, of_negatives
+    )
     counts = batch.counts & any_positive & any_negative
     values = -F.logsigmoid(-(near + far))
     return reduce(values, weight, reduction, mask=counts, normalizer=normalizer)
