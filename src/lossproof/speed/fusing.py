@@ -90,8 +90,9 @@ def fuse(
     What it does not do: a loss that draws random numbers, changes a tensor in place, returns
     several tensors or talks to other processes is computed as it was written, as is one that the
     compiler refuses; a warning tells why. Values for each item (``reduction="none"``) and losses
-    without a gradient have nothing to fuse: they are compiled, if that is faster. It gains nothing
-    for products of matrices and convolutions. The gradient of an input takes its memory from the
+    without a gradient have nothing to fuse, and a gradient in float16 that is made before the loss
+    scale is known would lose what is small: they are compiled in two programs, if that is faster.
+    It gains nothing for products of matrices and convolutions. The gradient of an input takes its memory from the
     call of the loss on, not only from the backward pass on.
 
     Args:
@@ -107,7 +108,8 @@ def fuse(
         where that is a Module.
 
     Raises:
-        TypeError: ``loss`` cannot be called, is a class, or is accelerated already.
+        TypeError: ``loss`` cannot be called, is a class, or is accelerated already; an option is
+            neither ``True`` nor ``False``.
 
     Example:
         >>> import torch
