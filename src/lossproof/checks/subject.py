@@ -31,8 +31,8 @@ SCRIPTED = (
 )
 
 COMPILED = (
-    "compiled code cannot be looked into: what is compiled of the loss was compared with the loss "
-    "as it was written (LP103), and everything else was asked of that",
+    "compiled code cannot be looked into: what is said here is of the loss as it was written; that "
+    "what is compiled of it gives the same is for LP103 to say",
 )
 
 
