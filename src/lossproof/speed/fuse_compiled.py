@@ -83,10 +83,13 @@ class CompiledLoss:
         except Exception as error:
             if not _of_the_compiler(error):
                 raise
-            raise self.refusal or Refusal(_in_words(error)) from error
+            raise self._refused(error) from error
         if not self._graphs:
             self.refusal = Refusal("torch.compile is turned off")
         return value
+
+    def _refused(self, error: Exception) -> Refusal:
+        return self.refusal or Refusal(_in_words(error))
 
     def _run(self, arguments: Sequence[Any], options: Mapping[str, Any]) -> Tensor:
         value: Tensor

@@ -92,8 +92,8 @@ def fuse(
     compiler refuses; a warning tells why. Values for each item (``reduction="none"``) and losses
     without a gradient have nothing to fuse, and a gradient in float16 that is made before the loss
     scale is known would lose what is small: they are compiled in two programs, if that is faster.
-    It gains nothing for products of matrices and convolutions. The gradient of an input takes its memory from the
-    call of the loss on, not only from the backward pass on.
+    It gains nothing for products of matrices and convolutions. The gradient of an input takes its
+    memory from the call of the loss on, not only from the backward pass on.
 
     Args:
         loss: a function, a Module, or anything else that is called with tensors and options and
