@@ -112,7 +112,8 @@ class Call:
 def _form(leaf: Any) -> Hashable:
     if isinstance(leaf, Tensor):
         return (leaf.dtype, leaf.device, leaf.ndim, leaf.requires_grad, leaf.is_contiguous())
-    return (type(leaf), leaf) if isinstance(leaf, _BY_VALUE) else type(leaf)
+    kind: type = type(leaf)
+    return (kind, leaf) if isinstance(leaf, _BY_VALUE) else kind
 
 
 def looked_into(tensors: Sequence[Tensor]) -> bool:
@@ -128,9 +129,14 @@ def looked_into(tensors: Sequence[Tensor]) -> bool:
         or transformed()
         or forward_ad._current_level >= 0
         or _get_current_dispatch_mode() is not None
-        or any(type(mode) is not DeviceContext for mode in _get_current_function_mode_stack())
+        or any(type(mode) is not DeviceContext for mode in _function_modes())
         or any(type(tensor) not in {Tensor, nn.Parameter} for tensor in tensors)
     )
+
+
+def _function_modes() -> Sequence[Any]:
+    modes: Sequence[Any] = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]
+    return modes
 
 
 def _turned_off() -> bool:

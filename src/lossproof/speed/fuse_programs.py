@@ -148,9 +148,9 @@ def _refuse_effects(graph: torch.fx.GraphModule) -> None:
         if not isinstance(operation, torch._ops.OpOverload):
             continue
         if torch.Tag.nondeterministic_seeded in operation.tags:
-            raise NotFusableError(f"draws random numbers ({operation.name()})")
+            raise NotFusableError(f"draws random numbers ({operation})")
         if "c10d" in operation.namespace:
-            raise NotFusableError(f"waits for other processes ({operation.name()})")
+            raise NotFusableError(f"waits for other processes ({operation})")
 
 
 class OneSweep:
@@ -177,7 +177,7 @@ class OneSweep:
         with torch.enable_grad():
             value = graph(*leaves)
         wanted = [leaves[place] for place in graph.wanted]
-        gradients = torch.autograd.grad(value, wanted, allow_unused=True)
+        gradients: Found = torch.autograd.grad(value, wanted, allow_unused=True)
         self._reached = [one is not None for one in gradients]
         # The compiler puts a sum into the loop of a gradient, but no gradient into that of a sum:
         # it looks in the order of what is returned.
