@@ -71,7 +71,7 @@ def trained(name: str, first: int, weighted: bool) -> tuple[float, list[Tensor]]
 
 
 @pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize(("first", "weighted"), [(6, False), (4, False), (7, True)])
+@pytest.mark.parametrize(("first", "weighted"), [(6, False), (4, False), (7, True), (0, False)])
 @pytest.mark.filterwarnings("ignore")
 def test_two_ranks_train_as_one_process_does(two_ranks, name: str, first: int, weighted: bool):
     model = Model()
