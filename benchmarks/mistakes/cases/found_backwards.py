@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+from torch.autograd.function import once_differentiable
 
 from benchmarks.mistakes.case import mistake
 
@@ -71,6 +72,7 @@ def dice_backward_without_the_quotient():
             return 1 - 2 * inter / total
 
         @staticmethod
+        @once_differentiable
         def backward(ctx, grad_output):
             target, inter, total = ctx.saved_tensors
             return -grad_output * 2 * (target * total - inter) / total**2, None
@@ -111,6 +113,7 @@ def focal_backward_of_a_constant_weight():
             return (-((1 - log_pt.exp()) ** 2) * log_pt).mean()
 
         @staticmethod
+        @once_differentiable
         def backward(ctx, grad_output):
             p, log_pt, target = ctx.saved_tensors
             pt = log_pt.exp()
@@ -153,6 +156,7 @@ def smooth_l1_backward_ignores_upstream():
             return torch.where(d.abs() < 1, 0.5 * d**2, d.abs() - 0.5).sum()
 
         @staticmethod
+        @once_differentiable
         def backward(ctx, grad_output):
             (d,) = ctx.saved_tensors
             return grad_output * d.clamp(-1, 1), None
