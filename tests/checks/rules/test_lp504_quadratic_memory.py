@@ -1,5 +1,7 @@
 """LP504 quadratic-memory."""
 
+import sys
+
 import torch
 import torch.nn.functional as F
 
@@ -59,7 +61,9 @@ def test_pairs_is_the_mend(found):
         return F.cross_entropy(similarity, torch.arange(len(a)))
 
     (finding,) = found(CODE, info_nce, "float[4200,2]", "float[4200,2]")
-    assert 'lossproof.pairs(lambda a, b: a @ b.T / 0.1, "logsumexp")(a, b)' in finding.help
+    assert "`lossproof.pairs`" in finding.help
+    if sys.version_info >= (3, 11):  # before, there are no columns to read the expression at
+        assert 'lossproof.pairs(lambda a, b: a @ b.T / 0.1, "logsumexp")(a, b)' in finding.help
     assert finding.evidence["samples"] == 4200
     assert "4 GiB" in finding.notes[0]  # 32,768 squared floats, whatever the given batch was
 
@@ -76,7 +80,9 @@ def test_chunk_is_the_mend_of_an_output_layer(found):
     (finding,) = found(CODE, Tokens(), "float[256,4]", "int[256]<70000")
     assert (finding.cause, finding.severity) == ("output-layer", Severity.PERFORMANCE)
     assert finding.evidence["bytes"] == 256 * 70_000 * 4
-    assert "lossproof.chunk(F.cross_entropy, self.head)(hidden, target)" in finding.help
+    assert "`lossproof.chunk`" in finding.help
+    if sys.version_info >= (3, 11):
+        assert "lossproof.chunk(F.cross_entropy, self.head)(hidden, target)" in finding.help
 
 
 def test_given_logits_are_no_output_layer(silent):
