@@ -34,10 +34,10 @@ def capped_rows(logits: Tensor, target: Tensor) -> Tensor:
 def jsd_rows(student: Tensor, teacher: Tensor) -> Tensor:
     """The Jensen-Shannon divergence of two rows of logits, as distillation takes it."""
     log_q, log_p = F.log_softmax(student, -1), F.log_softmax(teacher, -1)
-    middle = torch.logsumexp(torch.stack((log_q, log_p)), 0) - math.log(2)
-    to_teacher = F.kl_div(middle, log_p, reduction="none", log_target=True)
-    to_student = F.kl_div(middle, log_q, reduction="none", log_target=True)
-    return (0.5 * to_teacher + 0.5 * to_student).sum(-1)
+    middle = torch.logaddexp(log_q, log_p) - math.log(2)
+    to_teacher = F.kl_div(middle, log_p, reduction="none", log_target=True).sum(-1)
+    to_student = F.kl_div(middle, log_q, reduction="none", log_target=True).sum(-1)
+    return (to_teacher + to_student) / 2
 
 
 ROWS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
