@@ -69,14 +69,15 @@ def test_a_program_in_cpp_leaves_the_grad_of_what_it_is_given_as_it_is() -> None
 
 
 @pytest.mark.usefixtures("interpreted")
-def test_more_losses_of_one_factory_than_the_compiler_keeps_programs() -> None:
+@pytest.mark.parametrize("first", [1.5, 2], ids=["float", "int"])
+def test_more_losses_of_one_factory_than_the_compiler_keeps_programs(first: float) -> None:
     def make(power: float):
         return lambda x, y: ((x - y).abs() ** power).sum()
 
     tensors = pair(3)
-    made = [CompiledGradient(make(1.5 + k), (0,)) for k in range(10)]
+    made = [CompiledGradient(make(first + k), (0,)) for k in range(10)]
     for k, both in enumerate(made):
-        same(both(*tensors), by_autograd(make(1.5 + k), tensors, (0,)))
+        same(both(*tensors), by_autograd(make(first + k), tensors, (0,)))
     assert all(both.compiled for both in made)
 
 

@@ -6,6 +6,7 @@ memory. Compiled together they are one, which for a pointwise loss is a single l
 
 from __future__ import annotations
 
+import itertools
 import types
 import warnings
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ import torch
 
 Tensor = torch.Tensor
 F = TypeVar("F", bound=Callable[..., Any])
+_NUMBERS = itertools.count()
 
 
 class CompiledGradient:
@@ -115,11 +117,12 @@ def with_own_code(function: F) -> F:
     """The same function with a code object that no other has.
 
     The compiler keeps at most 8 programs for one code object, and all closures that a factory makes
-    have one in common: the ninth of them would not be compiled.
+    have one in common: the ninth of them would not be compiled. By the name of the code it
+    remembers, too, which numbers of a closure differed, and takes those for variables from then on.
     """
     assert isinstance(function, types.FunctionType)
     own = types.FunctionType(
-        function.__code__.replace(),
+        function.__code__.replace(co_name=f"{function.__code__.co_name}_{next(_NUMBERS)}"),
         function.__globals__,
         function.__name__,
         function.__defaults__,

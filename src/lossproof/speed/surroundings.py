@@ -46,8 +46,13 @@ class Surroundings:
         with torch.random.fork_rng(devices, device_type=kind), autocast_as(self.autocast):
             torch.set_rng_state(self.cpu_generator)
             for device, state in self.generators:
-                torch.get_device_module(device).set_rng_state(state, device)
+                torch.get_device_module(device).set_rng_state(state, *_of(device))
             yield
+
+
+def _of(device: torch.device) -> tuple[torch.device, ...]:
+    """How a device is told which of its kind it is: of Apple's there is one alone."""
+    return () if device.type == "mps" else (device,)
 
 
 def accelerators(devices: Iterable[torch.device]) -> list[torch.device]:
@@ -96,7 +101,7 @@ def surroundings(tensors: Iterable[Tensor]) -> Surroundings:
     tensors = list(tensors)
     devices = {tensor.device for tensor in tensors} - {torch.device("cpu")}
     states = tuple(
-        (device, torch.get_device_module(device).get_rng_state(device))
+        (device, torch.get_device_module(device).get_rng_state(*_of(device)))
         for device in accelerators(devices)
     )
     return Surroundings(autocast_now(tensors), torch.get_rng_state(), states)
