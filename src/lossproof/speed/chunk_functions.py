@@ -95,10 +95,30 @@ class ChunkedGradient(torch.autograd.Function):
         ctx.save_for_backward(*tensors)
 
     @staticmethod
+    def vmap(
+        info: Any, in_dims: Sequence[Any], plan: Plan, needed: Sequence[bool], *tensors: Tensor
+    ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        """Several cotangents, as those of a Jacobian, one after the other."""
+        every = [
+            ChunkedGradient.apply(  # type: ignore[no-untyped-call]
+                plan,
+                needed,
+                *(
+                    one if dim is None else one.select(dim, place)
+                    for one, dim in zip(tensors, in_dims[2:], strict=True)
+                ),
+            )
+            for place in range(info.batch_size)
+        ]
+        found = tuple(torch.stack(several) for several in zip(*every, strict=True))
+        return found, (0,) * len(found)
+
+    @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Gradients:
         cotangent, *tensors = ctx.saved_tensors
         wanted = tuple(ctx.needs_input_grad[2:])
-        derivative = _at_once if torch.is_grad_enabled() else _by_chunks
+        whole = torch.is_grad_enabled() or any(map(_are_many, upstream))
+        derivative = _at_once if whole else _by_chunks
         with ctx.plan.surroundings.again():
             found = derivative(ctx.plan, ctx.needed, wanted, upstream, cotangent, tensors)
         return None, None, *found
@@ -108,7 +128,7 @@ def _gradient(
     plan: Plan, needed: Sequence[bool], cotangent: Tensor, tensors: Sequence[Tensor]
 ) -> list[Tensor | None]:
     """The gradients in their places."""
-    if _are_many(cotangent):  # no chunk has a place for several
+    if torch._C._functorch.is_legacy_batchedtensor(cotangent):  # knows no functions of ours
         return _of_whole(plan, needed, cotangent, tensors)
     found = iter(
         ChunkedGradient.apply(plan, needed, cotangent, *tensors)  # type: ignore[no-untyped-call]
@@ -205,12 +225,13 @@ def _at_once(
     tensors: Sequence[Tensor],
 ) -> list[Tensor | None]:
     """The same in one graph, which can be differentiated again; it holds all rows."""
-    upstream_of = iter(upstream)
-    along = [next(upstream_of) if need else None for need in needed]
+    again = torch.is_grad_enabled()
     gate, (factor, *whole) = _gated(plan, (cotangent, *tensors))
+    upstream_of = iter(gate.before(upstream, range(len(upstream))) if plan.captured else upstream)
+    along = [next(upstream_of) if need else None for need in needed]
     with torch.enable_grad(), gate.closed(), hooks_held_back(plan.captured):
         values = plan.whole_values(whole) * factor
-        return _second(values, needed, wanted, along, (factor, *whole), again=True)
+        return _second(values, needed, wanted, along, (factor, *whole), again=again)
 
 
 def _gated(plan: Plan, tensors: Sequence[Tensor]) -> tuple[Gate, list[Tensor]]:
@@ -221,8 +242,9 @@ def _gated(plan: Plan, tensors: Sequence[Tensor]) -> tuple[Gate, list[Tensor]]:
     along with them).
     """
     gate, own = Gate(), len(tensors) - len(plan.captured)
-    if not plan.captured and torch.is_grad_enabled():
-        return gate, [one.view_as(one) if _can(one) else one for one in tensors]
+    if not plan.captured:
+        with torch.enable_grad():
+            return gate, [one.view_as(one) if _can(one) else one for one in tensors]
     return gate, gate.before(tensors, [n for n, one in enumerate(tensors[:own]) if _can(one)])
 
 
@@ -253,22 +275,21 @@ def _along(
     again: bool,
 ) -> list[Tensor | None]:
     """The derivatives of the inner product of gradients and directions."""
-    with torch.enable_grad():
-        products = [
-            (slope * direction).sum()
-            for slope, direction in zip(first, directions, strict=True)
-            if slope is not None and slope.requires_grad
-        ]
-        inputs = [one for one, want in zip(tensors, wanted, strict=True) if want]
-        if not products or not inputs:
-            return [None] * len(wanted)
-        total = (
-            torch.stack(products).sum()
-            if len({p.dtype for p in products}) == 1
-            else sum(product.double() for product in products)
-        )
-        assert isinstance(total, Tensor)
-        slopes = torch.autograd.grad(total, inputs, create_graph=again, allow_unused=True)
+    pairs = [
+        (slope, direction.to(slope.dtype))
+        for slope, direction in zip(first, directions, strict=True)
+        if slope is not None and slope.requires_grad
+    ]
+    inputs = [one for one, want in zip(tensors, wanted, strict=True) if want]
+    if not pairs or not inputs:
+        return [None] * len(wanted)
+    slopes = torch.autograd.grad(
+        [slope for slope, _ in pairs],
+        inputs,
+        [direction for _, direction in pairs],
+        create_graph=again,
+        allow_unused=True,
+    )
     found = iter(slopes)
     return [next(found) if want else None for want in wanted]
 

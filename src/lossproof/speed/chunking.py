@@ -19,7 +19,7 @@ from lossproof.speed.chunk_counting import counting_of, denominator_of
 from lossproof.speed.chunk_functions import ChunkedSum, ChunkedValues, values_of
 from lossproof.speed.chunk_plan import Plan, with_axes
 from lossproof.speed.gathered import gathered
-from lossproof.speed.heads import AnyHead, Head, LinearHead, head_of
+from lossproof.speed.heads import AnyHead, Head, LinearHead, head_of, usable_head
 from lossproof.speed.item_loss import Counting, ItemLoss
 from lossproof.speed.separability import refuse_coupled_rows
 from lossproof.speed.softmax_slope import SoftmaxSlope
@@ -58,9 +58,9 @@ class ChunkedLoss(Accelerated):
         super().__init__()
         if isinstance(loss, type) or not callable(loss):
             raise TypeError(f"`loss` must be a function or a Module, got {loss!r}")
-        head_of(head)
+        usable_head(head)
         if target_head is not None:
-            head_of(target_head, "target_head")
+            usable_head(target_head, "target_head")
         self.loss = loss
         self.head = head
         self.target_head = target_head
@@ -259,7 +259,7 @@ class ChunkedLoss(Accelerated):
             else values_of(plan, tensors)
         )
         if self.reduction == "none":
-            return values.reshape(*call.lead, *values.shape[1:])
+            return values.reshape((*call.lead, *values.shape[1:]))
         return self._reduced(call, plan, values.sum())
 
     def _reduced(self, call: Call, plan: Plan, total: Tensor) -> Tensor:
@@ -278,12 +278,12 @@ class ChunkedLoss(Accelerated):
         if call.counts_itself and self._item.reduction is not None:
             found = plan.called(logits, rows, of_loss, self.reduction)
             of_items = self.reduction == "none"
-            return found.reshape(*call.lead, *found.shape[1:]) if of_items else found
+            return found.reshape((*call.lead, *found.shape[1:])) if of_items else found
         values = plan.counted(plan.values(logits, rows, of_loss), rows)
         if call.keep is not None:
             values = torch.where(with_axes(call.keep, values), values, 0.0)
         if self.reduction == "none":
-            return values.reshape(*call.lead, *values.shape[1:])
+            return values.reshape((*call.lead, *values.shape[1:]))
         return self._reduced(call, plan, values.sum())
 
 

@@ -14,7 +14,7 @@ import torch
 Tensor = torch.Tensor
 
 
-def is_sharded(tensor: Tensor) -> bool:
+def is_sharded(tensor: Any) -> bool:
     """Whether a tensor is distributed over ranks (a ``DTensor``)."""
     # Nobody has such a tensor who has not imported the module, which takes its time.
     return hasattr(tensor, "device_mesh") and hasattr(tensor, "placements")

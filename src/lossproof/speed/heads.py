@@ -95,13 +95,12 @@ class AnyBodyHead:
 Head = LinearHead | AnyBodyHead
 
 
-def head_of(head: Any, name: str = "head") -> Head:
-    """Read a head as it is now; the weight of a parametrized layer is computed once, here.
+def usable_head(head: Any, name: str = "head") -> None:
+    """Refuse what is no head; nothing is computed.
 
     Raises:
         TypeError: it is no Module, tensor or function.
         ValueError: it is a tensor that is no matrix of floating-point numbers.
-        UnsupportedGraphError: its parameters are sharded, and it is no linear layer.
     """
     if isinstance(head, Tensor):
         if head.ndim != 2 or not head.is_floating_point():
@@ -109,6 +108,21 @@ def head_of(head: Any, name: str = "head") -> Head:
                 f"`{name}` must be a matrix (C, H) of floating-point numbers where it is a tensor, "
                 f"got {head.dtype} of shape {list(head.shape)}"
             )
+    elif not callable(head):
+        raise TypeError(
+            f"`{name}` must be a Module, a matrix or a function, got {type(head).__name__}"
+        )
+
+
+def head_of(head: Any, name: str = "head") -> Head:
+    """Read a head as it is now; the weight of a parametrized layer is computed once, here.
+
+    Raises:
+        TypeError, ValueError: it is no head.
+        UnsupportedGraphError: its parameters are sharded, and it is no linear layer.
+    """
+    usable_head(head, name)
+    if isinstance(head, Tensor):
         return LinearHead(None, head, None)
     if isinstance(head, nn.Embedding):
         return LinearHead(None, head.weight, None)
@@ -118,10 +132,6 @@ def head_of(head: Any, name: str = "head") -> Head:
         last = head[-1]
         if isinstance(last, nn.Linear) and _is_ordinary(last, nn.Linear):
             return _linear(_body(head[:-1], name), last) if len(head) > 1 else _linear(None, last)
-    if not callable(head):
-        raise TypeError(
-            f"`{name}` must be a Module, a matrix or a function, got {type(head).__name__}"
-        )
     return AnyBodyHead(_body(head, name))
 
 
@@ -146,7 +156,7 @@ def _is_ordinary(module: nn.Module, kind: type[nn.Module]) -> bool:
     """Whether calling it does what its kind does, and nothing else."""
     if type(module).forward is not kind.forward:
         return False
-    if isinstance(module, nn.Linear) and is_sharded(module.weight):
+    if isinstance(module, nn.Linear) and is_sharded(module._parameters.get("weight")):
         return True  # the hooks are those that gather the shards
     hooked = any(getattr(module, name) for name in _HOOKS)
     everywhere = torch_module._has_any_global_hook()  # type: ignore[no-untyped-call]
