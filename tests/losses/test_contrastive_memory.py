@@ -156,6 +156,16 @@ def test_a_backward_pass_again(monkeypatch, loss) -> None:
     assert torch.equal(first, second)
 
 
+def test_a_batch_of_upstream_gradients(monkeypatch, loss) -> None:
+    in_blocks(monkeypatch)
+    one, other = views()
+    value = loss(one.requires_grad_(), other)
+    (once,) = torch.autograd.grad(value, one, retain_graph=True)
+    upstream = torch.tensor([1.0, -2.0], dtype=FLOAT64)
+    (batch,) = torch.autograd.grad(value, one, upstream, is_grads_batched=True)
+    torch.testing.assert_close(batch, torch.stack((once, -2 * once)))
+
+
 @pytest.mark.parametrize("name", ["info_nce_both_ways", "nt_xent", "decoupled", "clip", "siglip"])
 def test_no_tensor_is_as_large_as_the_pairs(monkeypatch, name: str) -> None:
     one, other = torch.randn(2, 300, 8)

@@ -82,6 +82,17 @@ def test_equal_samples_do_not_diverge(monkeypatch) -> None:
         assert abs(value) < 1e-14 and gradient.abs().max() < 1e-13
 
 
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_batch_of_upstream_gradients(monkeypatch, name: str) -> None:
+    in_blocks(monkeypatch)
+    first, second = drawn()
+    value = LOSSES[name](first.requires_grad_(), second)
+    (once,) = torch.autograd.grad(value, first, retain_graph=True)
+    upstream = torch.tensor([1.0, -2.0], dtype=FLOAT64)
+    (batch,) = torch.autograd.grad(value, first, upstream, is_grads_batched=True)
+    torch.testing.assert_close(batch, torch.stack((once, -2 * once)))
+
+
 def test_nan_is_seen(monkeypatch) -> None:
     in_blocks(monkeypatch)
     first, second = drawn()

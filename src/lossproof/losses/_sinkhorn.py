@@ -96,14 +96,15 @@ class _Divergence(torch.autograd.Function):
             return None, gradient, None, None, None
         batch = ctx.runs[0][1].transport.batch
         found = DistanceGradient(batch)
-        of_softness = sum(run.backward(sign * grad * ctx.share, found) for sign, run in ctx.runs)
+        # Of the value itself, so that a batch of upstream gradients can follow.
+        of_softness = sum(run.backward(sign * ctx.share, found) for sign, run in ctx.runs)
         with torch.enable_grad():
             largest = ctx.largest.clone().requires_grad_()
             softness = ctx.softening(largest)
             (slope,) = torch.autograd.grad(softness, largest, of_softness[:-1])
         one, other = ctx.farthest
         found.add(slope.reshape(1, 1), slice(one, one + 1), slice(other, other + 1))
-        return None, found.finished(), None, None, None
+        return None, grad * found.finished(), None, None, None
 
 
 def _farthest(batch: Centred) -> tuple[Tensor, tuple[int, int]]:

@@ -7,10 +7,11 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 
-from lossproof.losses._blocks import in_blocks, strips
-from lossproof.losses._distances import Centred, norm, root, squared_distances
+from lossproof.losses._blocks import in_blocks
+from lossproof.losses._distances import norm, root, squared_distances
 from lossproof.losses._embeddings import embeddings, unit_vectors
-from lossproof.losses._labelled import Labelled, labelled
+from lossproof.losses._hardest import hardest
+from lossproof.losses._labelled import labelled
 from lossproof.losses._pair_sums import Part, sum_over_pairs
 from lossproof.losses.catalogue import loss
 from lossproof.write.arguments import (
@@ -225,46 +226,11 @@ def batch_hard_triplet_loss(
     batch = labelled(input, target, ignore_index)
     vectors = unit_vectors(batch.vectors) if distance == "cosine" else batch.vectors
     # Which pairs are the hardest is looked up among all; only their distances have a gradient.
-    positive, negative, counts = _hardest(batch._replace(vectors=vectors.detach()), mining)
+    positive, negative, counts = hardest(batch._replace(vectors=vectors.detach()), mining)
     near = _distance(vectors - vectors.index_select(0, positive), distance)
     far = _distance(vectors - vectors.index_select(0, negative), distance)
     values = _too_near(near - far, margin)
     return reduce(values, weight, reduction, mask=counts, normalizer=normalizer)
-
-
-def _hardest(batch: Labelled, mining: str) -> tuple[Tensor, Tensor, Tensor]:
-    """For each anchor the row of its positive and of its negative, and whether it has both."""
-    vectors, labels, counts = batch
-    count = labels.shape[0]
-    if count == 0:
-        return labels, labels, counts
-    centred = Centred.of(vectors)
-    if not in_blocks(count * count, (vectors, labels)):
-        return _hardest_of(slice(None), centred, batch, mining)
-    found = [
-        _hardest_of(rows, centred, batch, mining) for rows in strips(count, count, labels.device)
-    ]
-    positive, negative, both = map(torch.cat, zip(*found, strict=True))
-    return positive, negative, both
-
-
-def _hardest_of(
-    rows: slice, centred: Centred, batch: Labelled, mining: str
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The same for some anchors."""
-    _, labels, counts = batch
-    square = centred.squared_distances(rows, slice(None))
-    same = labels[rows].unsqueeze(1) == labels
-    place = torch.arange(labels.shape[0], device=labels.device)
-    others = same & (place[rows].unsqueeze(1) != place)
-    positive = torch.where(others, square, -1.0).max(1)
-    barred = same | ~counts
-    if mining == "semihard":
-        barred = barred | (square <= positive.values.unsqueeze(1))
-    negative = torch.where(barred, torch.inf, square).min(1)
-    # Compared with what stands for "none", for NaN is to be seen and not left out.
-    found = (positive.values != -1) & (negative.values != torch.inf)
-    return positive.indices, negative.indices, counts[rows] & found
 
 
 def _distance(difference: Tensor, distance: str) -> Tensor:
