@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch._guards import detect_fake_mode
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils import _pytree as pytree
 
 from lossproof.speed.compiling import inductor
 from lossproof.speed.surroundings import autocast_as, autocast_now
@@ -87,11 +88,15 @@ class Graph:
     def differentiable(self, inputs: Sequence[Any], grad: Tensor) -> Found:
         """The gradients by autograd."""
         create_graph = torch.is_grad_enabled()
+        places = list(inputs)
         with torch.enable_grad():
-            value = self(*inputs)
+            # In views, which have no hooks, and of which none is computed from another.
+            for position in self.wanted:
+                places[position] = inputs[position].view_as(inputs[position])
+            value = self(*places)
         gradients = torch.autograd.grad(
             value,
-            [inputs[position] for position in self.wanted],
+            [places[position] for position in self.wanted],
             grad,
             create_graph=create_graph,
             allow_unused=True,
@@ -142,11 +147,26 @@ def _detached(one: Any) -> Any:
     return one.detach() if isinstance(one, Tensor) else one
 
 
+def _computed(node: torch.fx.Node) -> list[Tensor]:
+    """The tensors, without values, that an operation returns."""
+    if node.op != "call_function":
+        return []
+    return [one for one in pytree.tree_leaves(node.meta.get("val")) if isinstance(one, Tensor)]
+
+
 def _refuse_effects(graph: torch.fx.GraphModule) -> None:
     """Raise if a second run does not give what the first gave."""
-    for operation in (node.target for node in graph.graph.nodes):
+    given = {node for node in graph.graph.nodes if node.op in {"placeholder", "get_attr"}}
+    for node in graph.graph.nodes:
+        operation = node.target
         if not isinstance(operation, torch._ops.OpOverload):
             continue
+        for declared, argument in zip(operation._schema.arguments, node.args, strict=False):
+            if declared.alias_info is None or given.isdisjoint(pytree.tree_leaves(argument)):
+                continue
+            if declared.alias_info.is_write:  # by way of `.data`, which counts no versions
+                raise NotFusableError("changes a tensor in place")
+            given.add(node)  # a view
         if torch.Tag.nondeterministic_seeded in operation.tags:
             raise NotFusableError(f"draws random numbers ({operation})")
         if "c10d" in operation.namespace:
@@ -158,16 +178,19 @@ class OneSweep:
 
     def __init__(self, graph: Graph) -> None:
         value = graph.value
-        if value.ndim or not value.is_floating_point() or not graph.wanted:
+        single = value.ndim == 0 and value.is_floating_point()
+        if not (single and graph.wanted and value.requires_grad):
             raise NothingToFuseError("does not return one number with a gradient")
-        if any(graph.inputs[place].dtype == torch.float16 for place in graph.wanted):
-            raise NothingToFuseError(
-                "has gradients in float16, where small ones vanish before a loss scale comes"
-            )
         self.graph = graph
         self._reached: list[bool] = []
         inputs = [_detached(one) for one in graph.inputs]
         operations = graph.traced(self._both, inputs)
+        if any(graph.inputs[place].dtype == torch.float16 for place in graph.wanted) or any(
+            one.dtype == torch.float16 for node in operations.graph.nodes for one in _computed(node)
+        ):
+            raise NothingToFuseError(
+                "has gradients in float16, where small ones vanish before a loss scale comes"
+            )
         with torch.no_grad():
             self._run = inductor(operations, inputs)
 
