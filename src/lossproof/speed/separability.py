@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lossproof.errors import UsageError
 from lossproof.speed.chunk_plan import Plan
-from lossproof.speed.surroundings import accelerators
+from lossproof.speed.surroundings import accelerators, generators_kept
 
 Tensor = torch.Tensor
 COMPANY = 32
@@ -187,10 +187,8 @@ def _refuse_batch_statistics(module: nn.Module) -> None:
 def _undisturbed(modules: Sequence[nn.Module], tensors: Sequence[Tensor]) -> Iterator[None]:
     """Afterwards the buffers of the modules and the random generators are what they were."""
     kept = [copy.deepcopy(dict(module.named_buffers())) for module in modules]
-    found = accelerators(tensor.device for tensor in tensors)
-    devices, kind = [one.index for one in found], found[0].type if found else "cuda"
     try:
-        with torch.random.fork_rng(devices, device_type=kind):
+        with generators_kept(accelerators(tensor.device for tensor in tensors)):
             yield
     finally:
         with torch.no_grad():

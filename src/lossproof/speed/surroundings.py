@@ -13,6 +13,8 @@ from typing import Any
 import torch
 
 Tensor = torch.Tensor
+States = tuple[tuple[torch.device, Tensor], ...]
+"""What the random generator of each device is about to draw from."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Surroundings:
 
     autocast: tuple[Autocast, ...]
     cpu_generator: Tensor
-    generators: tuple[tuple[torch.device, Tensor], ...]
+    generators: States
 
     @contextmanager
     def autocast_again(self) -> Iterator[None]:
@@ -41,13 +43,33 @@ class Surroundings:
     @contextmanager
     def again(self) -> Iterator[None]:
         """Inside, everything is as it was; afterwards the generators go on from where they are."""
-        devices = [device.index for device, _ in self.generators]
-        kind = self.generators[0][0].type if self.generators else "cuda"
-        with torch.random.fork_rng(devices, device_type=kind), autocast_as(self.autocast):
+        devices = [device for device, _ in self.generators]
+        with generators_kept(devices), autocast_as(self.autocast):
             torch.set_rng_state(self.cpu_generator)
-            for device, state in self.generators:
-                torch.get_device_module(device).set_rng_state(state, *_of(device))
+            _set(self.generators)
             yield
+
+
+@contextmanager
+def generators_kept(devices: Iterable[torch.device]) -> Iterator[None]:
+    """Afterwards the random generators of the CPU and of these devices are what they were."""
+    before = _states(devices)
+    with torch.random.fork_rng([]):
+        try:
+            yield
+        finally:
+            _set(before)
+
+
+def _states(devices: Iterable[torch.device]) -> States:
+    return tuple(
+        (device, torch.get_device_module(device).get_rng_state(*_of(device))) for device in devices
+    )
+
+
+def _set(states: States) -> None:
+    for device, state in states:
+        torch.get_device_module(device).set_rng_state(state, *_of(device))
 
 
 def _of(device: torch.device) -> tuple[torch.device, ...]:
@@ -100,8 +122,5 @@ def surroundings(tensors: Iterable[Tensor]) -> Surroundings:
     """What these tensors are computed with at the moment."""
     tensors = list(tensors)
     devices = {tensor.device for tensor in tensors} - {torch.device("cpu")}
-    states = tuple(
-        (device, torch.get_device_module(device).get_rng_state(*_of(device)))
-        for device in accelerators(devices)
-    )
+    states = _states(accelerators(devices))
     return Surroundings(autocast_now(tensors), torch.get_rng_state(), states)
