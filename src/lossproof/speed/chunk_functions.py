@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from lossproof.speed.captured import hooks_held_back
-from lossproof.speed.chunk_plan import Plan, put, taken
+from lossproof.speed.chunk_plan import LEAST_ROWS, Plan, put, taken
 from lossproof.speed.chunk_sweep import sweep
 from lossproof.speed.gate import Gate
 
@@ -165,7 +165,7 @@ def values_of(plan: Plan, tensors: Sequence[Tensor]) -> Tensor:
     count = len(rows[0])
     with plan.surroundings.autocast_again(), torch.no_grad():
         parts = [
-            (part, plan.row_values([taken(row, part) for row in rows], shared))
+            (part, plan.row_values_in_blocks([taken(row, part) for row in rows], shared))
             for part in plan.parts(count)
         ]
     if plan.index is None:
@@ -193,7 +193,8 @@ def _by_chunks(
     leaves = plan.leaves(plan.split(tensors)[1], [_can(t) for t in plan.split(tensors)[1]])
     upstream_of = iter(upstream)
     along = [next(upstream_of) if need else None for need in needed]
-    for part in plan.parts(len(tensors[0])):
+    # The graph of a gradient holds a dozen copies of the logits: few rows at a time.
+    for part in plan.parts(len(tensors[0]), most=LEAST_ROWS):
         factor = taken(cotangent, part).detach().requires_grad_()
         rows = [
             taken(row, part).detach().requires_grad_(_can(row)) for row in plan.split(tensors)[0]

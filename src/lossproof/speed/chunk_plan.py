@@ -16,6 +16,10 @@ from lossproof.write.arguments import fits
 from lossproof.write.precision import widened
 
 Tensor = torch.Tensor
+LEAST_ROWS = 128
+"""Products of fewer rows take more time than the memory is worth."""
+CACHE, ROOM = 1 << 22, 1 << 25
+"""Bytes of logits that a loss is given at a time: on a CPU, and on an accelerator."""
 Part = slice | Tensor
 """Some rows: those between two numbers, or those of these numbers."""
 
@@ -63,14 +67,20 @@ class Plan:
         """What has rows, and what is shared."""
         return tensors[: self.row_tensors], tensors[self.row_tensors :]
 
-    def parts(self, count: int) -> Iterator[Part]:
-        """The chunks; where there are no rows, one that has none."""
+    def parts(self, count: int, *, most: int | None = None) -> Iterator[Part]:
+        """The chunks; where there are no rows, one that has none.
+
+        Args:
+            count: how many rows there are.
+            most: how many a chunk may have, where that is less than it has.
+        """
+        step = self.rows if most is None else min(most, self.rows)
         if self.index is not None:
-            chunks = range(0, len(self.index), self.rows) if len(self.index) else (0,)
-            yield from (self.index[start : start + self.rows] for start in chunks)
+            chunks = range(0, len(self.index), step) if len(self.index) else (0,)
+            yield from (self.index[start : start + step] for start in chunks)
             return
-        for start in range(0, count, self.rows) if count else (0,):
-            yield slice(start, min(start + self.rows, count))
+        for start in range(0, count, step) if count else (0,):
+            yield slice(start, min(start + step, count))
 
     def of_head(self, shared: Sequence[Tensor]) -> Sequence[Tensor]:
         """The tensors of the head."""
@@ -159,6 +169,17 @@ class Plan:
         rows = self.through_target_head(rows, shared)
         return self.counted(self.values(logits, rows, self.beyond_heads(shared)), rows)
 
+    def row_values_in_blocks(self, rows: Sequence[Tensor], shared: Sequence[Tensor]) -> Tensor:
+        """The same where nothing is recorded: the loss sees a few rows of logits at a time."""
+        logits = self.head.logits(rows[0], self.of_head(shared))
+        rows = self.through_target_head(rows, shared)
+        of_loss = self.beyond_heads(shared)
+        found = []
+        for block in blocks(logits):
+            own = [rows[0], *(row[block] for row in rows[1:])]
+            found.append(self.counted(self.values(logits[block], own, of_loss), own))
+        return torch.cat(found)
+
     def whole_values(self, tensors: Sequence[Tensor]) -> Tensor:
         """The weighted values of all rows at once; 0 for those that do not count."""
         rows, shared = self.split(tensors)
@@ -166,6 +187,15 @@ class Plan:
             return self.row_values(rows, shared)
         values = self.row_values([row.index_select(0, self.index) for row in rows], shared)
         return values.new_zeros(len(rows[0]), *values.shape[1:]).index_copy(0, self.index, values)
+
+
+def blocks(logits: Tensor) -> Iterator[slice]:
+    """The rows of a chunk, a few at a time."""
+    room = CACHE if logits.device.type == "cpu" else ROOM
+    row = max(1, logits[:1].numel() * logits.element_size())
+    rows = max(1, room // row)
+    for start in range(0, len(logits), rows) if len(logits) else (0,):
+        yield slice(start, start + rows)
 
 
 def taken(tensor: Tensor, part: Part) -> Tensor:

@@ -6,13 +6,13 @@ precision keeps, where those of a mean over many items would be flushed to zero.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from lossproof.speed.captured import hooks_held_back
-from lossproof.speed.chunk_plan import Part, Plan, taken
+from lossproof.speed.chunk_plan import Part, Plan, blocks, taken
 from lossproof.speed.half_products import add_product, fitting_scale, times
 from lossproof.speed.heads import LinearHead
 from lossproof.speed.surroundings import plain_precision
@@ -21,8 +21,6 @@ from lossproof.write.precision import widened
 Tensor = torch.Tensor
 LOGITS, TARGET = 0, 1
 """Where the gradients in what the heads give are kept: in the places of what they are given."""
-CACHE, ROOM = 1 << 22, 1 << 25
-"""Bytes of logits that a loss is given at a time: on a CPU, and on an accelerator."""
 _HALVES = (torch.float16, torch.bfloat16)
 
 
@@ -121,7 +119,7 @@ class _Sweep:
             found[LOGITS] = torch.empty_like(logits)  # the head may have kept what it returned
         if plan.target_head is not None and rows[1].requires_grad:
             found[TARGET] = torch.empty_like(rows[1])
-        for block in _blocks(logits):
+        for block in blocks(logits):
             own = [row.detach()[block].requires_grad_(row.requires_grad) for row in rows[1:]]
             leaf = logits[block].requires_grad_(wants_slope)
             slopes = self._block([leaf, *own], _within(part, block))
@@ -258,15 +256,6 @@ class _Products:
             if not features.requires_grad:
                 return None
             return times(slope, self.weight).reshape(features.shape)
-
-
-def _blocks(logits: Tensor) -> Iterator[slice]:
-    """The rows of a chunk, a few at a time."""
-    room = CACHE if logits.device.type == "cpu" else ROOM
-    row = max(1, logits[:1].numel() * logits.element_size())
-    rows = max(1, room // row)
-    for start in range(0, len(logits), rows) if len(logits) else (0,):
-        yield slice(start, start + rows)
 
 
 def _within(part: Part, block: slice) -> Part:

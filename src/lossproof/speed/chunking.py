@@ -17,7 +17,7 @@ from lossproof.speed.chunk_captured import captured_by, captures_any
 from lossproof.speed.chunk_compiled import CompiledLoss
 from lossproof.speed.chunk_counting import counting_of, denominator_of
 from lossproof.speed.chunk_functions import ChunkedSum, ChunkedValues, values_of
-from lossproof.speed.chunk_plan import Plan, with_axes
+from lossproof.speed.chunk_plan import LEAST_ROWS, Plan, with_axes
 from lossproof.speed.gathered import gathered
 from lossproof.speed.heads import AnyHead, Head, LinearHead, head_of, usable_head
 from lossproof.speed.item_loss import Counting, ItemLoss
@@ -36,8 +36,6 @@ from lossproof.write.reduction import divide
 
 Tensor = torch.Tensor
 REDUCTIONS = ("none", "mean", "sum", "batchmean")
-LEAST_ROWS = 128
-"""Products of fewer rows take more time than the memory is worth."""
 
 
 class ChunkedLoss(Accelerated):
