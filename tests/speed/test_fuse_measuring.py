@@ -73,7 +73,7 @@ def test_attributes_buffers_and_random_numbers_are_put_back() -> None:
     torch.manual_seed(5)
     wanted = torch.rand(2)
     torch.manual_seed(5)
-    with left_as_it_was(module, [torch.ones(1)]):
+    with left_as_it_was([module], [torch.ones(1)]):
         torch.rand(3)
         inner.steps += 1
         inner.new = True

@@ -10,6 +10,7 @@ import torch
 import torch._dynamo
 
 from lossproof.speed.compiling import inductor, reason, with_own_code
+from lossproof.speed.fuse_measuring import unseen_by_hooks
 from lossproof.speed.fuse_programs import (
     Differentiable,
     Graph,
@@ -43,6 +44,12 @@ class Refusal(Exception):
         self.expected = isinstance(of_the_loss, NothingToFuseError)
         self.in_two = self.expected or of_the_loss is None
 
+    def again(self) -> Refusal:
+        """The same, to be raised: what was raised keeps the frames alive, and all their tensors."""
+        other = Refusal.__new__(Refusal, *self.args)
+        other.expected, other.in_two = self.expected, self.in_two
+        return other
+
 
 class CompiledLoss:
     """A loss, compiled when it is called; a graph for each kind of call that needs one.
@@ -75,9 +82,9 @@ class CompiledLoss:
             Refusal: it cannot be compiled, or the call is wrong: the plain loss tells.
         """
         if self.refusal is not None:
-            raise self.refusal
+            raise self.refusal.again()
         try:
-            value = self._run(arguments, options)
+            value: Any = self._run(arguments, options)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
@@ -86,10 +93,13 @@ class CompiledLoss:
             raise self._refused(error) from error
         if not self._graphs:
             self.refusal = Refusal("torch.compile is turned off")
+        if not isinstance(value, Tensor):
+            self.refusal = _refusal_of(NotFusableError("returns something else than a tensor"))
+            raise self.refusal.again()
         return value
 
     def _refused(self, error: Exception) -> Refusal:
-        return self.refusal or Refusal(_in_words(error))
+        return self.refusal.again() if self.refusal else Refusal(_in_words(error))
 
     def _run(self, arguments: Sequence[Any], options: Mapping[str, Any]) -> Tensor:
         value: Tensor
@@ -109,9 +119,10 @@ class CompiledLoss:
 
     def _backend(self, module: torch.fx.GraphModule, inputs: Sequence[Any]) -> Any:
         try:
-            compiled = self._compiled(module, inputs)
+            with unseen_by_hooks():
+                compiled = self._compiled(module, inputs)
         except NotFusableError as error:
-            self.refusal = Refusal(str(error), of_the_loss=error)
+            self.refusal = _refusal_of(error)
             raise
         self._graphs += 1
         return compiled
@@ -133,6 +144,10 @@ class CompiledLoss:
             return (value,)
 
         return run
+
+
+def _refusal_of(error: NotFusableError) -> Refusal:
+    return Refusal(str(error), of_the_loss=error)
 
 
 def _of_the_compiler(error: Exception) -> bool:

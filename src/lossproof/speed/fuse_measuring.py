@@ -92,28 +92,50 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 @contextmanager
-def left_as_it_was(module: nn.Module, tensors: Iterable[Tensor]) -> Iterator[None]:
-    """Afterwards torch's random numbers, and the attributes of a Module, are as they were.
+def left_as_it_was(modules: Iterable[nn.Module], tensors: Iterable[Tensor]) -> Iterator[None]:
+    """Afterwards torch's random numbers, and the attributes of Modules, are as they were.
 
-    What autograd saves meanwhile is shown to no hooks: a checkpoint counts what it sees.
+    What autograd saves meanwhile is shown to no hooks.
     """
     devices = sorted({tensor.device.index for tensor in tensors if tensor.is_cuda})
-    parts = list(module.modules())
+    parts = [part for module in modules for part in module.modules()]
     attributes = [dict(vars(part)) for part in parts]
-    buffers = [dict(part._buffers) for part in parts]
+    held = [one for had in attributes for one in had.values() if isinstance(one, list | dict)]
+    contents = [one.copy() for one in held]
     try:
-        with (
-            torch.random.fork_rng(devices),
-            torch.autograd.graph.saved_tensors_hooks(_itself, _itself),
-        ):
+        with torch.random.fork_rng(devices), unseen_by_hooks():
             yield
     finally:
-        for part, had, held in zip(parts, attributes, buffers, strict=True):
+        for part, had in zip(parts, attributes, strict=True):
             _put_back(vars(part), had)
-            _put_back(part._buffers, held)
+        for one, content in zip(held, contents, strict=True):
+            if isinstance(one, dict):
+                _put_back(one, content)
+            elif list(map(id, one)) != list(map(id, content)):
+                one[:] = content
 
 
-def _put_back(present: dict[str, Any], before: dict[str, Any]) -> None:
+@contextmanager
+def unseen_by_hooks() -> Iterator[None]:
+    """Inside, what autograd saves is shown to no hooks: a checkpoint counts what it sees."""
+    if (
+        not _hooks_look_on()
+    ):  # transforms of torch.func refuse any hooks, also those that do nothing
+        yield
+        return
+    with torch.autograd.graph.saved_tensors_hooks(_itself, _itself):
+        yield
+
+
+def _hooks_look_on() -> bool:
+    try:
+        with torch.autograd.graph.disable_saved_tensors_hooks("looked for"):
+            return False
+    except RuntimeError:
+        return True
+
+
+def _put_back(present: dict[Any, Any], before: dict[Any, Any]) -> None:
     for name in present.keys() - before.keys():
         del present[name]
     for name, value in before.items():

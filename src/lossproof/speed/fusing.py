@@ -12,10 +12,11 @@ import torch
 from torch import nn
 
 from lossproof.errors import UnsupportedGraphError
-from lossproof.speed.captured import captured_leaves, now
+from lossproof.speed.captured import captured_leaves, hooks_held_back, now
 from lossproof.speed.fuse_compiled import CompiledLoss, Refusal
 from lossproof.speed.fuse_kinds import Call, Kind, looked_into, out_of_reach
 from lossproof.speed.fuse_measuring import left_as_it_was, times
+from lossproof.speed.owners import modules_of
 from lossproof.write.accelerated import Accelerated
 from lossproof.write.arguments import flag
 
@@ -173,7 +174,7 @@ class FusedLoss(Accelerated):
         except Refusal as refusal:
             value = self.plain(*arguments, **options)  # where the call is wrong, this tells
             known.choices[kind] = Choice(call.shapes, PLAIN, reason=str(refusal))
-            self._tell(refusal, "it is computed as it was written")
+            self._tell(str(refusal), "it is computed as it was written")
             return value
 
     def plain(self, *arguments: Any, **options: Any) -> Tensor:
@@ -205,7 +206,7 @@ class FusedLoss(Accelerated):
         ways, reason = self._ways(kind, call)
         if not ways or not self.measure:
             return Choice(call.shapes, next(iter(ways), PLAIN), reason=reason)
-        with left_as_it_was(self._owner, call.tensors):
+        with left_as_it_was(modules_of(self._function), call.tensors):
             step = self._step(call)
             if step is None:
                 return Choice(call.shapes, PLAIN, reason="no input has a gradient to measure")
@@ -217,7 +218,7 @@ class FusedLoss(Accelerated):
         """The compiled losses that there are, and why there are no others."""
         arguments, options, _ = call.cut_off()
         found: dict[str, CompiledLoss] = {}
-        reason, refused = None, None
+        reason, surprising = None, False
         for way in (FUSED, COMPILED):
             if way == COMPILED and (FUSED in found and (not self.measure or call.small)):
                 continue
@@ -226,16 +227,16 @@ class FusedLoss(Accelerated):
                 compiled = CompiledLoss(self._function, fused=way == FUSED, dynamic=self.dynamic)
                 self._known.compiled[way, kind.form] = compiled
             try:
-                with left_as_it_was(self._owner, call.tensors):
+                with left_as_it_was(modules_of(self._function), call.tensors):
                     compiled(*arguments, **options)
             except Refusal as refusal:
                 if way == COMPILED or not refusal.in_two:
                     raise
-                reason, refused = str(refusal), refusal
+                reason, surprising = str(refusal), not refusal.expected
             else:
                 found[way] = compiled
-        if refused is not None and not refused.expected:
-            self._tell(refused, "it is compiled in two programs, forward and backward")
+        if reason is not None and surprising:
+            self._tell(reason, "it is compiled in two programs, forward and backward")
         return found, reason
 
     def _step(self, call: Call) -> Callable[[Callable[..., Tensor]], None] | None:
@@ -252,17 +253,12 @@ class FusedLoss(Accelerated):
         def step(loss: Callable[..., Tensor]) -> None:
             value = loss(*arguments, **options)
             if value.requires_grad:
-                torch.autograd.grad(value, leaves, torch.ones_like(value), allow_unused=True)
+                with hooks_held_back(leaves):
+                    torch.autograd.grad(value, leaves, torch.ones_like(value), allow_unused=True)
 
         return step
 
-    @property
-    def _owner(self) -> nn.Module:
-        """The Module whose state the loss may change."""
-        owner = getattr(self._function, "__self__", self._function)
-        return owner if isinstance(owner, nn.Module) else nn.Module()
-
-    def _tell(self, refusal: Refusal, instead: str) -> None:
+    def _tell(self, refusal: str, instead: str) -> None:
         if not self._known.told:
             self._known.told = True
             warnings.warn(f"{refusal}; {instead}", RuntimeWarning, stacklevel=5)
