@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import pytest
@@ -204,10 +205,47 @@ def test_running_statistics_are_refused_or_left_alone():
 
 def test_an_encoder_that_writes_to_its_buffers_is_refused():
     normed = nn.utils.parametrizations.spectral_norm(nn.Linear(3, 4))
-    with pytest.raises(ValueError, match="`encoder` writes to its buffer `parametrizations.weight"):
+    with pytest.raises(
+        ValueError, match="`encoder` writes to the buffer `_u` of its _SpectralNorm"
+    ):
         embed(normed, torch.randn(10, 3), chunk_size=4)
     normed.eval()
     assert embed(normed, torch.randn(10, 3), chunk_size=4).shape == (10, 4)
+
+
+class Center(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("center", torch.zeros(3, dtype=torch.float64))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.center = 0.9 * self.center + x.detach().mean(0)
+        return x - self.center
+
+
+@pytest.mark.parametrize("module", [Center(), nn.BatchNorm1d(3).double()], ids=["own", "norm"])
+def test_a_function_whose_module_writes_to_its_buffers_is_refused(module):
+    for encoder in (module.forward, lambda x: module(x), functools.partial(module)):
+        with pytest.raises(ValueError, match="`encoder` writes to the buffer"):
+            embed(encoder, batch(), chunk_size=4)
+
+
+def test_parameters_that_change_before_the_backward_pass_are_complained_of():
+    encoder, x = network(), batch()
+    z = embed(encoder, x, chunk_size=4)
+    with torch.no_grad():
+        encoder[0].weight.add_(1)
+    with pytest.raises(RuntimeError, match="a parameter of `encoder` was changed in place"):
+        z.sum().backward()
+
+
+def test_lazy_and_inference_parameters():
+    x = batch()
+    lazy = nn.LazyLinear(4, dtype=torch.float64)
+    assert_close([embed(lazy, x, chunk_size=4)], [lazy(x)])
+    with torch.inference_mode():
+        frozen = nn.BatchNorm1d(3).double().eval()
+        assert_close([embed(frozen, x, chunk_size=4)], [frozen(x)])
 
 
 @pytest.mark.parametrize(

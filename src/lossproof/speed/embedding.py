@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import checkpoint
 
+from lossproof.speed.owners import modules_of
 from lossproof.write.arguments import integer
 from lossproof.write.sweeping import observed
 
@@ -28,11 +30,13 @@ def embed(
     more time for a step. Together with :func:`lossproof.pairs` neither the encoder nor the loss
     grows with the square of the batch.
 
-    Random numbers (dropout) and autocast are the same the second time. The encoder must treat each
-    sample by itself: batch normalisation in training is refused, as is whatever else writes to the
-    encoder's buffers; another coupling of samples goes unnoticed, as in any training in
-    micro-batches. Inside transforms of ``torch.func`` and in forward mode the encoder sees the
-    whole batch. A compiled graph is broken here; the encoder may itself be compiled.
+    Random numbers (dropout) and autocast are the same the second time; the parameters must be, so
+    the optimizer's step comes after the backward pass. The encoder must treat each sample by
+    itself: batch normalisation in training is refused, as is whatever else writes to the buffers of
+    a Module (also of one that a function uses); another coupling of samples goes unnoticed, as in
+    any training in micro-batches. Inside transforms of ``torch.func`` and in forward mode the
+    encoder sees the whole batch. A compiled graph is broken here; the encoder may itself be
+    compiled.
 
     Args:
         encoder: a Module or a function of the inputs. It returns a tensor (N, ...), or a tuple or
@@ -49,6 +53,7 @@ def embed(
         TypeError: the encoder returns something other than tensors.
         ValueError: there is no batch, the tensors have different numbers of rows, a result has
             another number of rows than the micro-batch, or the samples of a batch are coupled.
+        RuntimeError: in the backward pass: a parameter of a Module was changed meanwhile.
 
     Example:
         >>> import torch
@@ -73,20 +78,29 @@ def embed(
     rows = _rows(leaves)
     _refuse_batch_statistics(encoder)
 
+    parameters = _parameters(encoder)
+    given = [_version(one) for one in parameters]
+
     def encoded(*some: Any) -> Any:
+        if [_version(one) for one in parameters] != given:
+            raise RuntimeError(
+                "a parameter of `encoder` was changed in place before the backward pass, which "
+                "computes the embeddings again: take the step of its optimizer afterwards"
+            )
         arguments, named = pytree.tree_unflatten(some, form)
         return encoder(*arguments, **named)
 
     tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     if rows <= chunk_size or observed(tensors):
-        return encoded(*leaves)
-    written = _versions_of_buffers(encoder)
+        return encoder(*inputs, **named_inputs)
+    buffers = _buffers(encoder)
+    before = [_version(one) for _, _, one in buffers]
     parts: list[Any] = []
     for start in range(0, rows, chunk_size):
         some = [_cut(leaf, start, chunk_size) for leaf in leaves]
         part = checkpoint(encoded, *some, use_reentrant=False)
         if not parts:
-            _refuse_written(encoder, written)
+            _refuse_written(buffers, before)
         parts.append(_checked(part, min(chunk_size, rows - start)))
     return _joined(parts)
 
@@ -142,20 +156,33 @@ def _refuse_batch_statistics(encoder: Any) -> None:
             )
 
 
-def _buffers(encoder: Any) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(encoder, nn.Module):
-        yield from encoder.named_buffers()
+def _parameters(encoder: Any) -> list[nn.Parameter]:
+    parameters: Iterable[Any] = encoder.parameters() if isinstance(encoder, nn.Module) else ()
+    return [one for one in parameters if not is_lazy(one)]  # those are written when first used
 
 
-def _versions_of_buffers(encoder: Any) -> dict[str, int]:
-    return {name: buffer._version for name, buffer in _buffers(encoder)}
+def _buffers(encoder: Any) -> list[tuple[nn.Module, str, Tensor]]:
+    """The buffers that it may write to, each with its owner and name there."""
+    return [
+        (part, name, buffer)
+        for module in modules_of(encoder)
+        for part in module.modules()
+        for name, buffer in part.named_buffers(recurse=False)
+    ]
 
 
-def _refuse_written(encoder: Any, before: dict[str, int]) -> None:
-    """Refuse an encoder that was seen to write to its buffers: it would do so twice."""
-    for name, buffer in _buffers(encoder):
-        if buffer._version != before.get(name):
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _refuse_written(
+    buffers: Sequence[tuple[nn.Module, str, Tensor]], before: Sequence[int]
+) -> None:
+    """Refuse an encoder that was seen to write to a buffer, in place or not."""
+    for (part, name, buffer), version in zip(buffers, before, strict=True):
+        if part._buffers.get(name) is not buffer or _version(buffer) != version:
             raise ValueError(
-                f"`encoder` writes to its buffer `{name}` in the forward pass, which is computed "
-                "twice here: put the part that does so into evaluation mode"
+                f"`encoder` writes to the buffer `{name}` of its {type(part).__name__} in the "
+                "forward pass, which is computed twice here and does not see the whole batch: put "
+                "the part that does so into evaluation mode"
             )
