@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from lossproof.terms.filling import fill, hooks_held_back, listened_to, norm_of, shrinking
+from lossproof.terms.filling import fill, listened_to, norm_of, shrinking
+from lossproof.write.hooks import hooks_held_back
 
 
 def parameter(*shape: int, **how) -> nn.Parameter:

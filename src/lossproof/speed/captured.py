@@ -7,8 +7,7 @@ the ``autograd.Function`` as an input like the others.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -61,21 +60,3 @@ def captured_leaves(
             )
         waiting += [following for following, _ in node.next_functions if following is not None]
     return list(found.values())
-
-
-@contextmanager
-def hooks_held_back(leaves: Iterable[Tensor]) -> Iterator[None]:
-    """Inside, the hooks of these leaves do not see their gradients.
-
-    ``torch.autograd.grad`` would show them each part of a gradient. They see the whole of it when
-    it leaves the ``autograd.Function``.
-    """
-    hooks = [leaf._backward_hooks for leaf in leaves if leaf._backward_hooks]
-    held = [dict(one) for one in hooks]
-    for one in hooks:
-        one.clear()
-    try:
-        yield
-    finally:
-        for one, kept in zip(hooks, held, strict=True):
-            one.update(kept)

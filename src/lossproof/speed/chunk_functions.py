@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from lossproof.speed.captured import hooks_held_back
 from lossproof.speed.chunk_plan import LEAST_ROWS, Plan, put, taken
 from lossproof.speed.chunk_sweep import sweep
 from lossproof.speed.gate import Gate
+from lossproof.write.hooks import hooks_held_back
 
 Tensor = torch.Tensor
 Gradients = tuple[Tensor | None, ...]

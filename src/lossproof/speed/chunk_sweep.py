@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from lossproof.speed.captured import hooks_held_back
 from lossproof.speed.chunk_plan import Part, Plan, blocks, taken
 from lossproof.speed.half_products import add_product, fitting_scale, times
 from lossproof.speed.heads import LinearHead
 from lossproof.speed.surroundings import plain_precision
+from lossproof.write.hooks import hooks_held_back
 from lossproof.write.precision import widened
 
 Tensor = torch.Tensor

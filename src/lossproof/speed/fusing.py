@@ -12,13 +12,14 @@ import torch
 from torch import nn
 
 from lossproof.errors import UnsupportedGraphError
-from lossproof.speed.captured import captured_leaves, hooks_held_back, now
+from lossproof.speed.captured import captured_leaves, now
 from lossproof.speed.fuse_compiled import CompiledLoss, Refusal
 from lossproof.speed.fuse_kinds import Call, Kind, looked_into, out_of_reach
 from lossproof.speed.fuse_measuring import left_as_it_was, times
 from lossproof.speed.owners import modules_of
 from lossproof.write.accelerated import Accelerated
 from lossproof.write.arguments import flag
+from lossproof.write.hooks import hooks_held_back
 
 Tensor = torch.Tensor
 FUSED, COMPILED, PLAIN = "fused", "compiled", "plain"

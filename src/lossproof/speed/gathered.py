@@ -11,13 +11,9 @@ from typing import Any
 
 import torch
 
+from lossproof.write.sharding import is_sharded
+
 Tensor = torch.Tensor
-
-
-def is_sharded(tensor: Any) -> bool:
-    """Whether a tensor is distributed over ranks (a ``DTensor``)."""
-    # Nobody has such a tensor who has not imported the module, which takes its time.
-    return hasattr(tensor, "device_mesh") and hasattr(tensor, "placements")
 
 
 def gathered(tensor: Any) -> Tensor:

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules import module as torch_module
 
 from lossproof.errors import UnsupportedGraphError
-from lossproof.speed.gathered import is_sharded
+from lossproof.write.sharding import is_sharded
 
 Tensor = torch.Tensor
 AnyHead = nn.Module | Tensor | Callable[[Tensor], Tensor]

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import torch
 
-from lossproof.speed.captured import hooks_held_back
 from lossproof.speed.gate import Gate
 from lossproof.speed.pair_function import Index, Pieces, pieces
 from lossproof.speed.pair_sweep import Sweep, slices
 from lossproof.speed.row_reductions import Extreme, State
 from lossproof.speed.surroundings import Surroundings
+from lossproof.write.hooks import hooks_held_back
 
 Tensor = torch.Tensor
 

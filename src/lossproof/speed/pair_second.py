@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
-from lossproof.speed.captured import hooks_held_back
 from lossproof.speed.gate import Gate
 from lossproof.speed.pair_function import Pieces, pieces
 from lossproof.speed.pair_gradient import Gradient, Part, add, gradients_of, zeros
+from lossproof.write.hooks import hooks_held_back
 
 Tensor = torch.Tensor
 

@@ -31,8 +31,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 
-from lossproof.terms.filling import hooks_held_back
 from lossproof.terms.statistics import SINGLE
+from lossproof.write.hooks import hooks_held_back
 
 if TYPE_CHECKING:
     from lossproof.terms.gradients import TermGradients

@@ -7,8 +7,7 @@ does, it does the same by itself, without the copy that these nodes make.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 
@@ -84,27 +83,6 @@ def listened_to(parameter: Tensor) -> bool:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return True
     return bool(parameter._backward_hooks or parameter._post_accumulate_grad_hooks)
-
-
-@contextmanager
-def hooks_held_back(parameters: Sequence[Tensor]) -> Iterator[None]:
-    """Gradients that are only looked at are none of the hooks' business.
-
-    ``torch.autograd.grad`` runs the tensor hooks of the parameters. They are run when ``.grad`` is
-    filled, once and on the gradient that fills it, as in plain training.
-    """
-    held = [
-        (parameter._backward_hooks, dict(parameter._backward_hooks))
-        for parameter in parameters
-        if parameter._backward_hooks
-    ]
-    for hooks, _ in held:
-        hooks.clear()
-    try:
-        yield
-    finally:
-        for hooks, kept in held:
-            hooks.update(kept)
 
 
 def norm_of(gradients: Sequence[Tensor | None]) -> Tensor:

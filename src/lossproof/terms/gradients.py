@@ -13,10 +13,11 @@ from lossproof.terms.distributed import Ranks, synchronised
 from lossproof.terms.engine import Found, compute
 from lossproof.terms.held import Group, Rows, total_products
 from lossproof.terms.parameters import Parameters, chosen_parameters
-from lossproof.terms.sharded import compute_sharded, is_sharded, refuse_flattened, shards
+from lossproof.terms.sharded import compute_sharded, refuse_flattened, shards
 from lossproof.terms.statistics import SINGLE, StatisticsTable
 from lossproof.terms.terms import Terms, named_terms
 from lossproof.terms.workspace import WORKSPACE
+from lossproof.write.sharding import is_sharded
 
 Tensor = torch.Tensor
 Want = Literal["norm", "mean", "mean_abs", "max_abs", "cosine", "gramian", "gradients"]

@@ -26,14 +26,9 @@ from lossproof.terms.parameters import Parameters
 from lossproof.terms.products import products_of_rows
 from lossproof.terms.statistics import SINGLE, StatisticsTable
 from lossproof.terms.terms import Terms, solving_dtype
+from lossproof.write.sharding import is_sharded
 
 Tensor = torch.Tensor
-
-
-def is_sharded(tensor: Tensor) -> bool:
-    """Whether a parameter is distributed over ranks, as ``fully_shard`` leaves it."""
-    # Nobody has such a tensor who has not imported the module, which takes its time.
-    return hasattr(tensor, "device_mesh") and hasattr(tensor, "placements")
 
 
 def shard_of(tensor: Any) -> Tensor:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from lossproof.terms.graph import Graph, read_graph
 from lossproof.terms.parameters import Parameters, chosen_parameters
-from lossproof.terms.sharded import is_sharded
 from lossproof.terms.terms import Terms
+from lossproof.write.sharding import is_sharded
 
 Exclusive = Literal["weighted", "plain"]
 EXCLUSIVE: tuple[Exclusive, ...] = ("weighted", "plain")

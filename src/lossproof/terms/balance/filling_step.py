@@ -16,7 +16,8 @@ from lossproof.terms.filling import fill, norm_of, shrinking
 from lossproof.terms.gradients import TermGradients
 from lossproof.terms.graph import read_graph
 from lossproof.terms.scaling import scale_terms
-from lossproof.terms.sharded import is_sharded, shard_of, shards, whole
+from lossproof.terms.sharded import shard_of, shards, whole
+from lossproof.write.sharding import is_sharded
 
 if TYPE_CHECKING:
     from lossproof.terms.balance.base import Balancer

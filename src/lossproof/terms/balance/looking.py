@@ -13,12 +13,12 @@ from lossproof.errors import NonFiniteTermError
 from lossproof.terms.balance.entering import Intention
 from lossproof.terms.balance.options import Nonfinite, StepOptions
 from lossproof.terms.distributed import numbers_of, synchronised
-from lossproof.terms.filling import hooks_held_back
 from lossproof.terms.gradients import TermGradients, Want, computed
 from lossproof.terms.parameters import Parameters
-from lossproof.terms.sharded import is_sharded
 from lossproof.terms.targets import Targets, targets
 from lossproof.terms.terms import Terms
+from lossproof.write.hooks import hooks_held_back
+from lossproof.write.sharding import is_sharded
 
 if TYPE_CHECKING:
     from lossproof.terms.balance.base import Balancer

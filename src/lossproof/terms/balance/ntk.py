@@ -13,10 +13,10 @@ from lossproof.terms.balance.random_stream import RandomStream
 from lossproof.terms.balance.residuals import mean_square, residual_vector
 from lossproof.terms.balance.step import BalanceStep
 from lossproof.terms.gradients import TermGradients, Want
-from lossproof.terms.sharded import is_sharded
 from lossproof.terms.targets import targets
 from lossproof.terms.terms import named_terms, solving_dtype
 from lossproof.write.arguments import choice, integer, number
+from lossproof.write.sharding import is_sharded
 
 Tensor = torch.Tensor
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
-from lossproof.terms.filling import hooks_held_back
-from lossproof.terms.sharded import gradients_by_backward, is_sharded
+from lossproof.terms.sharded import gradients_by_backward
 from lossproof.terms.terms import Terms
+from lossproof.write.hooks import hooks_held_back
+from lossproof.write.sharding import is_sharded
 
 Tensor = torch.Tensor
 
