@@ -85,6 +85,30 @@ def test_pairs_that_are_computed_one_by_one_are_taken(function, count, shift):
     pairs(function, "sum")(x, y)
 
 
+CANCELLING = {
+    "a product less another": lambda a, b: product(a, b) - a.square().sum(1, keepdim=True),
+    "squares": lambda a, b: a.square().sum(1)[:, None] + b.square().sum(1) - 2 * a @ b.T,
+    "which is larger": lambda a, b: product(a, b).masked_fill(
+        product(a, b) <= a.square().sum(1, keepdim=True), -torch.inf
+    ),
+}
+
+
+@pytest.mark.parametrize("function", CANCELLING.values(), ids=CANCELLING.keys())
+@pytest.mark.parametrize("spread", [0.0, 1e-15, 1e-12, 1e-8])
+def test_what_rounding_makes_of_nearly_equal_rows_is_no_coupling(function, spread):
+    generator = torch.Generator().manual_seed(0)
+    x = 3 + spread * torch.randn(40, 64, generator=generator, dtype=torch.float64)
+    pairs(function, "sum")(x)
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e-12])
+def test_coupled_pairs_of_nearly_equal_rows_are_refused(spread):
+    x = 3 + spread * torch.randn(40, 64, dtype=torch.float64)
+    with pytest.raises(CoupledPairsError):
+        pairs(lambda a, b: product(a, b).softmax(1), "sum")(x)
+
+
 def test_what_has_the_size_of_the_batch_is_refused():
     labels = torch.arange(40)
     mask = labels[:, None] == labels
@@ -104,6 +128,13 @@ def test_a_function_is_tried_once():
     assert calls == [12, 3, 3, 20]
     reduction(torch.randn(20, 4))
     assert calls == [12, 3, 3, 20, 20]
+
+
+def test_a_pair_that_is_alone_is_no_trial():
+    reduction = pairs(lambda a, b: product(a, b).softmax(1), "sum")
+    reduction(torch.ones(1, 4))
+    with pytest.raises(CoupledPairsError):
+        reduction(torch.randn(20, 4))
 
 
 def test_what_is_drawn_at_random_is_told():

@@ -6,7 +6,7 @@ Asked once, of a few pairs: what the function says of them by themselves, and in
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import torch
@@ -25,6 +25,10 @@ APART = ((1, 2), (3, 0))
 
 A row and a column of the same number do not stand beside each other there, and what is the largest
 of the company is in one of the two at most."""
+ROUNDINGS = 64
+"""What a value changes by where its arguments change by so many units of rounding is rounding."""
+SHAKES = 8
+"""How often the arguments are changed, at random."""
 
 
 class CoupledPairsError(UsageError):
@@ -46,7 +50,7 @@ def refuse_coupled_pairs(call: PairFunction, tensors: Sequence[Tensor]) -> None:
     rows, columns = (_spread(size, tensors[0].device) for size in sizes)
     before = surroundings(tensors)
     with before.again(), torch.no_grad():
-        together, *apart = _computed(call, tensors, rows, columns)
+        blocks, (together, *apart) = _computed(call, tensors, rows, columns)
         drawn = drawn_between(before, surroundings(tensors))
     if drawn:
         warnings.warn(
@@ -56,9 +60,15 @@ def refuse_coupled_pairs(call: PairFunction, tensors: Sequence[Tensor]) -> None:
             stacklevel=7,  # whoever calls the Module
         )
         return
-    for alone, (some_rows, some_columns) in zip(apart, _apart(rows, columns), strict=True):
+    places = _apart(rows, columns)
+    for block, alone, (some_rows, some_columns) in zip(blocks[1:], apart, places, strict=True):
         in_company = together[some_rows][:, some_columns]
         wrong = ~_near(alone, in_company, together)
+        if wrong.any():
+            with before.again(), torch.no_grad():
+                shaking = _shaking(call, blocks[0], together)[some_rows][:, some_columns]
+                shaking = shaking.maximum(_shaking(call, block, alone))
+            wrong = wrong.cpu() & (_apart_by(alone, in_company) > 4 * shaking)
         if wrong.any():
             raise CoupledPairsError(
                 f"`pair_fn` gives {alone[wrong][0].item():g} for a pair in a block of "
@@ -84,8 +94,8 @@ def _apart(rows: Tensor, columns: Tensor) -> list[tuple[slice, slice]]:
 
 def _computed(
     call: PairFunction, tensors: Sequence[Tensor], rows: Tensor, columns: Tensor
-) -> list[Tensor]:
-    """The values of all these pairs, and then of some of them without the others.
+) -> tuple[list[Pieces], list[Tensor]]:
+    """The values of all these pairs, and then of some of them without the others; and of what.
 
     In float64 where the function takes it: a distance from a difference of squares is rounded by
     far more than one ulp, and differently in blocks of other sizes.
@@ -95,9 +105,10 @@ def _computed(
         for some, others in [(slice(None), slice(None)), *_apart(rows, columns)]
     ]
     with suppress(TypeError, ValueError, RuntimeError):  # a Module of float32, no float64 at all
-        return [call(_in_float64(block)) for block in blocks]
+        wide = [_in_float64(block) for block in blocks]
+        return wide, [call(block) for block in wide]
     try:
-        return [call(block) for block in blocks]
+        return blocks, [call(block) for block in blocks]
     except (RuntimeError, IndexError) as error:
         raise CoupledPairsError(
             f"`pair_fn` failed in a block of {len(rows)} rows of `x` and {len(columns)} of `y`, or "
@@ -107,15 +118,44 @@ def _computed(
 
 
 def _in_float64(arguments: Pieces) -> Pieces:
-    def wide(tensor: Tensor) -> Tensor:
-        return tensor.double() if tensor.is_floating_point() else tensor
+    return _changed(arguments, torch.Tensor.double)
+
+
+def _changed(arguments: Pieces, change: Callable[[Tensor], Tensor]) -> Pieces:
+    """Arguments of which the floating-point tensors are changed."""
+
+    def changed(tensor: Tensor) -> Tensor:
+        return change(tensor) if tensor.is_floating_point() else tensor
 
     return Pieces(
-        tuple(map(wide, arguments.x)),
-        tuple(map(wide, arguments.y)),
-        {name: wide(tensor) for name, tensor in arguments.shared.items()},
+        tuple(map(changed, arguments.x)),
+        tuple(map(changed, arguments.y)),
+        {name: changed(tensor) for name, tensor in arguments.shared.items()},
         (),
     )
+
+
+def _shaking(call: PairFunction, arguments: Pieces, values: Tensor) -> Tensor:
+    """By how much values change where what they are computed from changes in its last digits.
+
+    It is far more than theirs where large numbers cancel, and a whole value where two are equal and
+    the larger is picked.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def shaken(tensor: Tensor) -> Tensor:
+        signs = torch.randint(-1, 2, tensor.shape, generator=generator).to(tensor)
+        return tensor * (1 + ROUNDINGS * torch.finfo(tensor.dtype).eps * signs)
+
+    changes = [_apart_by(call(_changed(arguments, shaken)), values) for _ in range(SHAKES)]
+    return torch.stack(changes).amax(0)
+
+
+def _apart_by(one: Tensor, other: Tensor) -> Tensor:
+    """The absolute difference of values, 0 between two that are infinite or NaN alike."""
+    one, other = one.cpu().double(), other.cpu().double()
+    alike = (one == other) | (one.isnan() & other.isnan())
+    return torch.where(alike, 0.0, (one - other).abs()).nan_to_num(nan=torch.inf)
 
 
 def _near(one: Tensor, other: Tensor, company: Tensor) -> Tensor:

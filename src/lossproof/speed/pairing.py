@@ -141,7 +141,7 @@ class PairReduction(Accelerated):
         call, tensors = taken(self.pair_fn, x, y, shared)
         if not self._tried:
             refuse_coupled_pairs(call, tensors)
-            self._tried = True
+            self._tried = max(sizes) > 1  # a pair that is alone tells nothing
         if self.block_size is None and sizes[0] * sizes[1] <= FEW_PAIRS:
             return self._whole(x, y, shared)
         seen = look(call, tensors)
