@@ -17,6 +17,7 @@ from tests.speed.chunk_cases import (
 from torch.func import functional_call, grad, jacrev, jvp, vmap
 from torch.nn import functional as F
 
+from lossproof.errors import UnsupportedGraphError
 from lossproof.speed.chunking import chunk
 
 HEADS = ("linear", "mlp", "module")
@@ -213,3 +214,9 @@ def test_the_graph_is_freed_after_backward():
     found.backward()
     with pytest.raises(RuntimeError, match="second time"):
         found.backward()
+
+
+def test_a_jacobian_of_a_gradient_is_refused_in_words():
+    hidden, _, ours, _ = both("linear", "focal")
+    with pytest.raises(UnsupportedGraphError, match="jacrev.* take `torch.func.hessian`"):
+        jacrev(grad(ours))(hidden.detach())

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from lossproof.errors import UnsupportedGraphError
 from lossproof.speed.chunk_plan import LEAST_ROWS, Plan, put, taken
 from lossproof.speed.chunk_sweep import sweep
 from lossproof.speed.gate import Gate
@@ -115,6 +116,12 @@ class ChunkedGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Gradients:
+        if any(map(torch._C._functorch.is_batchedtensor, upstream)):
+            raise UnsupportedGraphError(
+                "a chunked loss has no second derivatives by a reverse pass under "
+                "`torch.func.vmap`, as in `jacrev` of a gradient: take `torch.func.hessian` or "
+                "`jacfwd`, or the loss's `.plain`"
+            )
         cotangent, *tensors = ctx.saved_tensors
         wanted = tuple(ctx.needs_input_grad[2:])
         whole = torch.is_grad_enabled() or any(map(_are_many, upstream))
