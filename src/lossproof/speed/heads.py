@@ -156,7 +156,8 @@ def _is_ordinary(module: nn.Module, kind: type[nn.Module]) -> bool:
     """Whether calling it does what its kind does, and nothing else."""
     if type(module).forward is not kind.forward:
         return False
-    if isinstance(module, nn.Linear) and is_sharded(module._parameters.get("weight")):
+    weight = module._parameters.get("weight")  # to look at a parametrized one is to compute it
+    if isinstance(module, nn.Linear) and weight is not None and is_sharded(weight):
         return True  # the hooks are those that gather the shards
     hooked = any(getattr(module, name) for name in _HOOKS)
     everywhere = torch_module._has_any_global_hook()  # type: ignore[no-untyped-call]
