@@ -18,6 +18,7 @@ from torch import nn
 from torch.autograd import forward_ad
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 
 from lossproof.errors import UnsupportedGraphError
 from lossproof.speed.blocks import FEW_PAIRS
@@ -268,6 +269,40 @@ def test_a_leaf_that_is_given_and_closed_over_gets_both_gradients():
         torch.autograd.grad(combined(reduction(x)), x),
         torch.autograd.grad(combined(reduction.plain(x)), x),
     )
+
+
+@pytest.mark.parametrize("reduce", REDUCES)
+def test_a_leaf_that_leads_to_the_rows_and_is_closed_over_gets_both_gradients(reduce):
+    points, weight = rows(6).detach(), rows(4)
+    reduction = pairs(lambda a, b: (a @ weight @ b.T).sin(), reduce, block_size=2)
+
+    def derivatives(result_of):
+        first = torch.autograd.grad(combined(result_of(points @ weight)), weight, create_graph=True)
+        second = torch.autograd.grad(squares(first), weight, create_graph=True)
+        return first + second + torch.autograd.grad(squares(second), weight)
+
+    assert_close(derivatives(reduction), derivatives(reduction.plain))
+
+
+def test_under_a_checkpoint():
+    x = rows(6)
+    reduction = pairs(product, "logsumexp", block_size=2)
+    result = checkpoint(reduction, x, use_reentrant=False)
+    assert_close(
+        torch.autograd.grad(combined(result), x),
+        torch.autograd.grad(combined(reduction.plain(x)), x),
+    )
+
+
+@forward_mode
+@pytest.mark.parametrize("differentiated", [False, True])
+def test_forward_mode_through_what_is_closed_over(differentiated):
+    x, scale = rows(6), torch.tensor(1.5, dtype=torch.float64, requires_grad=differentiated)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(scale, torch.tensor(2.0, dtype=torch.float64))
+        reduction = pairs(lambda a, b: dual * (a @ b.T), "sum", block_size=2)
+        tangent = forward_ad.unpack_dual(reduction(x)).tangent
+    assert_close([tangent], [2 * (x @ x.T).sum(1)])
 
 
 def test_what_needs_no_gradient_gets_none_and_costs_no_graph():

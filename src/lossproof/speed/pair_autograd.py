@@ -46,7 +46,8 @@ class _Reduced(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
         count = len(upstream)
-        results, tensors = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        saved = ctx.saved_tensors  # once: who packs them may unpack them once alone
+        results, tensors = saved[:count], saved[count:]
         asked = [k for k in range(count) if upstream[k] is not None]
         if not asked:
             return (None,) * (1 + len(tensors))

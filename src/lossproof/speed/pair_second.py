@@ -56,7 +56,7 @@ def second_at_once(
     gate, heads = Gate(), 2 * len(gradient.asked)
     own = {heads + place for place in gradient.sweep.call.places}
     given = gate.before(given, {*range(heads), *own})
-    with torch.enable_grad():
+    with torch.enable_grad(), gate.closed():
         found = gradient(given, attached=True)
     connected = [k for k, one in enumerate(found) if one.requires_grad]
     if not connected:

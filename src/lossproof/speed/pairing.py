@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 from lossproof.speed.blocks import FEW_PAIRS, UNCUT, UNCUT_EXTREMES, block_of
 from lossproof.speed.pair_autograd import swept
@@ -136,7 +137,9 @@ class PairReduction(Accelerated):
         sizes = _sizes(x, y)
         parts = (*rows("x", x), *rows("y", y))
         others = [one for one in shared.values() if isinstance(one, Tensor)]
-        if 0 in sizes or observed([*parts, *others]):
+        # In forward mode the function may close over what has a tangent.
+        forward_mode = forward_ad._current_level >= 0
+        if 0 in sizes or forward_mode or observed([*parts, *others]):
             return self._whole(x, y, shared)
         call, tensors = taken(self.pair_fn, x, y, shared)
         if not self._tried:
