@@ -93,6 +93,19 @@ def test_a_batch_of_upstream_gradients(monkeypatch, name: str) -> None:
     torch.testing.assert_close(batch, torch.stack((once, -2 * once)))
 
 
+@pytest.mark.parametrize("name", LOSSES)
+def test_points_of_no_dimension(monkeypatch, name: str) -> None:
+    empty = torch.zeros(9, 0, dtype=FLOAT64)
+    assert_equal(*both_ways(monkeypatch, LOSSES[name], (empty, empty)))
+
+
+def test_sinkhorn_of_huge_costs_has_a_finite_gradient(monkeypatch) -> None:
+    in_blocks(monkeypatch)
+    samples = tuple(1e8 * points for points in drawn())
+    value, *gradients = value_and_gradients(sinkhorn_loss, samples)
+    assert value.isfinite() and all(one.isfinite().all() for one in gradients)
+
+
 def test_nan_is_seen(monkeypatch) -> None:
     in_blocks(monkeypatch)
     first, second = drawn()

@@ -121,7 +121,7 @@ class DistanceGradient:
     def __init__(self, batch: Centred) -> None:
         self._vectors = batch.vectors
         self._pushed = torch.zeros_like(batch.vectors)
-        self._pull = torch.zeros_like(batch.vectors[:, 0])
+        self._pull = batch.vectors.new_zeros(len(batch.vectors))
 
     def add(self, slope: Tensor, rows: slice, columns: slice) -> None:
         """Each pair pulls at both of its ends."""

@@ -26,6 +26,7 @@ import torch
 from lossproof.losses._blocks import strips, tiles
 from lossproof.losses._distances import Centred
 from lossproof.losses._pair_sums import DistanceGradient
+from lossproof.speed.pair_autograd import are_many
 
 Tensor = torch.Tensor
 Softening = Callable[[Tensor], Tensor]
@@ -90,9 +91,11 @@ class _Divergence(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (points,) = ctx.saved_tensors
-        if torch.is_grad_enabled():  # the gradient itself is to be differentiated
-            value = ctx.plain(points)
-            (gradient,) = torch.autograd.grad(value, points, grad, create_graph=True)
+        twice = torch.is_grad_enabled()  # the gradient itself is to be differentiated
+        if twice or are_many(grad):
+            with torch.enable_grad():
+                value = ctx.plain(points)
+            (gradient,) = torch.autograd.grad(value, points, grad, create_graph=twice)
             return None, gradient, None, None, None
         batch = ctx.runs[0][1].transport.batch
         found = DistanceGradient(batch)
@@ -186,8 +189,9 @@ class _Step:
         if self.plain:
             kernel = exponents.exp_()
             return kernel, kernel
-        of_rows = (exponents - self.log_sums[rows].unsqueeze(1)).exp_()
-        return of_rows, exponents.sub_(self.log_sums[columns]).exp_()
+        # No part is larger than its sum, but for rounding, which is large where the costs are.
+        of_rows = (exponents - self.log_sums[rows].unsqueeze(1)).clamp_(max=0).exp_()
+        return of_rows, exponents.sub_(self.log_sums[columns]).clamp_(max=0).exp_()
 
 
 class _Run:
