@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
+import weakref
 
 import pytest
 import torch
@@ -121,6 +123,17 @@ def test_an_error_of_the_function_is_its_own_and_no_refusal() -> None:
     with pytest.raises(ValueError, match="lengths differ"):
         both(torch.ones(2), torch.ones(3))
     assert both.refusal is None
+
+
+@pytest.mark.usefixtures("interpreted")
+def test_what_is_no_longer_used_is_freed() -> None:
+    both = CompiledGradient(lambda x, y: (x * y).sum(), (0,))
+    both(*pair(3))
+    assert both.compiled
+    alive = weakref.ref(both), weakref.ref(both.function)
+    del both
+    gc.collect()
+    assert [one() for one in alive] == [None, None]
 
 
 def test_what_does_not_depend_on_an_argument_has_a_gradient_of_zero() -> None:

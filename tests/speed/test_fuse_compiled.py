@@ -75,6 +75,29 @@ def test_a_refusal_keeps_no_tensors(random: bool) -> None:
         assert alive() is None
 
 
+@pytest.mark.parametrize("measure", [True, False])
+def test_a_loss_that_is_no_longer_used_is_freed(measure: bool) -> None:
+    module = Counts()
+    fused = fuse(module, measure=measure)
+    fused(*pair(4)).backward()
+    alive = weakref.ref(module), weakref.ref(module.scale)
+    del module, fused
+    gc.collect()
+    assert [one() for one in alive] == [None, None]
+
+
+@pytest.mark.parametrize("rows", [(1, 0), (0, 1), (0, 0)])
+def test_shapes_that_are_broadcast_and_change(rows: tuple[int, int]) -> None:
+    fused = fuse(charbonnier, measure=False)
+    for count in (5, 6, 7):
+        input, target = (pair(one or count)[k] for k, one in enumerate(rows))
+        found, wanted = (
+            torch.autograd.grad(3 * one(input, target), input)[0] for one in (fused, charbonnier)
+        )
+        torch.testing.assert_close(found, wanted)
+    assert {choice.way for choice in fused.choices} == {FUSED}
+
+
 @pytest.mark.parametrize("more", [None, 3.0])
 @pytest.mark.parametrize("measure", [True, False])
 def test_a_tensor_with_something_beside_it(more: Any, measure: bool) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -158,6 +160,10 @@ def test_who_looks_for_the_operations() -> None:
     with torch.autograd.forward_ad.dual_level():
         assert looked_into([x])
     assert looked_into([x.as_subclass(Own)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch says that this is slow
+        with torch.autograd.detect_anomaly():
+            assert looked_into([x])
 
 
 def test_what_there_is_nothing_to_gain_of() -> None:

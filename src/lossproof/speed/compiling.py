@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import types
 import warnings
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
@@ -67,8 +68,12 @@ class CompiledGradient:
             )(*tensors)
             return found
 
+        own = weakref.ref(self)  # the compiler never forgets a backend
+
         def backend(graph: torch.fx.GraphModule, inputs: Sequence[Any]) -> Any:
-            self._graphs += 1
+            compiled = own()
+            assert compiled is not None
+            compiled._graphs += 1
             return inductor(graph, inputs)
 
         self._both = torch.compile(

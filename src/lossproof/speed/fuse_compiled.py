@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -71,8 +72,15 @@ class CompiledLoss:
         def call(*arguments: Any, **options: Any) -> Tensor:
             return loss(*arguments, **options)
 
+        own = weakref.ref(self)  # the compiler never forgets a backend
+
+        def backend(module: torch.fx.GraphModule, inputs: Sequence[Any]) -> Any:
+            compiled = own()
+            assert compiled is not None
+            return compiled._backend(module, inputs)
+
         self._call = torch.compile(
-            with_own_code(call), fullgraph=True, dynamic=dynamic, backend=self._backend
+            with_own_code(call), fullgraph=True, dynamic=dynamic, backend=backend
         )
 
     def __call__(self, *arguments: Any, **options: Any) -> Tensor:

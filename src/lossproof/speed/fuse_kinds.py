@@ -120,11 +120,12 @@ def looked_into(tensors: Sequence[Tensor]) -> bool:
     """Whether somebody looks for the operations of a loss, not for its value.
 
     Other compilers, transforms, forward mode, modes that record operations, types of tensors with
-    operations of their own, and who has turned ``torch.compile`` off.
+    operations of their own, who has turned ``torch.compile`` off, and who looks for an anomaly.
     """
     return (
         torch.compiler.is_compiling()
         or _turned_off()
+        or torch.is_anomaly_enabled()
         or torch._C._get_tracing_state() is not None
         or transformed()
         or forward_ad._current_level >= 0

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
+from torch._dispatch.python import enable_python_dispatcher
 from torch._guards import detect_fake_mode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
@@ -123,7 +124,8 @@ class Graph:
         shapes = mode.shape_env
         assert shapes is not None
         try:
-            with mode, shapes.ignore_fresh_unbacked_symbols():
+            # Without Python's dispatcher a broadcast of sizes that are symbols is an error.
+            with mode, enable_python_dispatcher(), shapes.ignore_fresh_unbacked_symbols():
                 found: torch.fx.GraphModule = make_fx(function)(*inputs)
         finally:
             mode.allow_non_fake_inputs = real
