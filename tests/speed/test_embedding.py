@@ -257,8 +257,9 @@ def test_lazy_and_inference_parameters():
     ],
 )
 def test_results_that_cannot_be_put_together_are_refused(function, error, words):
-    with pytest.raises(error, match=words):
-        embed(function, batch(), chunk_size=4)
+    for count in (10, 4):  # in parts and at once
+        with pytest.raises(error, match=words):
+            embed(function, batch(count), chunk_size=4)
 
 
 def test_wrong_arguments_are_refused():

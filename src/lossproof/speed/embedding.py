@@ -92,7 +92,7 @@ def embed(
 
     tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     if rows <= chunk_size or observed(tensors):
-        return encoder(*inputs, **named_inputs)
+        return _checked(encoder(*inputs, **named_inputs), rows)
     buffers = _buffers(encoder)
     before = [_version(one) for _, _, one in buffers]
     parts: list[Any] = []

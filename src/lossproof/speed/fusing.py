@@ -81,7 +81,8 @@ def fuse(
     compiles the loss, which takes seconds, and runs it some times on these inputs: in one sweep, as
     ``torch.compile`` does, and as it is written. The fastest is kept; :meth:`FusedLoss.report`
     tells which, and why. Parameters and their ``.grad``, buffers, attributes of a Module and
-    torch's random numbers are afterwards as they were before.
+    torch's random numbers are afterwards as they were before; what else a loss changes, such as a
+    list outside of it, it changes as often as it is run.
 
     The value is that of the loss to rounding, and the gradients are right whatever becomes of it:
     scaled by a number or by another tensor, accumulated, sent backward twice (``retain_graph``; the
@@ -91,11 +92,13 @@ def fuse(
 
     What it does not do: a loss that draws random numbers, changes a tensor in place, returns
     several tensors or talks to other processes is computed as it was written, as is one that the
-    compiler refuses; a warning tells why. Values for each item (``reduction="none"``) and losses
-    without a gradient have nothing to fuse, and a gradient in float16 that is made before the loss
-    scale is known would lose what is small: they are compiled in two programs, if that is faster.
-    It gains nothing for products of matrices and convolutions. The gradient of an input takes its
-    memory from the call of the loss on, not only from the backward pass on.
+    compiler refuses, or that would be compiled time and again because a number in Python differs
+    from call to call (give it as a tensor); a warning tells why. Values for each item
+    (``reduction="none"``) and losses without a gradient have nothing to fuse, and a gradient in
+    float16 that is made before the loss scale is known would lose what is small: they are compiled
+    in two programs, if that is faster. It gains nothing for products of matrices and convolutions.
+    The gradient of an input takes its memory from the call of the loss on, not only from the
+    backward pass on.
 
     Args:
         loss: a function, a Module, or anything else that is called with tensors and options and
