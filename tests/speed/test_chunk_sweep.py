@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
+from lossproof.errors import UnsupportedGraphError
 from lossproof.speed.chunking import chunk
 
 
@@ -155,3 +156,17 @@ def test_nothing_stays_after_backward():
         step()
     events = profiled.profiler.kineto_results.events()
     assert abs(sum(one.nbytes() for one in events if one.name() == "[memory]")) < 10_000
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_a_leaf_that_only_some_rows_use_is_refused_in_words(reduction: str) -> None:
+    factor = nn.Parameter(torch.tensor(1.5))
+
+    def loss(logits, target):
+        values = F.cross_entropy(logits, target, reduction="none")
+        rare = len(target) > 4 and bool((target > 15).any())
+        return torch.where(target > 15, values * factor, values) if rare else values
+
+    chunked = chunk(loss, nn.Linear(8, 20), reduction=reduction, chunk_size=100)
+    with pytest.raises(UnsupportedGraphError, match="for some rows alone: give it by name"):
+        chunked(torch.randn(200, 8), torch.arange(200) % 20).sum().backward()

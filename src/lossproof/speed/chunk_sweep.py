@@ -11,10 +11,13 @@ from typing import Any
 
 import torch
 
+from lossproof.errors import UnsupportedGraphError
+from lossproof.speed.captured import captured_leaves, now
 from lossproof.speed.chunk_plan import Part, Plan, blocks, taken
 from lossproof.speed.half_products import add_product, fitting_scale, times
 from lossproof.speed.heads import LinearHead
 from lossproof.speed.surroundings import plain_precision
+from lossproof.write.arguments import transformed
 from lossproof.write.hooks import hooks_held_back
 from lossproof.write.precision import widened
 
@@ -147,8 +150,10 @@ class _Sweep:
     ) -> Sequence[Tensor | None]:
         plan = self.plan
         with torch.enable_grad():
+            since = now()
             values = plan.values(rows[0], rows, plan.beyond_heads(self.leaves))
             values = plan.counted(values, rows)
+            self._refuse_leaves_of_some_rows(values, rows, since)
             if self.cotangent is not None:
                 values = values * taken(self.cotangent, part)
             total = values.sum()
@@ -156,6 +161,19 @@ class _Sweep:
         if not wanted or not total.requires_grad:
             return [None] * len(wanted)
         return torch.autograd.grad(total, wanted, allow_unused=True)
+
+    def _refuse_leaves_of_some_rows(
+        self, values: Tensor, rows: Sequence[Tensor], since: int
+    ) -> None:
+        """What a loss closes over was looked for in two rows; a branch may use more in others."""
+        if transformed():
+            return
+        more = captured_leaves([values], [*rows, *self.leaves], since, "`loss`")
+        if more:
+            raise UnsupportedGraphError(
+                f"`loss` closes over a parameter of shape {list(more[0].shape)} that it uses for "
+                "some rows alone: give it by name, so that its gradient can be found"
+            )
 
     def _compiled(
         self, compiled: Any, rows: Sequence[Tensor], part: Part, wanted: Sequence[int]
