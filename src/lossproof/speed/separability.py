@@ -191,7 +191,24 @@ def _undisturbed(modules: Sequence[nn.Module], tensors: Sequence[Tensor]) -> Ite
         with generators_kept(accelerators(tensor.device for tensor in tensors)):
             yield
     finally:
-        with torch.no_grad():
-            for module, before in zip(modules, kept, strict=True):
-                for name, buffer in module.named_buffers():
-                    buffer.copy_(before[name])
+        written = [
+            f"`{name}` of {type(module).__name__}"
+            for module, before in zip(modules, kept, strict=True)
+            for name, buffer in module.named_buffers()
+            if _put_back(buffer, before[name])
+        ]
+    if written:
+        warnings.warn(
+            f"the forward pass writes to a buffer, {', '.join(written)}: chunks do so several "
+            "times in a call, each with its own rows",
+            RuntimeWarning,
+            stacklevel=6,
+        )
+
+
+def _put_back(buffer: Tensor, before: Tensor) -> bool:
+    """Give a buffer the numbers it had, and say whether they had changed."""
+    changed = not bool(_same(buffer, before).all())
+    with torch.no_grad():
+        buffer.copy_(before)
+    return changed
