@@ -101,7 +101,7 @@ def left_as_it_was(modules: Iterable[nn.Module], tensors: Iterable[Tensor]) -> I
     parts = [part for module in modules for part in module.modules()]
     attributes = [dict(vars(part)) for part in parts]
     held = [one for had in attributes for one in had.values() if isinstance(one, list | dict)]
-    contents = [one.copy() for one in held]
+    contents: list[Any] = [one.copy() for one in held]
     try:
         with torch.random.fork_rng(devices), unseen_by_hooks():
             yield
