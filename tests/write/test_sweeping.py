@@ -261,3 +261,23 @@ def test_it_stays_on_its_device_whatever_the_default_is():
     with torch.device("meta"):
         found = reduce_swept(quartic, (x, y))
     torch.testing.assert_close(found, quartic(x, y).mean())
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 20), (6, 20)])
+def test_in_a_second_derivative_a_tensor_counts_once(shape: tuple[int, ...]) -> None:
+    start = torch.rand(shape, dtype=torch.float64)
+
+    def squares(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return ((x - y) ** 2).sum(-1)
+
+    def swept(x: torch.Tensor) -> torch.Tensor:
+        if x.ndim == 3:
+            return sum_swept(lambda x, y: (squares(x, y),), (x, x.exp()))[0].sum()
+        return reduce_swept(lambda x, y: (x - y) ** 2, (x, x.exp()), reduction="sum")
+
+    found = []
+    for loss in (swept, lambda x: squares(x, x.exp()).sum()):
+        x = start.clone().requires_grad_()
+        x.register_hook(lambda grad: 3 * grad)
+        found.append(torch.autograd.grad(loss(x), x, create_graph=True)[0].detach())
+    torch.testing.assert_close(*found)

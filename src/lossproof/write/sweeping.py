@@ -143,8 +143,8 @@ class _SweptSum(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         twice = torch.is_grad_enabled()  # the gradient itself is to be differentiated
         if twice or _are_many(grad):
-            rows = ctx.saved_tensors
             with torch.enable_grad():
+                rows = _views(ctx.saved_tensors)
                 total = ctx.formula.sum(*rows)
             wanted = [rows[i] for i in ctx.wanted]
             gradients: Sequence[Tensor] = torch.autograd.grad(
@@ -157,6 +157,14 @@ class _SweptSum(torch.autograd.Function):
             gradients = [gradient.mul_(grad) for gradient in kept]
         found = dict(zip(ctx.wanted, gradients, strict=True))
         return (None, None, *(found.get(i) for i in range(len(ctx.needs_input_grad) - 2)))
+
+
+def _views(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors as views, which have no hooks, and of which none is computed from another.
+
+    Derivatives in them are partial ones, whatever the tensors are.
+    """
+    return [tensor.view_as(tensor) for tensor in tensors]
 
 
 def _are_many(grad: Tensor) -> bool:
@@ -308,6 +316,7 @@ class _SweptStatistics(torch.autograd.Function):
         twice = torch.is_grad_enabled()  # the gradient itself is to be differentiated
         if twice or any(map(_are_many, grads)):
             with torch.enable_grad():
+                tensors = _views(tensors)
                 sums = ctx.statistics(*tensors)
             found = _slopes(sums, [tensors[i] for i in wanted], grads, create_graph=twice)
         else:
