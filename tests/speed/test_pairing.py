@@ -262,6 +262,12 @@ def test_hooks_see_a_gradient_once_and_whole():
     assert_close(ours, plain)
 
 
+def test_a_generator_of_random_numbers_is_refused():
+    reduction = pairs(lambda a, b, draws: a @ b.T * torch.rand(1, generator=draws), "sum")
+    with pytest.raises(TypeError, match="`draws` must not be a torch.Generator"):
+        reduction(rows(3), draws=torch.Generator())
+
+
 def test_a_leaf_that_is_given_and_closed_over_gets_both_gradients():
     x = rows(6)
     reduction = pairs(lambda a, b: a @ x.T @ x @ b.T, "sum", block_size=2)

@@ -78,6 +78,7 @@ class PairReduction(Accelerated):
         results_of: Callable[[Rows, Rows, Shared], tuple[Results, torch.dtype]],
     ) -> Any:
         """The results as they are returned."""
+        _check_shared(shared)
         group = group_of(self.across_ranks)
         y = x if y is None else y
         if group is None:
@@ -179,6 +180,15 @@ class PairReduction(Accelerated):
             )
 
 
+def _check_shared(shared: Shared) -> None:
+    for name, one in shared.items():
+        if isinstance(one, torch.Generator):
+            raise TypeError(
+                f"`{name}` must not be a torch.Generator: the gradient computes each block once "
+                "more and would draw other numbers; draw from torch's own, after torch.manual_seed"
+            )
+
+
 def _usable_dims(dim: Any) -> tuple[int, ...]:
     dims = dim if isinstance(dim, tuple) else (dim,)
     if dims not in ((0,), (1,), (0, 1), (1, 0)) or any(isinstance(one, bool) for one in dims):
@@ -227,8 +237,9 @@ def pairs(
     ``pair_fn`` must treat each pair by itself, and what belongs to a row goes with it: labels, or
     the numbers of the rows, by which the diagonal can be left out. The first call tries that on a
     few pairs and refuses a function that looks at the rest of the block. It does not see what
-    happens in rare blocks only, and cannot tell where random numbers are drawn; these are drawn
-    block by block, and are the same in the backward pass.
+    happens in rare blocks only (a parameter that only these close over gets no gradient), and
+    cannot tell where random numbers are drawn; these are drawn block by block, and are the same in
+    the backward pass, but for those of a ``torch.Generator`` that ``pair_fn`` closes over.
 
     The reductions are those of ``torch``: among equal elements the first is the largest or the
     smallest, and takes the gradient; NaN counts as both. ``"max"`` and ``"min"`` compute only the
