@@ -8,11 +8,14 @@ from dataclasses import dataclass
 
 import torch
 
+from lossproof.errors import UnsupportedGraphError
+from lossproof.speed.captured import captured_leaves, now
 from lossproof.speed.gate import Gate
 from lossproof.speed.pair_function import Index, Pieces, pieces
 from lossproof.speed.pair_sweep import Sweep, slices
 from lossproof.speed.row_reductions import Extreme, State
 from lossproof.speed.surroundings import Surroundings
+from lossproof.write.arguments import transformed
 from lossproof.write.hooks import hooks_held_back
 
 Tensor = torch.Tensor
@@ -56,7 +59,10 @@ class Gradient:
                     arguments = pieces(
                         self.sweep.call, tensors, *part.block, self.wanted, attached=attached
                     )
+                    since = now()
                     values = part.values(arguments)
+                if not attached:
+                    self._refuse_leaves_of_some_blocks(values, arguments, given, since)
                 if not values.requires_grad:
                     continue
                 slope = part.slope(values if attached else values.detach(), given)
@@ -67,6 +73,20 @@ class Gradient:
         return [
             total.to(tensors[place].dtype) for total, place in zip(found, self.wanted, strict=True)
         ]
+
+    def _refuse_leaves_of_some_blocks(
+        self, values: Tensor, arguments: Pieces, given: Sequence[Tensor], since: int
+    ) -> None:
+        """What the function closes over was looked for in one block; a branch may use more."""
+        if transformed():
+            return
+        known = [*arguments.wanted, *self.captured(given)]
+        more = captured_leaves([values], known, since, "`pair_fn`")
+        if more:
+            raise UnsupportedGraphError(
+                f"`pair_fn` closes over a parameter of shape {list(more[0].shape)} that it uses "
+                "for some pairs alone: give it by name, so that its gradient can be found"
+            )
 
     def _scale(self, upstream: Sequence[Tensor]) -> Tensor | None:
         """What the gradient of values in float16 is divided by on its way.

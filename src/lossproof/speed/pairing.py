@@ -237,9 +237,10 @@ def pairs(
     ``pair_fn`` must treat each pair by itself, and what belongs to a row goes with it: labels, or
     the numbers of the rows, by which the diagonal can be left out. The first call tries that on a
     few pairs and refuses a function that looks at the rest of the block. It does not see what
-    happens in rare blocks only (a parameter that only these close over gets no gradient), and
-    cannot tell where random numbers are drawn; these are drawn block by block, and are the same in
-    the backward pass, but for those of a ``torch.Generator`` that ``pair_fn`` closes over.
+    happens in rare blocks only (a parameter that only these close over is an error in the backward
+    pass), and cannot tell where random numbers are drawn; these are drawn block by block, and are
+    the same in the backward pass, but for those of a ``torch.Generator`` that ``pair_fn`` closes
+    over.
 
     The reductions are those of ``torch``: among equal elements the first is the largest or the
     smallest, and takes the gradient; NaN counts as both. ``"max"`` and ``"min"`` compute only the

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
@@ -22,6 +22,13 @@ class Accelerated(nn.Module):
         It takes what the accelerated loss takes.
         """
         raise NotImplementedError
+
+    def _replicate_for_data_parallel(self) -> NoReturn:
+        # A replica has parameters of its own, and what it computes with would not be those.
+        raise TypeError(
+            f"`nn.DataParallel` cannot replicate a {type(self).__name__}: keep the loss outside of "
+            "it, or use `nn.parallel.DistributedDataParallel`"
+        )
 
     @property
     def compiles(self) -> bool:
