@@ -104,7 +104,6 @@ class FourTimesTheGradient(torch.autograd.Function):
         Learned(),
         lambda input, target: FourTimesTheGradient.apply(input - target),
     ],
-    ids=str,
 )
 def test_it_is_the_loss(loss: Callable[..., Tensor]) -> None:
     fused = forced(loss)
