@@ -38,12 +38,21 @@ class Problem:
 
         An entry whose true value is below the smallest number of the precision may round to either.
         """
+        return self._of_eager(scale) & self._representable(scale)
+
+    def flushed_by_eager(self, scale: float) -> Tensor:
+        """Where the head's gradient of eager is zero, and should not be."""
+        return ~self._of_eager(scale) & self._representable(scale)
+
+    def _of_eager(self, scale: float) -> Tensor:
+        """Where the head's gradient of eager is not zero."""
         if scale not in self.kept:
-            smallest = torch.finfo(self.hidden.dtype).smallest_normal
-            smallest *= torch.finfo(self.hidden.dtype).eps
-            representable = self.truth[1].abs() * scale >= smallest
-            self.kept[scale] = (eager(self, scale, CHUNK)[1] != 0) & representable
+            self.kept[scale] = eager(self, scale, CHUNK)[1] != 0
         return self.kept[scale]
+
+    def _representable(self, scale: float) -> Tensor:
+        precision = torch.finfo(self.hidden.dtype)
+        return self.truth[1].abs() * scale >= precision.smallest_normal * precision.eps
 
     def head(self) -> nn.Linear:
         layer = nn.utils.skip_init(nn.Linear, *reversed(self.weight.shape), bias=False)
@@ -174,6 +183,7 @@ def under_scales(p: Problem, way: str, scales: Iterable[float] = SCALES) -> list
                 "scale": scale,
                 "flushed": int(((weight == 0) & kept).sum()),
                 "kept_by_eager": int(kept.sum()),
+                "flushed_by_eager": int(((weight != 0) & p.flushed_by_eager(scale)).sum()),
                 "hidden": error(hidden, p.truth[0], scale),
                 "head": error(weight, p.truth[1], scale),
             }

@@ -187,7 +187,11 @@ def half_tables(data: Entry) -> Iterable[str]:
     """Both tables."""
     scales = [one["scale"] for one in data["float16"][half.EAGER]]
     yield "## float16, under a loss scale"
-    yield "Entries flushed, of those that eager keeps:"
+    yield (
+        "Entries flushed, of those that eager keeps. Logits of half precision are rounded, so that "
+        "an entry which nearly cancels is zero by accident, now here and now there: *eager* is how "
+        "many are zero in eager alone."
+    )
     yield results.table(
         ("way", *(f"{scale:,.0f}" for scale in scales)),
         [(way, *_cells(found, _share, len(scales))) for way, found in data["float16"].items()],
@@ -242,8 +246,9 @@ def _cells(found: Any, cell: Any, count: int) -> Sequence[str]:
 def _share(one: Entry) -> str:
     if not math.isfinite(one["head"]):
         return "not finite"
-    lost, kept = one["flushed"], one["kept_by_eager"]
-    return f"{lost:,} ({100 * lost / max(1, kept):.2g} %)" if lost else "0"
+    lost, kept, eager = one["flushed"], one["kept_by_eager"], one["flushed_by_eager"]
+    share = f"{lost:,} ({100 * lost / max(1, kept):.2g} %)" if lost else "0"
+    return f"{share}; eager {eager:,}" if eager else share
 
 
 def _error(value: float) -> str:

@@ -182,6 +182,7 @@ def test_what_is_flushed_and_what_overflows_is_seen(sixteen, monkeypatch):
     monkeypatch.setitem(half.WAYS, "lossy", lossy)
     (found,) = half.under_scales(sixteen, "lossy", (1024.0,))
     assert found["flushed"] == int(sixteen.kept_by_eager(1024.0)[:2].sum()) > 0
+    assert found["flushed_by_eager"] == 0
     assert not found["hidden"] < 1e9
     assert tables._error(found["hidden"]) == "not finite"
 
@@ -382,7 +383,8 @@ def test_the_pages_of_exactness_and_of_half_precision_say_what_was_reached():
     assert "| no_grad | right | raises |" in text
     assert "- a peer, no_grad: ValueError: no" in text
 
-    scaled = [{"scale": 1024, "flushed": 3, "kept_by_eager": 600, "hidden": 1e-3, "head": 1e-4}]
+    scaled = [{"scale": 1024, "flushed": 3, "kept_by_eager": 600, "flushed_by_eager": 2}]
+    scaled[0] |= {"hidden": 1e-3, "head": 1e-4}
     cut = [{"chunks": n, "hidden": 1e-3, "head": 1e-3} for n in (1, 2)]
     ways = (half.EAGER, half.OURS, half.OURS_COMPILED)
     data = {
@@ -392,5 +394,6 @@ def test_the_pages_of_exactness_and_of_half_precision_say_what_was_reached():
     text = results.page_text(tables.half_page(data))
     assert "| lossproof chunk: entries flushed | 0 | 3 | no |" in text
     assert "| lossproof chunk: float16 error | 5.0e-04 | 1.0e-03 | no |" in text
+    assert "| lossproof chunk | 3 (0.5 %); eager 2 |" in text
     assert "over that with one | 1.1 | 1.00 | yes |" in text
     assert "| lossproof chunk | 3 (0.5 %) |" in text
