@@ -396,4 +396,3 @@ def test_the_pages_of_exactness_and_of_half_precision_say_what_was_reached():
     assert "| lossproof chunk: float16 error | 5.0e-04 | 1.0e-03 | no |" in text
     assert "| lossproof chunk | 3 (0.5 %); eager 2 |" in text
     assert "over that with one | 1.1 | 1.00 | yes |" in text
-    assert "| lossproof chunk | 3 (0.5 %) |" in text
