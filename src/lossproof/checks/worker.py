@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import io
 import json
 import math
 import os
@@ -30,6 +31,7 @@ def main() -> NoReturn:
     """Answer one job."""
     answer, trace = sys.argv[1:]
     job = Job(**json.load(sys.stdin))
+    _show_lines_at_once()
     _detach_standard_input()
     with open(trace, "w", encoding="utf-8") as file:
         supervised = _Supervised(job, file)
@@ -38,6 +40,12 @@ def main() -> NoReturn:
             # Whatever the loss does to the process now, its verdict is safe.
             _answer_to(Path(answer), supervised.answer_with_charts(supervised.report))
         _leave()
+
+
+def _show_lines_at_once() -> None:
+    """What a loss prints is seen, also if it closes the stream after that."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
 
 
 def _detach_standard_input() -> None:
