@@ -1,0 +1,1 @@
+"""Watch: during training, which term, which sample, which line went wrong."""

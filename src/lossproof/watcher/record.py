@@ -1,0 +1,51 @@
+"""What a guard holds of the step in progress, so that it can be performed again.
+
+References alone, no copies: the arguments of each call with the versions that they had, so that a
+later write into one of them is known of, and the states of the random number generators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+
+Tensor = torch.Tensor
+
+
+@dataclass(eq=False)
+class Call:
+    """One call of the model, or of something that returns terms.
+
+    Attributes:
+        role: ``"model"``, or ``"terms"`` for a loss or a function of terms.
+        name: what its result is called where it is a single tensor.
+        function: what was called; calling it again does not go through the guard.
+        args: the arguments by position, as given.
+        kwargs: the arguments by name, as given.
+        versions: the version of each tensor among them (``checks.trace.tensors_in``), in order.
+        generators: the state of each random number generator before the call, by device.
+        result: what it returned, with its graph.
+    """
+
+    role: Literal["model", "terms"]
+    name: str
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    versions: tuple[int, ...]
+    generators: dict[torch.device, Tensor]
+    result: Any = None
+
+
+@dataclass(eq=False)
+class StepRecord:
+    """The calls of one step, in order, and the terms that came of them."""
+
+    number: int
+    calls: list[Call] = field(default_factory=list)
+    terms: dict[str, Tensor] = field(default_factory=dict)
+    dropped: str | None = None
+    """Why calls are missing: they would have held more memory than the guard may."""
