@@ -14,10 +14,12 @@ from tests.speed.chunk_cases import (
     loss_case,
     truth,
 )
+from torch import nn
 from torch.func import functional_call, grad, jacrev, jvp, vmap
 from torch.nn import functional as F
 
 from lossproof.errors import UnsupportedGraphError
+from lossproof.speed import chunk_plan
 from lossproof.speed.chunking import chunk
 
 HEADS = ("linear", "mlp", "module")
@@ -98,6 +100,54 @@ def test_a_gradient_penalty_needs_no_more_than_a_backward_through_backward():
         for one in (hidden, *case.leaves):
             one.grad = None
     assert_equal(*found)
+
+
+@pytest.mark.filterwarnings("ignore:.* is drawn at random:RuntimeWarning")
+@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize("chunk_size", [7, 16, None])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("where", ["head", "loss", "both"])
+def test_second_derivatives_are_of_the_random_numbers_that_were_drawn(
+    where, reduction, chunk_size, compile, monkeypatch
+):
+    if compile and chunk_size is None:
+        pytest.skip("the chunks of a compiled loss are those of one that is not")
+    rows = 300  # more than the 128 to which the graph of a gradient is cut otherwise
+    monkeypatch.setattr(chunk_plan, "CACHE", 5 * 9 * 8)  # and more blocks than one
+    torch.manual_seed(0)
+    hidden, target = torch.randn(rows, 6), torch.randint(0, 9, (rows,))
+    target[::7] = IGNORED
+    along = torch.randn(rows, 6)
+    linear = nn.Linear(6, 9)
+    head = linear if where == "loss" else nn.Sequential(nn.Dropout(0.4), linear)
+    loss = focal if where == "head" else lambda a, t: focal(F.dropout(a, 0.3), t)
+    ours = chunk(
+        loss,
+        head,
+        reduction=reduction,
+        ignore_index=IGNORED,
+        chunk_size=chunk_size,
+        compile=compile,
+    )
+    each = torch.linspace(0.3, 2, rows) if reduction == "none" else torch.tensor(1.7)
+
+    def slope(at, *, create_graph=False):
+        torch.manual_seed(7)
+        at = at.clone().requires_grad_()
+        value = (ours(at, target) * each).sum()
+        return at, torch.autograd.grad(value, at, create_graph=create_graph)[0]
+
+    step = 1e-6
+    plus, minus = (slope(hidden + sign * step * along)[1] for sign in (1, -1))
+    expected = (plus - minus) / (2 * step)
+    at, found = slope(hidden, create_graph=True)
+    torch.testing.assert_close(found.detach(), slope(hidden)[1], rtol=1e-12, atol=1e-14)
+    product = (found * along).sum()
+    (at_once,) = torch.autograd.grad(product, at, create_graph=True)
+    (by_chunks,) = torch.autograd.grad(product, at)
+    scale = float(expected.abs().max())
+    torch.testing.assert_close(at_once.detach(), expected, rtol=1e-6, atol=1e-7 * scale)
+    torch.testing.assert_close(by_chunks, expected, rtol=1e-6, atol=1e-7 * scale)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # torch's own jvp

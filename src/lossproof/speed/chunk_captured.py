@@ -1,4 +1,4 @@
-"""The leaves that the loss and the head of a call close over."""
+"""What the loss and the head of a call take unasked: leaves they close over, random numbers."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import torch
 from lossproof.errors import UnsupportedGraphError
 from lossproof.speed.captured import captured_leaves, now
 from lossproof.speed.chunk_plan import Plan
+from lossproof.speed.surroundings import drawn_between, surroundings
 
 Tensor = torch.Tensor
 
 
 def captured_by(plan: Plan, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Find them in the graph of two rows.
+    """Find the leaves in the graph of two rows, and tell the plan whether these draw numbers.
 
     This is done anew for each call: a function may close over something else than the last time.
     """
@@ -29,6 +30,7 @@ def captured_by(plan: Plan, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
         few = list(plan.through_target_head(few, leaves))
         values = plan.values(logits.detach(), few, plan.beyond_heads(leaves))
         found += captured_leaves(_of_all_levels(values), (), since, "`loss`")
+        plan.draws = drawn_between(plan.surroundings, surroundings(tensors))
     return tuple({id(leaf): leaf for leaf in found}.values())
 
 

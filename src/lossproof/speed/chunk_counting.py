@@ -11,10 +11,10 @@ from lossproof.errors import UsageError
 from lossproof.speed.chunk_call import Call, Ignoring, without_ignored
 from lossproof.speed.chunk_plan import Plan, with_axes
 from lossproof.speed.item_loss import Counting
+from lossproof.write.precision import any_half
 from lossproof.write.reduction import denominator, divide
 
 Tensor = torch.Tensor
-_HALVES = (torch.float16, torch.bfloat16)
 
 
 def denominator_of(
@@ -71,7 +71,7 @@ def counting_of(
     if not values.isfinite().all() or not mean.isfinite():
         return likely[0]
     few = without_ignored(few, ignoring)
-    rtol = 1e-2 if call.hidden.dtype in _HALVES else 1e-4
+    rtol = 1e-2 if any_half((call.hidden,)) else 1e-4
     for counting in likely:
         found = divide(values.sum(), denominator_of(few, plan, ignoring, counting))
         if torch.isclose(found, mean, rtol=rtol, atol=1e-8):

@@ -169,15 +169,14 @@ def _of_whole(
 def values_of(plan: Plan, tensors: Sequence[Tensor]) -> Tensor:
     """The weighted values of all rows, chunk by chunk; 0 for those that do not count."""
     rows, shared = plan.split(tensors)
-    count = len(rows[0])
     with plan.surroundings.autocast_again(), torch.no_grad():
         parts = [
             (part, plan.row_values_in_blocks([taken(row, part) for row in rows], shared))
-            for part in plan.parts(count)
+            for part in plan.parts()
         ]
     if plan.index is None:
         return torch.cat([values for _, values in parts])
-    found = parts[0][1].new_zeros(count, *plan.item_shape)
+    found = parts[0][1].new_zeros(plan.count, *plan.item_shape)
     for part, values in parts:
         put(found, part, values)
     return found
@@ -200,8 +199,8 @@ def _by_chunks(
     leaves = plan.leaves(plan.split(tensors)[1], [_can(t) for t in plan.split(tensors)[1]])
     upstream_of = iter(upstream)
     along = [next(upstream_of) if need else None for need in needed]
-    # The graph of a gradient holds a dozen copies of the logits: few rows at a time.
-    for part in plan.parts(len(tensors[0]), most=LEAST_ROWS):
+    # The graph of a gradient holds a dozen copies of the logits: few rows at a time, if they may be.
+    for part in plan.parts(most=None if plan.draws else LEAST_ROWS):
         factor = taken(cotangent, part).detach().requires_grad_()
         rows = [
             taken(row, part).detach().requires_grad_(_can(row)) for row in plan.split(tensors)[0]
@@ -211,7 +210,7 @@ def _by_chunks(
             for place, one in enumerate(along)
         ]
         with torch.enable_grad():
-            values = plan.row_values(rows, leaves) * factor
+            values = plan.recorded_values(rows, leaves) * factor
         with hooks_held_back(plan.captured):
             slopes = _second(values, needed, wanted, mine, (factor, *rows, *leaves))
         for place, (into, slope) in enumerate(zip(found, slopes, strict=True)):

@@ -44,6 +44,8 @@ class Plan:
     """How many arguments of the loss have rows, the hidden states not among them."""
     weighted: bool
     masked: bool
+    count: int
+    """How many rows there are."""
     index: Tensor | None
     """The rows that count; ``None`` where all are gone through."""
     rows: int
@@ -51,8 +53,9 @@ class Plan:
     surroundings: Surroundings
     slope: SoftmaxSlope | None = None
     compiled: Callable[..., Any] | None = None
-    count: int = 0
-    """How many rows there are."""
+    draws: bool = False
+    """Whether loss or head draw random numbers: computed again, they must be asked for in the same
+    order and as many at a time."""
     overwrites: bool = False
     """Whether the loss writes to its logits, so that it needs some of its own."""
     item_shape: tuple[int, ...] = field(default=())
@@ -67,20 +70,19 @@ class Plan:
         """What has rows, and what is shared."""
         return tensors[: self.row_tensors], tensors[self.row_tensors :]
 
-    def parts(self, count: int, *, most: int | None = None) -> Iterator[Part]:
+    def parts(self, *, most: int | None = None) -> Iterator[Part]:
         """The chunks; where there are no rows, one that has none.
 
         Args:
-            count: how many rows there are.
-            most: how many a chunk may have, where that is less than it has.
+            most: how many rows a chunk may have, where that is less than it has.
         """
         step = self.rows if most is None else min(most, self.rows)
         if self.index is not None:
             chunks = range(0, len(self.index), step) if len(self.index) else (0,)
             yield from (self.index[start : start + step] for start in chunks)
             return
-        for start in range(0, count, step) if count else (0,):
-            yield slice(start, min(start + step, count))
+        for start in range(0, self.count, step) if self.count else (0,):
+            yield slice(start, min(start + step, self.count))
 
     def of_head(self, shared: Sequence[Tensor]) -> Sequence[Tensor]:
         """The tensors of the head."""
@@ -163,14 +165,22 @@ class Plan:
             values = values * fits("weight", with_axes(weight, values), values)
         return values
 
-    def row_values(self, rows: Sequence[Tensor], shared: Sequence[Tensor]) -> Tensor:
-        """The weighted values of some rows, through the head and the loss."""
+    def recorded_values(self, rows: Sequence[Tensor], shared: Sequence[Tensor]) -> Tensor:
+        """The weighted values of some rows, to be differentiated twice or more.
+
+        Where random numbers are drawn, those of a sweep over the same rows.
+        """
+        if self.draws:
+            return self.row_values_in_blocks(rows, shared)
         logits = self.head.logits(rows[0], self.of_head(shared))
         rows = self.through_target_head(rows, shared)
         return self.counted(self.values(logits, rows, self.beyond_heads(shared)), rows)
 
     def row_values_in_blocks(self, rows: Sequence[Tensor], shared: Sequence[Tensor]) -> Tensor:
-        """The same where nothing is recorded: the loss sees a few rows of logits at a time."""
+        """The same with the loss given a few rows of logits at a time, as a sweep does it.
+
+        That is for memory where nothing is recorded, and for the same random numbers.
+        """
         logits = self.head.logits(rows[0], self.of_head(shared))
         rows = self.through_target_head(rows, shared)
         of_loss = self.beyond_heads(shared)
@@ -183,16 +193,22 @@ class Plan:
     def whole_values(self, tensors: Sequence[Tensor]) -> Tensor:
         """The weighted values of all rows at once; 0 for those that do not count."""
         rows, shared = self.split(tensors)
+        whole = slice(None) if self.index is None else self.index
+        values = torch.cat(
+            [
+                self.recorded_values([taken(row, part) for row in rows], shared)
+                for part in (self.parts() if self.draws else (whole,))
+            ]
+        )
         if self.index is None:
-            return self.row_values(rows, shared)
-        values = self.row_values([row.index_select(0, self.index) for row in rows], shared)
+            return values
         return values.new_zeros(len(rows[0]), *values.shape[1:]).index_copy(0, self.index, values)
 
 
 def blocks(logits: Tensor) -> Iterator[slice]:
-    """The rows of a chunk, a few at a time."""
+    """The rows of a chunk, a few at a time: as many whether they are widened yet or not."""
     room = CACHE if logits.device.type == "cpu" else ROOM
-    row = max(1, logits[:1].numel() * logits.element_size())
+    row = max(1, logits[:1].numel() * max(4, logits.element_size()))
     rows = max(1, room // row)
     for start in range(0, len(logits), rows) if len(logits) else (0,):
         yield slice(start, start + rows)

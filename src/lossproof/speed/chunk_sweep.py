@@ -19,12 +19,11 @@ from lossproof.speed.heads import LinearHead
 from lossproof.speed.surroundings import plain_precision
 from lossproof.write.arguments import transformed
 from lossproof.write.hooks import hooks_held_back
-from lossproof.write.precision import widened
+from lossproof.write.precision import any_half, widened
 
 Tensor = torch.Tensor
 LOGITS, TARGET = 0, 1
 """Where the gradients in what the heads give are kept: in the places of what they are given."""
-_HALVES = (torch.float16, torch.bfloat16)
 
 
 def sweep(
@@ -44,7 +43,7 @@ def sweep(
     """
     run = _Sweep(plan, tensors, needed, cotangent)
     with plan.surroundings.autocast_again(), hooks_held_back(plan.captured):
-        for part in plan.parts(len(tensors[0])):
+        for part in plan.parts():
             run.chunk(part)
     return run.total(), run.found
 
@@ -285,7 +284,7 @@ def _within(part: Part, block: slice) -> Part:
 
 def _buffer(tensor: Tensor, *, cut: bool) -> Tensor:
     """Where gradients are added up: those of shared tensors come from many chunks."""
-    half = tensor.dtype is torch.float16 or (not cut and tensor.dtype in _HALVES)
+    half = tensor.dtype is torch.float16 or (not cut and any_half((tensor,)))
     return torch.zeros_like(
         tensor,
         dtype=torch.float32 if half else None,

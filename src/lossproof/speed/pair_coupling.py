@@ -13,8 +13,7 @@ import torch
 
 from lossproof.errors import UsageError
 from lossproof.speed.pair_function import PairFunction, Pieces, pieces
-from lossproof.speed.pair_probe import drawn_between
-from lossproof.speed.surroundings import surroundings
+from lossproof.speed.surroundings import drawn_between, surroundings
 
 Tensor = torch.Tensor
 

@@ -12,7 +12,7 @@ import torch
 
 from lossproof.speed.captured import captured_leaves, now
 from lossproof.speed.pair_function import PairFunction, Pieces, pieces
-from lossproof.speed.surroundings import Surroundings, surroundings
+from lossproof.speed.surroundings import surroundings
 
 Tensor = torch.Tensor
 
@@ -36,13 +36,6 @@ class Look:
     differentiable: bool
     bytes: int
     dtype: torch.dtype
-
-
-def drawn_between(before: Surroundings, after: Surroundings) -> bool:
-    """Whether random numbers were drawn in between."""
-    earlier = [before.cpu_generator, *(state for _, state in before.generators)]
-    later = [after.cpu_generator, *(state for _, state in after.generators)]
-    return not all(map(torch.equal, earlier, later))
 
 
 def look(call: PairFunction, tensors: Sequence[Tensor]) -> Look:

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from lossproof.speed.pair_function import PairFunction, pieces
-from lossproof.speed.pair_probe import drawn_between
 from lossproof.speed.row_reductions import RowReduction, State
-from lossproof.speed.surroundings import Surroundings, surroundings
+from lossproof.speed.surroundings import Surroundings, drawn_between, surroundings
 
 Tensor = torch.Tensor
 

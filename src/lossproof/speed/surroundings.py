@@ -124,3 +124,10 @@ def surroundings(tensors: Iterable[Tensor]) -> Surroundings:
     devices = {tensor.device for tensor in tensors} - {torch.device("cpu")}
     states = _states(accelerators(devices))
     return Surroundings(autocast_now(tensors), torch.get_rng_state(), states)
+
+
+def drawn_between(before: Surroundings, after: Surroundings) -> bool:
+    """Whether random numbers were drawn in between."""
+    earlier = [before.cpu_generator, *(state for _, state in before.generators)]
+    later = [after.cpu_generator, *(state for _, state in after.generators)]
+    return not all(map(torch.equal, earlier, later))

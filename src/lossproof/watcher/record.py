@@ -28,6 +28,7 @@ class Call:
         versions: the version of each tensor among them (``checks.trace.tensors_in``), in order.
         generators: the state of each random number generator before the call, by device.
         result: what it returned, with its graph.
+        autocast: the type that autocast computed in, by the type of the device, where it was on.
     """
 
     role: Literal["model", "terms"]
@@ -38,6 +39,7 @@ class Call:
     versions: tuple[int, ...]
     generators: dict[torch.device, Tensor]
     result: Any = None
+    autocast: dict[str, torch.dtype] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
