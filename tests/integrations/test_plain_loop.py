@@ -1,0 +1,124 @@
+"""A loop of one's own: trained, stopped, resumed to the last bit, and its terms read back."""
+
+import csv
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from lossproof.terms import (
+    RLW,
+    FixedWeights,
+    LearningRateAnnealing,
+    TermHistory,
+    UncertaintyWeights,
+    UPGrad,
+)
+
+NAMES = ("value", "label")
+BALANCERS = {
+    "FixedWeights": lambda: FixedWeights({"value": 1.0, "label": 0.3}),
+    "UPGrad": UPGrad,
+    "LearningRateAnnealing": lambda: LearningRateAnnealing(reference="value", every=3),
+    "RLW": RLW,
+    "UncertaintyWeights": lambda: UncertaintyWeights(NAMES),
+}
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Dropout(0.2))
+        self.heads = nn.ModuleList([nn.Linear(8, 1), nn.Linear(8, 2)])
+
+    def forward(self, x):
+        hidden = self.trunk(x)
+        return [head(hidden) for head in self.heads]
+
+
+class Training:
+    """A training with everything that a checkpoint must hold."""
+
+    def __init__(self, balancer):
+        torch.manual_seed(3)
+        self.model = Net()
+        self.balancer = BALANCERS[balancer]()
+        self.optimizer = torch.optim.Adam(
+            [*self.model.parameters(), *self.balancer.parameters()], lr=0.02
+        )
+        self.history = TermHistory()
+
+    def run(self, steps):
+        seen = []
+        for _ in range(steps):
+            x = torch.randn(16, 3)
+            value, logits = self.model(x)
+            terms = {
+                "value": functional.mse_loss(value, x[:, :1]),
+                "label": functional.cross_entropy(logits, (x[:, 1] > 0).long()),
+            }
+            self.optimizer.zero_grad()
+            self.history.add(self.balancer.backward(terms, self.model))
+            self.optimizer.step()
+            seen.append([term.item() for term in terms.values()])
+        return seen
+
+    @property
+    def parts(self):
+        return {name: getattr(self, name) for name in ("model", "balancer", "optimizer", "history")}
+
+    def save(self, path):
+        state = {name: part.state_dict() for name, part in self.parts.items()}
+        torch.save({**state, "random": torch.get_rng_state()}, path)
+
+    def load(self, path, forgotten=None):
+        state = torch.load(path, weights_only=True)
+        for name, part in self.parts.items():
+            if name != forgotten:
+                part.load_state_dict(state[name])
+        torch.set_rng_state(state["random"])
+
+    def bits(self):
+        tensors = [*self.model.parameters(), *self.balancer.parameters(), self.balancer.weights]
+        return [tensor.detach().clone() for tensor in tensors]
+
+
+@pytest.mark.parametrize("balancer", BALANCERS)
+def test_a_resumed_training_is_the_uninterrupted_one_to_the_last_bit(tmp_path, balancer):
+    straight = Training(balancer)
+    straight.run(5)
+    straight.save(tmp_path / "checkpoint.pt")
+    at_the_stop = straight.bits()
+    straight.run(6)
+
+    resumed = Training(balancer)
+    resumed.load(tmp_path / "checkpoint.pt")
+    resumed.run(6)
+    assert all(map(torch.equal, resumed.bits(), straight.bits()))
+    assert not all(map(torch.equal, resumed.bits(), at_the_stop))
+    assert resumed.history.to_dict() == straight.history.to_dict()
+
+
+@pytest.mark.parametrize("part", ["balancer", "optimizer", "model"])
+def test_a_part_that_is_forgotten_changes_the_training(tmp_path, part):
+    straight = Training("LearningRateAnnealing")
+    straight.run(5)
+    straight.save(tmp_path / "checkpoint.pt")
+    straight.run(3)
+    resumed = Training("LearningRateAnnealing")
+    resumed.load(tmp_path / "checkpoint.pt", forgotten=part)
+    resumed.run(3)
+    assert not all(map(torch.equal, resumed.bits(), straight.bits()))
+
+
+def test_the_terms_are_read_back(tmp_path):
+    training = Training("UncertaintyWeights")
+    seen = training.run(7)
+    columns = training.history.to_dict()
+    for position, name in enumerate(NAMES):
+        assert columns[f"value/{name}"] == pytest.approx([row[position] for row in seen])
+    training.history.to_csv(tmp_path / "terms.csv")
+    with (tmp_path / "terms.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["value/label"]) for row in rows] == columns["value/label"]
