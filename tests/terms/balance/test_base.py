@@ -12,6 +12,7 @@ from torch import nn
 
 from lossproof.errors import NonFiniteTermError
 from lossproof.terms.balance.base import Balancer
+from lossproof.terms.balance.uncertainty import UncertaintyWeights
 
 NAMES = ("a", "b", "c")
 
@@ -433,6 +434,9 @@ def test_a_method_that_returns_too_few_weights_is_told():
         ({"refresh": 1}, TypeError, "`refresh` must be"),
         ({"retain_graph": None}, TypeError, "`retain_graph` must be"),
         ({"scaler": 2.0}, TypeError, "`scaler` must be a torch.amp.GradScaler, got float"),
+        ({"factor": 0.0}, ValueError, "`factor` must be a number above 0, got 0"),
+        ({"factor": "1"}, TypeError, "`factor` must be a number above 0"),
+        ({"factor": torch.ones(2)}, ValueError, "`factor` must hold one number"),
         ({"params": 3}, TypeError, "`params` must be a module"),
     ],
 )
@@ -834,6 +838,31 @@ def test_clipping_is_of_the_unscaled_norm(method):
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     method().backward(net.terms(), net, clip=0.1, scaler=scaler)
     close(grads(net), [1024 * part for part in plain])
+
+
+@pytest.mark.parametrize("method", [Given, FromGramian, Learned, Signs])
+def test_a_factor_comes_after_the_clipping(method):
+    net = Net()
+    whole = method().backward(net.terms(), net, clip=0.1)
+    plain = grads(net)
+    net.zero_grad()
+    part = method().backward(net.terms(), net, clip=0.1, factor=0.25)
+    close(grads(net), [0.25 * one for one in plain])
+    close([part.norm], [whole.norm])
+
+
+def test_with_a_factor_micro_batches_add_up_to_the_batch_for_any_objective():
+    """Divided terms would add the part of the objective that is no term n times."""
+    values = torch.tensor([4.0, 8.0], dtype=torch.float64)
+    model = torch.ones((), dtype=torch.float64, requires_grad=True)
+    whole, parts = UncertaintyWeights(["a"]), UncertaintyWeights(["a"])
+    whole.backward({"a": (model * values).mean()})
+    expected, model.grad = model.grad, None
+    for number, value in enumerate(values):
+        first = None if number == 0 else False
+        parts.backward({"a": model * value}, factor=0.5, refresh=first)
+    close([model.grad], [expected])
+    close(*([parameter.grad for parameter in one.parameters()] for one in (parts, whole)))
 
 
 def test_a_scaler_that_is_switched_off_is_none():

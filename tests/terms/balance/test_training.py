@@ -251,6 +251,26 @@ def test_a_scaler_changes_nothing_but_the_scale(name):
 
 
 @every_balancer
+@pytest.mark.parametrize("loss_scale", [None, 2.0**4])
+def test_a_factor_is_of_the_gradient_alone(name, loss_scale):
+    scaler = None if loss_scale is None else torch.amp.GradScaler("cpu", init_scale=loss_scale)
+    plain, problem, _ = set_up(name)
+    shared, other, _ = set_up(name)
+    for step, factor in enumerate((0.25, torch.tensor(0.5))):
+        expected = plain.backward(problem.terms(step), problem.model)
+        found = shared.backward(other.terms(step), other.model, scaler=scaler, factor=factor)
+        torch.testing.assert_close(found.weights, expected.weights, rtol=1e-9, atol=0.0)
+        torch.testing.assert_close(found.values, expected.values, rtol=0.0, atol=0.0)
+        torch.testing.assert_close(found.total, expected.total, rtol=1e-9, atol=0.0)
+        every = [*problem.model.parameters(), *plain.parameters()]
+        ours = [*other.model.parameters(), *shared.parameters()]
+        for one, theirs in zip(ours, every, strict=True):
+            wanted = theirs.grad * float(factor) * (loss_scale or 1.0)
+            torch.testing.assert_close(one.grad, wanted, rtol=1e-5, atol=1e-6)
+            one.grad = theirs.grad = None
+
+
+@every_balancer
 def test_where_a_gradient_overflows_the_step_is_skipped_and_nothing_is_learned(name):
     balancer, problem, optimizer = set_up(name)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)

@@ -100,6 +100,7 @@ class Balancer(NamedState):
         on: Any = None,
         exclusive: Exclusive = "weighted",
         scaler: torch.amp.GradScaler | None = None,
+        factor: float | Tensor = 1.0,
         clip: float | None = None,
         clip_terms: float | Mapping[str, float] | None = None,
         refresh: bool | None = None,
@@ -139,8 +140,12 @@ class Balancer(NamedState):
                 gradients are computed under its scale and left scaled in ``.grad``; all figures are
                 unscaled. Where a gradient overflows, the weights and the state stay as they are,
                 and ``.grad`` holds what overflowed, so that ``scaler.step`` skips the step.
-            clip: the largest norm of what this call adds to ``.grad`` (unscaled), over all
-                parameters that it fills.
+            factor: what the gradient that is added to ``.grad`` is multiplied by at the end, a
+                positive number: 1/n in each of n micro-batches. Values, weights and figures do not
+                see it, and terms that were divided instead would be other terms to a method whose
+                objective is not their sum.
+            clip: the largest norm of what this call adds to ``.grad`` (unscaled, and without
+                ``factor``), over all parameters that it fills.
             clip_terms: the largest norm of the gradient of each term, over what is measured; one
                 number, or numbers by name. The weights are computed from the clipped gradients.
                 Each step costs as much as one in which the weights are computed anew.
@@ -177,6 +182,7 @@ class Balancer(NamedState):
                 on=on,
                 exclusive=exclusive,
                 scaler=scaler,
+                factor=factor,
                 clip=clip,
                 clip_terms=clip_terms,
                 retain_graph=retain_graph,

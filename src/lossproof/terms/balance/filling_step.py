@@ -64,12 +64,13 @@ def fill_step(
         The norm of what is added, before it was clipped, where it was to be.
     """
     weights, figures, limit = balancer.weights, found.figures, options.clip
-    scale = weights.new_ones(()) if options.scale is None else options.scale.to(weights)
+    scaled_by = options.filling_scale(weights)
+    scale = weights.new_ones(()) if scaled_by is None else scaled_by
     known: Mapping[str, Tensor] = {}
     norm, done = None, False
     if figures is not None and balancer.combines and fresh:
         known, done = balancer.gradients_of(figures, weights), True
-        if options.scale is not None:
+        if scaled_by is not None:
             known = {name: part * scale.to(part) for name, part in known.items()}
     elif figures is not None and found.complete:
         if limit is not None and not own:

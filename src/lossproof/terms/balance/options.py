@@ -24,6 +24,7 @@ class StepOptions:
 
     Attributes:
         scale: the loss scale of the ``GradScaler``, a scalar tensor, where there is one.
+        factor: what the gradient that is added is multiplied by, where it is not 1.
         limits: the largest norm of each term's gradient, infinite where it is not clipped.
         ranks: the processes that train together, if this one is not alone.
     """
@@ -32,11 +33,19 @@ class StepOptions:
     on: Any
     exclusive: Exclusive
     scale: Tensor | None
+    factor: float | Tensor | None
     clip: float | None
     limits: Mapping[str, float] | None
     retain_graph: bool
     nonfinite: Nonfinite
     ranks: Ranks | None
+
+    def filling_scale(self, like: Tensor) -> Tensor | None:
+        """What the gradient that fills ``.grad`` is multiplied by, in the dtype of the weights."""
+        if self.factor is None:
+            return None if self.scale is None else self.scale.to(like)
+        scale = like.new_ones(()) if self.scale is None else self.scale.to(like)
+        return scale * self.factor
 
     @classmethod
     def checked(
@@ -48,6 +57,7 @@ class StepOptions:
         on: Any,
         exclusive: Any,
         scaler: Any,
+        factor: Any,
         clip: Any,
         clip_terms: Any,
         retain_graph: Any,
@@ -63,6 +73,7 @@ class StepOptions:
             reusable(on),
             exclusive,
             _scale(scaler, device),
+            _factor(factor),
             None if clip is None else number("clip", clip, above=0),
             _limits(clip_terms, names),
             flag("retain_graph", retain_graph),
@@ -80,6 +91,16 @@ def _scale(scaler: Any, device: torch.device) -> Tensor | None:
         return None
     scale: Tensor = scaler.scale(torch.ones((), device=device))
     return scale
+
+
+def _factor(given: Any) -> float | Tensor | None:
+    if not isinstance(given, Tensor):
+        return None if number("factor", given, above=0) == 1 else given
+    if given.numel() != 1 or not given.is_floating_point():
+        raise ValueError(
+            f"`factor` must hold one number, got {given.dtype} of shape {list(given.shape)}"
+        )
+    return given.detach().reshape(())
 
 
 def _limits(given: Any, names: Sequence[str]) -> dict[str, float] | None:
