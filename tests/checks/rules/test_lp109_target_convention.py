@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import lossproof
 from lossproof.checks.report import Severity, Status
 
 EVENT = torch.tensor([1, 0, 1, 1, 0, 1, 0, 1])
@@ -431,3 +432,11 @@ def test_a_soft_label_as_the_input_of_a_cross_entropy_of_two_classes(found, sile
     (finding,) = found("LP109", segmentation_loss, *inputs)
     assert finding.cause == "swapped-arguments"
     silent("LP109", reverse_distillation, *inputs)
+
+
+def test_helpers_of_code_without_a_module_are_looked_at():
+    namespace = {}
+    exec("def helper(p, t): return (p - t) ** 2\ndef loss(p, t): return helper(p, t)", namespace)
+    assert namespace["helper"].__module__ is None
+    report = lossproof.check(namespace["loss"], "float[8]", "float[8]")
+    assert not [f for f in report.findings if f.code == "LP109"]

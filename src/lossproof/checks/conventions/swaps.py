@@ -223,7 +223,7 @@ def _parameters(helper: Any) -> list[str]:
         helper = helper.forward
     if not (inspect.isfunction(helper) or inspect.ismethod(helper)):
         return []
-    if helper.__module__.startswith("torch."):
+    if (helper.__module__ or "").startswith("torch."):  # code run by `exec` may have none
         return []  # `input` says little; what torch's own losses are given is looked at above
     return list(inspect.signature(helper).parameters)
 
