@@ -1,11 +1,10 @@
-"""Everything that the README shows is run: its files, its Python, its commands and their output."""
+"""The README tells of every rule, its links lead somewhere, and its figures are those measured.
+
+That what it shows runs is tested with the pages of the guide, in `tests/docs/test_pages_run.py`.
+"""
 
 import json
-import os
 import re
-import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,66 +13,7 @@ from lossproof.checks.rules import RULES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-FILE_NAME = re.compile(r"# (\w+\.py)\n")
 RULE_ROW = re.compile(r"^\| `(LP\d{3})` \| `([a-z-]+)` \| (.+) \|$", re.MULTILINE)
-
-BLOCKS = BLOCK.findall(README)
-FILES = {
-    match[1]: text
-    for language, text in BLOCKS
-    if language == "python" and (match := FILE_NAME.match(text))
-}
-SESSION = [text for language, text in BLOCKS if language == "python" and not FILE_NAME.match(text)]
-COMMANDS = [
-    text.removeprefix("$ ").partition("\n")[::2]
-    for language, text in BLOCKS
-    if language == "console" and text.startswith("$ lossproof")
-]
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    """A folder that holds the files which the README shows."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    for name, text in FILES.items():
-        (tmp_path / name).write_text(text, encoding="utf-8")
-    yield tmp_path
-    for name in FILES:
-        sys.modules.pop(name.removesuffix(".py"), None)
-
-
-def comparable(text):
-    """The words of a text, without what differs between machines: times and last digits."""
-    text = re.sub(r"-?\d+(\.\d+)?(e[+-]?\d+)? ?(s|ms|µs)\b", "<time>", text)
-    text = re.sub(r"-?\d+\.\d+(e[+-]?\d+)?|-?\d+e[+-]?\d+", "<number>", text)
-    return text.split()  # the length of a number moves the line breaks
-
-
-def test_there_is_something_to_test():
-    assert FILES
-    assert SESSION
-    assert COMMANDS
-
-
-@pytest.mark.parametrize(("command", "shown"), COMMANDS, ids=[line for line, _ in COMMANDS])
-def test_a_command_prints_what_is_shown(command, shown):
-    program, *arguments = shlex.split(command)
-    result = subprocess.run(
-        [Path(sys.executable).parent / program, *arguments],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "NO_COLOR": "1"},
-    )
-    assert result.returncode in (0, 1), result.stderr
-    assert comparable(result.stdout) == comparable(shown), f"README.md should show\n{result.stdout}"
-
-
-def test_the_python_session_runs():
-    namespace = {}
-    for text in SESSION:
-        exec(compile(text, "README.md", "exec"), namespace)
 
 
 def test_the_table_of_rules_is_complete():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.docs.pages import Page
 
 from benchmarks import studies
 from lossproof.speed import ChunkedLoss, FusedLoss, PairReduction
@@ -21,7 +22,6 @@ USED = {
     "fuse": {FusedLoss},
     "embed": {PairReduction},  # by the loss of the catalogue
 }
-BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINKS = sorted(
     (name, target)
     for name, text in TEXTS.items()
@@ -61,14 +61,14 @@ def compared(calls):
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_runs(name, recwarn):
-    namespace, calls = {}, []
-    blocks = BLOCK.findall(TEXTS[name])
-    assert blocks
-    for block in blocks:
+def test_a_page_runs(name, recwarn, tmp_path):
+    calls = []
+
+    def around(block):
         asks_itself = "lossproof.check(" in block  # and would find the comparison within the loss
-        with nullcontext() if asks_itself else compared(calls):
-            exec(compile(block, f"docs/speed/{name}.md", "exec"), namespace)
+        return nullcontext() if asks_itself else compared(calls)
+
+    Page(FOLDER / f"{name}.md").run_session(tmp_path, around)
     assert set(calls) == USED[name]
     assert [str(one.message) for one in recwarn if issubclass(one.category, RuntimeWarning)] == []
 

@@ -5,21 +5,19 @@ import runpy
 from pathlib import Path
 
 import pytest
+from tests.docs.pages import Page
 
 from lossproof.terms.balance.listing import balancers
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs" / "terms"
 GUIDE = (FOLDER / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
 
 
 def test_the_guide_runs(tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
-    namespace = {}
-    for block in BLOCKS:
-        exec(compile(block, "docs/terms/README.md", "exec"), namespace)
+    Page(FOLDER / "README.md").run_session(tmp_path)
     said = capsys.readouterr().out
     assert "total" in said
     assert (tmp_path / "terms.png").stat().st_size > 10_000
