@@ -21,8 +21,11 @@ from lossproof.checks.report import Location
 
 _TORCH = str(Path(torch.__file__).parent)
 _OURS = str(Path(__file__).parents[1])
-_CALLERS = tuple(str(Path(__file__).with_name(name)) for name in ("examination.py", "witness.py"))
-"""Where we call the loss: what stands further out on the stack is whoever asked for the check."""
+_CALLERS = (
+    *(str(Path(__file__).with_name(name)) for name in ("examination.py", "witness.py")),
+    str(Path(_OURS, "watcher", "replay.py")),
+)
+"""Where we call the loss: what stands further out on the stack is whoever asked for it."""
 
 
 def _library_folders() -> tuple[str, ...]:
