@@ -73,6 +73,29 @@ def test_torchs_cross_entropy_needs_no_compiler(monkeypatch):
     assert_close(found, F.cross_entropy(head(hidden), target), [hidden, head.weight])
 
 
+@pytest.mark.filterwarnings("ignore:the loss is drawn at random:RuntimeWarning")
+def test_a_loss_that_draws_random_numbers_is_computed_uncompiled():
+    hidden, target, head = setting()
+    target = target.clamp(min=0)
+    ours = chunk(
+        lambda a, t: focal(F.dropout(a, 0.3), t),
+        head,
+        reduction="none",
+        chunk_size=16,
+        compile=True,
+    )
+
+    def total(at):
+        torch.manual_seed(7)
+        with pytest.warns(RuntimeWarning, match="draws random numbers.* uncompiled"):
+            return ours(at, target).sum()
+
+    along, step = torch.randn_like(hidden), 1e-6
+    (slope,) = torch.autograd.grad(total(hidden), hidden)
+    difference = (total(hidden + step * along) - total(hidden - step * along)) / (2 * step)
+    torch.testing.assert_close((slope * along).sum(), difference.detach(), rtol=1e-7, atol=1e-8)
+
+
 def test_a_loss_that_closes_over_a_parameter_is_computed_uncompiled():
     hidden, target, head = setting()
     target = target.clamp(min=0)

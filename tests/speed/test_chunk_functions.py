@@ -103,15 +103,12 @@ def test_a_gradient_penalty_needs_no_more_than_a_backward_through_backward():
 
 
 @pytest.mark.filterwarnings("ignore:.* is drawn at random:RuntimeWarning")
-@pytest.mark.parametrize("compile", [False, True])
 @pytest.mark.parametrize("chunk_size", [7, 16, None])
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 @pytest.mark.parametrize("where", ["head", "loss", "both"])
 def test_second_derivatives_are_of_the_random_numbers_that_were_drawn(
-    where, reduction, chunk_size, compile, monkeypatch
+    where, reduction, chunk_size, monkeypatch
 ):
-    if compile and chunk_size is None:
-        pytest.skip("the chunks of a compiled loss are those of one that is not")
     rows = 300  # more than the 128 to which the graph of a gradient is cut otherwise
     monkeypatch.setattr(chunk_plan, "CACHE", 5 * 9 * 8)  # and more blocks than one
     torch.manual_seed(0)
@@ -121,14 +118,7 @@ def test_second_derivatives_are_of_the_random_numbers_that_were_drawn(
     linear = nn.Linear(6, 9)
     head = linear if where == "loss" else nn.Sequential(nn.Dropout(0.4), linear)
     loss = focal if where == "head" else lambda a, t: focal(F.dropout(a, 0.3), t)
-    ours = chunk(
-        loss,
-        head,
-        reduction=reduction,
-        ignore_index=IGNORED,
-        chunk_size=chunk_size,
-        compile=compile,
-    )
+    ours = chunk(loss, head, reduction=reduction, ignore_index=IGNORED, chunk_size=chunk_size)
     each = torch.linspace(0.3, 2, rows) if reduction == "none" else torch.tensor(1.7)
 
     def slope(at, *, create_graph=False):

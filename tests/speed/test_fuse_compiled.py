@@ -16,13 +16,7 @@ from lossproof.speed.fusing import FUSED, PLAIN, fuse
 
 Tensor = torch.Tensor
 DOUBLE = torch.float64
-
-
-@pytest.fixture(autouse=True)
-def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The graphs are run one operation after the other: a C++ compiler takes seconds for each."""
-    for module in ("fuse_programs", "fuse_compiled"):
-        monkeypatch.setattr(f"lossproof.speed.{module}.inductor", lambda graph, inputs: graph)
+pytestmark = pytest.mark.usefixtures("interpreted")
 
 
 def charbonnier(input: Tensor, target: Tensor) -> Tensor:

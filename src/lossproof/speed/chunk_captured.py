@@ -15,7 +15,7 @@ Tensor = torch.Tensor
 
 
 def captured_by(plan: Plan, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Find the leaves in the graph of two rows, and tell the plan whether these draw numbers.
+    """Find the leaves in the graph of two rows, and tell the plan who draws numbers.
 
     This is done anew for each call: a function may close over something else than the last time.
     """
@@ -28,9 +28,11 @@ def captured_by(plan: Plan, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
         found = captured_leaves(_of_all_levels(logits), (), since, "`head`")
         since = now()
         few = list(plan.through_target_head(few, leaves))
+        between = surroundings(tensors)
         values = plan.values(logits.detach(), few, plan.beyond_heads(leaves))
         found += captured_leaves(_of_all_levels(values), (), since, "`loss`")
-        plan.draws = drawn_between(plan.surroundings, surroundings(tensors))
+        plan.loss_draws = drawn_between(between, surroundings(tensors))
+        plan.draws = plan.loss_draws or drawn_between(plan.surroundings, between)
     return tuple({id(leaf): leaf for leaf in found}.values())
 
 

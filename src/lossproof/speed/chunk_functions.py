@@ -199,7 +199,7 @@ def _by_chunks(
     leaves = plan.leaves(plan.split(tensors)[1], [_can(t) for t in plan.split(tensors)[1]])
     upstream_of = iter(upstream)
     along = [next(upstream_of) if need else None for need in needed]
-    # The graph of a gradient holds a dozen copies of the logits: few rows at a time, if they may be.
+    # The graph of a gradient holds a dozen copies of the logits: few rows then, if they may be.
     for part in plan.parts(most=None if plan.draws else LEAST_ROWS):
         factor = taken(cotangent, part).detach().requires_grad_()
         rows = [

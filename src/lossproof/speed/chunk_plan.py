@@ -56,6 +56,8 @@ class Plan:
     draws: bool = False
     """Whether loss or head draw random numbers: computed again, they must be asked for in the same
     order and as many at a time."""
+    loss_draws: bool = False
+    """Whether the loss does."""
     overwrites: bool = False
     """Whether the loss writes to its logits, so that it needs some of its own."""
     item_shape: tuple[int, ...] = field(default=())

@@ -209,6 +209,14 @@ class ChunkedLoss(Accelerated):
                 stacklevel=4,
             )
             return None
+        if plan.loss_draws:
+            warnings.warn(
+                "the loss draws random numbers, and a compiled one would draw others than its "
+                "values and its second derivatives are computed with: it is computed uncompiled",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+            return None
         key = (
             *(plan.arguments, plan.weighted, plan.masked, plan.shared_names, repr(plan.options)),
             *(one.training for one in self._modules_of_call()),
@@ -353,7 +361,8 @@ def chunk(
         chunk_bytes: bytes of logits in a chunk. A loss in plain PyTorch holds a few such buffers.
         compile: whether the loss of a chunk is compiled together with its gradient by
             ``torch.compile``: less memory and time, after a first call that takes some seconds.
-            (Torch's own cross entropy is computed by a formula and needs no compiler.)
+            (Torch's own cross entropy is computed by a formula and needs no compiler; a loss that
+            draws random numbers is not compiled.)
 
     Returns:
         A Module to call as ``chunked(hidden, *arguments, weight=None, mask=None, normalizer=None,
