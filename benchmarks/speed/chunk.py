@@ -97,28 +97,22 @@ TWICE = (EAGER, f"checkpoint of {CHUNK} rows", OURS, OURS_ROWS)
 """Those that can be differentiated twice."""
 
 
-def study_of(name: str, asks: str, takes: str, cases: tuple[Case, ...]) -> Study:
-    return Study(
-        name=name,
-        title="Losses over a big output layer",
-        asks=asks,
-        takes=takes,
-        cases=cases,
-        methods=METHODS,
-        make=make,
-        baseline=EAGER,
-        rounds=5,
-        seconds=240.0,
-        estimate=estimate,
-        sources=SOURCES,
-    )
-
-
+study_of = partial(
+    Study,
+    title="Losses over a big output layer",
+    methods=METHODS,
+    make=make,
+    baseline=EAGER,
+    rounds=5,
+    seconds=240.0,
+    estimate=estimate,
+    sources=SOURCES,
+)
 MEMORY_STUDY = study_of(
-    "speed_chunk_memory",
-    "how much memory does a loss over 32,000 classes take, in chunks and otherwise?",
-    "9 min",
-    (
+    name="speed_chunk_memory",
+    asks="how much memory does a loss over 32,000 classes take, in chunks and otherwise?",
+    takes="9 min",
+    cases=(
         case_of(HeadCase("CE", 8192, 32000), MEMORY),
         case_of(HeadCase("capped", 4096, 32000), MEMORY),
         case_of(HeadCase("JSD", 2048, 32000, hidden=256), MEMORY),
@@ -128,10 +122,10 @@ MEMORY_STUDY = study_of(
     ),
 )
 TIMES_STUDY = study_of(
-    "speed_chunk_times",
-    "how long does a loss over 32,000 classes take, in chunks and otherwise?",
-    "8 min",
-    (
+    name="speed_chunk_times",
+    asks="how long does a loss over 32,000 classes take, in chunks and otherwise?",
+    takes="8 min",
+    cases=(
         case_of(HeadCase("CE", 1024, 32000), TIMES),
         case_of(HeadCase("CE", 4096, 32000), TIMES, methods=FEW),
         case_of(HeadCase("capped", 1024, 32000), TIMES),
@@ -140,10 +134,10 @@ TIMES_STUDY = study_of(
     ),
 )
 VOCABULARY_STUDY = study_of(
-    "speed_chunk_vocabulary",
-    "what do 128,000 classes cost?",
-    "8 min",
-    (
+    name="speed_chunk_vocabulary",
+    asks="what do 128,000 classes cost?",
+    takes="8 min",
+    cases=(
         case_of(HeadCase("CE", 8192, 128_000, eager=False), MEMORY,
                 methods=(TORCH, "Liger log-probabilities", OURS, OURS_COMPILED)),
         case_of(HeadCase("CE", 2048, 128_000), MEMORY,

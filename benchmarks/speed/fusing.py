@@ -7,49 +7,41 @@ machine finds them, and fresh in the other, as they are by default.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.harness import results, tables
 from benchmarks.harness.floors import moved
 from benchmarks.harness.study import TIMES, WHOLE, Case, Kind, Method, Step, Study
-from benchmarks.speed.allocator import HUGE, KEPT
+from benchmarks.speed.allocator import (
+    COMPILED,
+    EAGER,
+    FUSED,
+    HUGE,
+    KEPT,
+    Loss,
+    charbonnier,
+    focal,
+    mse,
+    way_of,
+)
 from lossproof import losses
 
-EAGER, COMPILED, FLOOR = "eager", "torch.compile", "one read and one write"
-FUSED, SCALED = "lossproof fuse", "lossproof fuse, loss times 3"
+FLOOR, SCALED = "one read and one write", "lossproof fuse, loss times 3"
 KEEPING = {**HUGE, **KEPT}
 MILLION = 10**6
-Loss = Callable[..., Tensor]
 
 
 # ---- the five that have an aim, as a user writes them
 
 
-def mse(input: Tensor, target: Tensor) -> Tensor:
-    return ((input - target) ** 2).mean()
-
-
-def charbonnier(input: Tensor, target: Tensor) -> Tensor:
-    return ((input - target) ** 2 + 1e-6).sqrt().mean()
-
-
 def huber(input: Tensor, target: Tensor) -> Tensor:
     error = (input - target).abs()
     return torch.where(error < 1, 0.5 * error**2, error - 0.5).mean()
-
-
-def focal(input: Tensor, target: Tensor) -> Tensor:
-    p = input.sigmoid()
-    entropy = F.binary_cross_entropy_with_logits(input, target, reduction="none")
-    of_target = p * target + (1 - p) * (1 - target)
-    balance = 0.25 * target + 0.75 * (1 - target)
-    return (balance * (1 - of_target) ** 2 * entropy).mean()
 
 
 def quantile(input: Tensor, target: Tensor) -> Tensor:
@@ -179,17 +171,6 @@ def make(case: Case, method: Method) -> Step | Callable[[], Any]:
     return step
 
 
-def way_of(loss: Loss, method: str) -> Any:
-    """One way to compute a loss."""
-    if method == EAGER:
-        return loss
-    if method == COMPILED:
-        return torch.compile(loss)
-    from lossproof import fuse
-
-    return fuse(loss)
-
-
 METHODS = (
     Method(EAGER, Kind.plain),
     Method(COMPILED),
@@ -199,22 +180,16 @@ METHODS = (
 )
 
 
-def study_of(
-    name: str, asks: str, takes: str, cases: Iterable[Case], environment: Mapping[str, str]
-) -> Study:
-    return Study(
-        name=name,
-        title="Losses fused with their gradient",
-        asks=asks,
-        takes=takes,
-        cases=tuple(cases),
-        methods=METHODS,
-        make=make,
-        baseline=COMPILED,
-        rounds=11,
-        seconds=60.0,
-        environment=environment,
-    )
+study_of = partial(
+    Study,
+    title="Losses fused with their gradient",
+    methods=METHODS,
+    make=make,
+    baseline=COMPILED,
+    rounds=11,
+    seconds=60.0,
+    sources=("benchmarks.speed.allocator",),
+)
 
 
 def case_of(loss: str, items: int, *methods: str) -> Case:
@@ -224,25 +199,24 @@ def case_of(loss: str, items: int, *methods: str) -> Case:
 
 SIZES = (MILLION, 10 * MILLION)
 KEPT_STUDY = study_of(
-    "speed_fuse_kept",
-    "what does a pointwise loss cost in one sweep, with pages that are kept?",
-    "20 min",
-    (case_of(loss, items) for loss in FORMULAS for items in SIZES),
-    KEEPING,
+    name="speed_fuse_kept",
+    asks="what does a pointwise loss cost in one sweep, with pages that are kept?",
+    takes="20 min",
+    cases=tuple(case_of(loss, items) for loss in FORMULAS for items in SIZES),
+    environment=KEEPING,
 )
 FRESH_STUDY = study_of(
-    "speed_fuse_fresh",
-    "what does a pointwise loss cost in one sweep, with fresh pages?",
-    "10 min",
-    (case_of(loss, items) for loss in list(FORMULAS)[:5] for items in SIZES),
-    {},
+    name="speed_fuse_fresh",
+    asks="what does a pointwise loss cost in one sweep, with fresh pages?",
+    takes="10 min",
+    cases=tuple(case_of(loss, items) for loss in list(FORMULAS)[:5] for items in SIZES),
 )
 CATALOGUE_STUDY = study_of(
-    "speed_fuse_catalogue",
-    "is the catalogue, fused, never slower than compiled?",
-    "25 min",
-    (case_of(loss, MILLION, EAGER, COMPILED, FUSED) for loss in CATALOGUE),
-    KEEPING,
+    name="speed_fuse_catalogue",
+    asks="is the catalogue, fused, never slower than compiled?",
+    takes="25 min",
+    cases=tuple(case_of(loss, MILLION, EAGER, COMPILED, FUSED) for loss in CATALOGUE),
+    environment=KEEPING,
 )
 
 

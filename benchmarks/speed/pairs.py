@@ -156,28 +156,22 @@ METHODS = (
 THREE = ("InfoNCE", "MMD", "batch-hard triplet")
 
 
-def study_of(name: str, asks: str, takes: str, cases: tuple[Case, ...]) -> Study:
-    return Study(
-        name=name,
-        title="Losses over all pairs of a batch",
-        asks=asks,
-        takes=takes,
-        cases=cases,
-        methods=METHODS,
-        make=make,
-        baseline=EAGER,
-        rounds=7,
-        seconds=120.0,
-        estimate=estimate,
-        sources=("benchmarks.speed.pair_losses",),
-    )
-
-
+study_of = partial(
+    Study,
+    title="Losses over all pairs of a batch",
+    methods=METHODS,
+    make=make,
+    baseline=EAGER,
+    rounds=7,
+    seconds=120.0,
+    estimate=estimate,
+    sources=("benchmarks.speed.pair_losses",),
+)
 MEMORY_STUDY = study_of(
-    "speed_pairs_memory",
-    "how much memory does a loss over all pairs of a batch take, with their matrix and without?",
-    "7 min",
-    (
+    name="speed_pairs_memory",
+    asks="how much memory does a loss over all pairs take, with their matrix and without?",
+    takes="7 min",
+    cases=(
         *(case_of(loss, 8192, MEMORY) for loss in THREE),
         case_of("Sinkhorn", 4096, MEMORY),
         case_of("Sinkhorn divergence", 4096, MEMORY),
@@ -185,10 +179,10 @@ MEMORY_STUDY = study_of(
     ),
 )
 TIMES_STUDY = study_of(
-    "speed_pairs_times",
-    "how long does a loss over all pairs of a batch take, with their matrix and without?",
-    "6 min",
-    (
+    name="speed_pairs_times",
+    asks="how long does a loss over all pairs take, with their matrix and without?",
+    takes="6 min",
+    cases=(
         *(case_of(loss, 4096, TIMES) for loss in (*THREE, "Sinkhorn")),
         case_of("Sinkhorn divergence", 1024, TIMES),
     ),

@@ -4,22 +4,7 @@ import pytest
 from benchmarks.harness import floors
 from benchmarks.harness.clock import LEAST, MOST_REPEATS, once, turn_of, warmed_up
 from benchmarks.harness.study import WHOLE, Step
-
-
-class Hand:
-    """A clock that is moved by hand, by the wall twice as far as by the processor."""
-
-    def __init__(self):
-        self.now = 0.0
-
-    def move(self, seconds):
-        self.now += seconds
-
-    def processor(self):
-        return self.now
-
-    def wall(self):
-        return 2 * self.now
+from tests.benchmarks.hand import Hand
 
 
 def phases(hand, **seconds):
@@ -82,13 +67,6 @@ def test_what_warms_a_long_step_up_takes_the_place_of_the_first_steps():
     step = Step({"only": lambda: taken.append(1)}, warm=lambda: hand.move(2.0))
     warmth = warmed_up(step, hand)
     assert (warmth.first_call, warmth.repeats, taken) == (4.0, 1, [])
-
-
-def test_a_step_that_takes_long_is_warmed_up_in_its_own_way():
-    hand, calls = Hand(), []
-    step = Step({"step": lambda: calls.append(1)}, warm=lambda: hand.move(2.0))
-    warmth = warmed_up(step, hand)
-    assert (warmth.first_call, warmth.repeats, calls) == (4.0, 1, [])
 
 
 def test_the_floor_moves_as_many_bytes_as_it_is_told():

@@ -6,24 +6,9 @@ from benchmarks.harness.figures import of_case, quartiles, quotient
 from benchmarks.harness.process import Failure
 from benchmarks.harness.study import Kind, Step
 from benchmarks.harness.turns import LEAST_ROUNDS, in_turns
+from tests.benchmarks.hand import Hand
 
 PLAIN = dict.fromkeys("abc", Kind.plain)
-
-
-class Hand:
-    """A clock that is moved by hand."""
-
-    def __init__(self):
-        self.now = 0.0
-
-    def move(self, seconds):
-        self.now += seconds
-
-    def processor(self):
-        return self.now
-
-    def wall(self):
-        return self.now
 
 
 class Fake:
