@@ -21,6 +21,8 @@ from lossproof.checks.report import Location
 
 _TORCH = str(Path(torch.__file__).parent)
 _OURS = str(Path(__file__).parents[1])
+_DEMO = os.path.join(_OURS, "demo")
+"""The losses in it are such as users write, and are looked at as theirs."""
 _CALLERS = (
     *(str(Path(__file__).with_name(name)) for name in ("examination.py", "witness.py")),
     str(Path(_OURS, "watcher", "replay.py")),
@@ -49,7 +51,7 @@ def is_machinery(file: str) -> bool:
     if file.startswith("<"):
         # `<stdin>`, `<ipython-input-...>` and `<string>` may be the user's.
         return file.startswith("<frozen") or not linecache.getline(file, 1)
-    return _within(file, _TORCH) or _within(file, _OURS)
+    return _within(file, _TORCH) or (_within(file, _OURS) and not _within(file, _DEMO))
 
 
 @lru_cache(maxsize=4096)
