@@ -12,8 +12,9 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 DESCRIPTION = pyproject.toml constraints.txt Makefile
 WORKERS = 2
+PYTHONS = $(PYTHON)
 
-.PHONY: demo test lint types tests format clean
+.PHONY: demo test lint types tests format dist smoke clean
 
 demo: $(VENV)/installed
 	BIN=$(BIN) sh examples/demo.sh
@@ -33,6 +34,17 @@ tests: $(VENV)/installed-dev
 format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+# The package, made from what is committed alone.
+dist: $(VENV)/installed-dev
+	rm -rf dist build/committed && mkdir -p build/committed
+	git archive HEAD | tar -x -C build/committed
+	$(BIN)/python -m build --outdir dist build/committed
+	$(BIN)/twine check --strict dist/*
+
+# make smoke PYTHONS="python3.10 python3.13": each gets an environment with nothing but the package.
+smoke:
+	$(PYTHON) scripts/smoke_test.py dist/*.whl $(PYTHONS:%=--python %)
 
 clean:
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
