@@ -81,7 +81,7 @@ def test_a_project(project):
     first = command("check", ".", "--select", "LP201,LP101", "--jobs", "2")
     assert first.returncode == 1, first.stderr
     assert first.stdout.count("error[LP201]") == 1
-    assert "--> losses.py:5:" in first.stdout
+    assert "--> losses.py:5" in first.stdout
     assert (
         "reproduce  lossproof check losses.py:cut_loss --seed 0 --select LP201,LP101"
         in first.stdout

@@ -1,6 +1,7 @@
 """The first operation that left the finite numbers, forward and backward."""
 
 import math
+import sys
 
 import pytest
 import torch
@@ -47,7 +48,8 @@ def test_the_square_root_is_named_and_not_the_multiplication_after_it(examinatio
 
     found = culprit_of(examination, loss, ZERO)
     assert found.location.line == marked(loss)
-    assert found.text == "torch.sqrt(squares)"
+    if sys.version_info >= (3, 11):  # before, there are no columns to read the expression at
+        assert found.text == "torch.sqrt(squares)"
 
 
 def test_a_mask_hides_it_in_the_forward_pass_only(examination, marked):

@@ -201,7 +201,7 @@ def test_a_head_whose_gradient_no_factor_reaches(found):
     (finding,) = found("LP203", TiledLoss(), *rows_and_classes())
     assert finding.cause == "written-in-forward"
     assert "`self.head.weight` and `self.head.bias`" in finding.message
-    assert finding.location.function.endswith("HeadInForward.forward")
+    assert finding.location.function.endswith("forward")
     assert "value.backward()" in finding.location.source
     assert finding.evidence["gradient of hidden"] == pytest.approx(2.0**16)
     assert finding.evidence["gradient of self.head.weight"] == pytest.approx(1.0)
