@@ -43,7 +43,7 @@ def render(
     """
     page = Page(width, color)
     for finding in report.findings:
-        _Drawing(page, finding).draw()
+        draw_finding(page, finding)
         page.blank()
     if not quiet:
         _draw_verdicts(page, report, verbose)
@@ -82,6 +82,10 @@ class Page:
             for part in following.wrap(self.console, room):
                 self.line(Text.assemble(" " * hanging, part))
 
+    def ready(self, text: str) -> None:
+        """Lines that are drawn already."""
+        self.buffer.write(f"{text}\n")
+
     def blank(self) -> None:
         self.console.print()
 
@@ -89,38 +93,39 @@ class Page:
         return self.buffer.getvalue().rstrip("\n")
 
 
-class _Drawing:
-    """One finding."""
+class Drawing:
+    """Draws places in the source, notes and mends.
 
-    def __init__(self, page: Page, finding: Finding) -> None:
+    Args:
+        page: where to draw.
+        colour: of what is at fault.
+        largest_line: the largest line number that will be shown.
+    """
+
+    def __init__(self, page: Page, colour: str, largest_line: int) -> None:
         self.page = page
-        self.finding = finding
-        self.colour = COLOURS[finding.severity]
-        self.numbers = len(str(_largest_line(finding)))
+        self.colour = colour
+        self.numbers = len(str(largest_line))
 
-    def draw(self) -> None:
-        finding = self.finding
-        self._draw_title()
-        if finding.location is not None:
-            self._draw_place(finding.location, "-->", self._function(finding.location))
-            self._draw_code(finding.location, self.colour, "^")
-        for note in finding.notes or _evidence(finding):
-            self._draw_note(note)
-        for why, place in finding.related:
-            self._draw_place(place, ":::", why)
-            self._draw_code(place, GUTTER, "-")
-        if finding.help is not None:
-            self._draw_help(finding.help)
-
-    def _draw_title(self) -> None:
-        finding = self.finding
-        head = Text(f"{finding.severity.value}[{finding.code}]", self.colour)
+    def draw_title(self, head: str, name: str, message: str) -> None:
+        """The first line: what kind of thing it is, its name, and what is wrong."""
         title = Text.assemble(
-            head, (f" {finding.name}: ", "bold"), (visible(finding.message), "bold")
+            Text(head, self.colour), (f" {name}: ", "bold"), (visible(message), "bold")
         )
         self.page.prose(title, hanging=4)
 
-    def _draw_place(self, place: Location, arrow: str, remark: str) -> None:
+    def draw_culprit(self, place: Location) -> None:
+        """The line at fault, underlined."""
+        self.draw_place(place, "-->", self._function(place))
+        self._draw_code(place, self.colour, "^")
+
+    def draw_related(self, place: Location, why: str) -> None:
+        """Another line that matters."""
+        self.draw_place(place, ":::", why)
+        self._draw_code(place, GUTTER, "-")
+
+    def draw_place(self, place: Location, arrow: str, remark: str) -> None:
+        """File, line and column."""
         where = f"{shown_path(place.file)}:{place.line}"
         where += "" if place.column is None else f":{place.column}"
         lead = Text.assemble(" " * self.numbers, (arrow, GUTTER), " ")
@@ -159,17 +164,32 @@ class _Drawing:
         label = "." * min(3, self.numbers + 1) if dots else str(number or "")
         return Text.assemble((f"{label:>{self.numbers}} | ", GUTTER))
 
-    def _draw_note(self, note: str) -> None:
+    def draw_note(self, note: str) -> None:
+        """A fact, in words."""
         lead = Text.assemble(" " * self.numbers, (" = ", GUTTER))
         self.page.prose(lead + Text(visible(note)), len(lead))
 
-    def _draw_help(self, text: str) -> None:
-        """The first line is prose, what follows is code."""
+    def draw_help(self, text: str) -> None:
+        """The mend: the first line is prose, what follows is code."""
         first, *code = text.strip("\n").split("\n")
         lead = Text.assemble(" " * self.numbers, (" = ", GUTTER), ("help: ", "bold cyan"))
         self.page.prose(lead + Text(visible(first)), len(lead))
         for line in code:
             self.page.line(Text(" " * len(lead) + visible(line), "cyan"))
+
+
+def draw_finding(page: Page, finding: Finding) -> None:
+    """One finding."""
+    drawing = Drawing(page, COLOURS[finding.severity], _largest_line(finding))
+    drawing.draw_title(f"{finding.severity.value}[{finding.code}]", finding.name, finding.message)
+    if finding.location is not None:
+        drawing.draw_culprit(finding.location)
+    for note in finding.notes or _evidence(finding):
+        drawing.draw_note(note)
+    for why, place in finding.related:
+        drawing.draw_related(place, why)
+    if finding.help is not None:
+        drawing.draw_help(finding.help)
 
 
 def _largest_line(finding: Finding) -> int:
