@@ -95,7 +95,7 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
             yield from tensors_in(item)
 
 
-def _operands(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+def operands_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
     """Every tensor that an operation is given; most are arguments themselves, not in a list."""
     found: list[Tensor] = []
     for value in (*args, *kwargs.values()) if kwargs else args:
@@ -217,17 +217,17 @@ class FunctionCall:
     output: Any = field(default=None, repr=False)
 
 
-def _carrying(operands: Sequence[Tensor]) -> bool:
+def is_carrying(operands: Sequence[Tensor]) -> bool:
     """Whether a derivative goes in. Asked before the operation: ``detach_`` takes it away."""
     return any(operand.requires_grad for operand in operands)
 
 
-def _result(name: str, args: tuple[Any, ...], out: Any) -> Any:
+def result_of(name: str, args: tuple[Any, ...], out: Any) -> Any:
     """What an operation made; an assignment to elements returns nothing."""
     return args[0] if name == "__setitem__" else out
 
 
-def _is_stop(out: Any, operands: Sequence[Tensor]) -> bool:
+def is_stop(out: Any, operands: Sequence[Tensor]) -> bool:
     """Whether nothing of what carries a derivative comes out again."""
     results = [out] if isinstance(out, Tensor) else list(tensors_in(out))
     if not results:
@@ -240,7 +240,7 @@ def _is_stop(out: Any, operands: Sequence[Tensor]) -> bool:
     return True
 
 
-def _is_discrete(out: Any) -> bool:
+def is_discrete(out: Any) -> bool:
     results = list(tensors_in(out))
     if results:
         return not any(result.is_floating_point() or result.is_complex() for result in results)
@@ -404,14 +404,14 @@ class Recorder(Interceptor):
     def operate(
         self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        operands = _operands(args, kwargs)
+        operands = operands_of(args, kwargs)
         versions = [operand._version for operand in operands] if operands else []
-        carrying = _carrying(operands)
+        carrying = is_carrying(operands)
         out = func(*args, **kwargs)
         with torch._C.DisableTorchFunction():
             operation = self._record(name, args, kwargs, operands, versions, out)
-            made = _result(name, args, out)
-            if carrying and not self.inside and _is_stop(made, operands):
+            made = result_of(name, args, out)
+            if carrying and not self.inside and is_stop(made, operands):
                 self._note_stop(operation, made)
         return out
 
@@ -474,7 +474,7 @@ class Recorder(Interceptor):
         value = out.detach().clone() if isinstance(out, Tensor) else out
         if not results and type(out).__module__ == "numpy" and hasattr(out, "copy"):
             value = out.copy()
-        self.stops.append(Stop(operation, value, _is_discrete(out), not torch.is_grad_enabled()))
+        self.stops.append(Stop(operation, value, is_discrete(out), not torch.is_grad_enabled()))
 
     def _note_write(self, operation: Operation, target: Tensor) -> None:
         position = None
@@ -602,8 +602,8 @@ class Replay(Interceptor):
     def operate(
         self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        operands = _operands(args, kwargs)
-        carrying = _carrying(operands)
+        operands = operands_of(args, kwargs)
+        carrying = is_carrying(operands)
         out = func(*args, **kwargs)
         with torch._C.DisableTorchFunction(), torch.no_grad():
             branch = branch_taken(name, args, kwargs, out)
@@ -612,8 +612,8 @@ class Replay(Interceptor):
         if self.inside or not carrying:
             return out
         with torch._C.DisableTorchFunction():
-            made = _result(name, args, out)
-            if not _is_stop(made, operands):
+            made = result_of(name, args, out)
+            if not is_stop(made, operands):
                 return out
             held = self._held(name, made)
             written = isinstance(made, Tensor) and any(made is operand for operand in operands)
