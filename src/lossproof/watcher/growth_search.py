@@ -1,0 +1,217 @@
+"""What made a loss, or a gradient, very large."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from lossproof.checks.nonfinite import node_name
+from lossproof.checks.nonfinite_watch import plain_name
+from lossproof.checks.report import Location, Number
+from lossproof.checks.sources import excerpt
+from lossproof.checks.trace import tensors_in
+from lossproof.watcher.alarm import Diagnosis
+from lossproof.watcher.batch import batch_size, row_sizes
+from lossproof.watcher.gradient_flow import Passage, flow_of_gradient
+from lossproof.watcher.nonfinite_search import finished, not_held
+from lossproof.watcher.record import Call, StepRecord
+from lossproof.watcher.replay import Gradients, Replay
+from lossproof.watcher.samples import dominating, values_per_sample
+from lossproof.watcher.step_watch import Growth, magnitude
+from lossproof.watcher.subjects import subjects
+from lossproof.watcher.wording import samples_in_words
+
+Tensor = torch.Tensor
+
+TELLING = 10.0
+"""An operation that enlarges less than this explains nothing."""
+FEW_SAMPLES = (
+    "look at these samples: mend or leave out what is wrong with them, or limit what one sample "
+    "can do (`torch.nn.functional.huber_loss`, `torch.nn.utils.clip_grad_norm_`)"
+)
+WHOLE_BATCH = (
+    "a smaller learning rate, a warm-up, or `torch.nn.utils.clip_grad_norm_(model.parameters(), "
+    "max_norm)` before the step"
+)
+
+
+def exploding_value(record: StepRecord, model: nn.Module, term: str | None) -> Diagnosis:
+    """What made a term very large."""
+    known = subjects(record, term)
+    if not known:
+        return Diagnosis(caveat=not_held(record, term))
+    worst = max(known, key=lambda one: _number(magnitude(one.recorded)))
+    replay = Replay(record, model, measure=True)
+    value = replay.perform_joined(worst.call).at(worst.place)
+    if value is None:
+        return finished(Diagnosis(caveat="the step could not be performed again"), replay, worst)
+    growth = replay.watch.largest_growth(value)
+    if growth is not None and growth.ratio < TELLING:
+        growth = None
+    gradients = replay.gradients(value, worst.call)
+    samples, how = _samples(replay, worst.call, gradients)
+    notes = [_growth_in_words(growth)] if growth else []
+    notes += [how] if how else []
+    notes += _magnitudes(replay, worst.call)
+    evidence: dict[str, Number] = {"value": float(worst.recorded.detach().double().mean())}
+    if growth is not None:
+        evidence |= {"before": growth.before, "after": growth.after}
+    found = Diagnosis(
+        growth.part if growth else None,
+        "forward",
+        plain_name(growth.operation) if growth else None,
+        growth.location if growth else None,
+        _text(growth.location) if growth else "",
+        samples,
+        evidence,
+        tuple(notes),
+        FEW_SAMPLES if samples else WHOLE_BATCH,
+    )
+    return finished(found, replay, worst)
+
+
+def exploding_gradient(record: StepRecord, model: nn.Module, term: str | None) -> Diagnosis:
+    """What made the gradient very large: which term, where on its way, which samples."""
+    known = subjects(record, term)
+    if not known:
+        return Diagnosis(caveat=not_held(record, term))
+    replay = Replay(record, model)
+    worst, size = known[0], -1.0
+    for one in known:
+        value = replay.perform_joined(one.call).at(one.place)
+        if value is not None and value.requires_grad:
+            norm = _norm(replay.gradients(value, one.call))
+            if norm > size:
+                worst, size = one, norm
+    value = replay.perform_joined(worst.call).at(worst.place)
+    if value is None or size < 0:
+        return finished(Diagnosis(caveat="the step could not be performed again"), replay, worst)
+    gradients, passages = flow_of_gradient(replay, value, worst.call)
+    steepest = max(passages, key=lambda one: _number(one.ratio), default=None)
+    if steepest is not None and not steepest.ratio >= TELLING:
+        steepest = None
+    samples, how = _samples(replay, worst.call, gradients)
+    notes = [_passage_in_words(steepest)] if steepest else []
+    notes += [how] if how else []
+    notes += _largest_gradient(gradients)
+    notes += _magnitudes(replay, worst.call)
+    line = steepest.line if steepest else None
+    location = line.site.location if line else None
+    found = Diagnosis(
+        line.part if line else None,
+        "backward",
+        node_name(steepest.node) if steepest else None,
+        location,
+        _text(location),
+        samples,
+        {"norm of the gradient": size},
+        (f"the gradient comes from `{worst.name}`: its norm is {size:.4g}", *notes),
+        FEW_SAMPLES if samples else WHOLE_BATCH,
+    )
+    return finished(found, replay, worst)
+
+
+def _number(value: float) -> float:
+    """What can be compared: a NaN is the largest of all."""
+    return math.inf if math.isnan(value) else value
+
+
+def _text(location: Location | None) -> str:
+    return excerpt(location) if location is not None else ""
+
+
+def _norm(gradients: Gradients) -> float:
+    own = [grad for grad in gradients.parameters.values() if grad is not None]
+    if not own or not gradients.complete:
+        own += [grad for _, grad in gradients.leaves if grad is not None]
+    return math.hypot(*(float(grad.double().norm()) for grad in own))
+
+
+def _samples(
+    replay: Replay, call: Call, gradients: Gradients
+) -> tuple[tuple[int, ...], str | None]:
+    """The few samples that most comes from, and how that is known."""
+    size = batch_size([*(one for one in replay.needed(call) if one.role == "model"), call])
+    if size is None or size < 2:
+        return (), None
+    sizes, what = values_per_sample(call, size), "of the loss"
+    if sizes is None:
+        sizes, what = _rows_of(gradients, size), "of the largest elements of the gradient"
+    if sizes is None:
+        sizes, what = _rows_of_outputs(replay, call, size), "of the largest outputs of the model"
+    if sizes is None:
+        return (), None
+    samples = dominating(sizes)
+    total = float(sizes.sum())
+    if not samples:
+        part = float(sizes.max()) / total if total > 0 else 0.0
+        return (), f"it is spread over the batch: the largest sample holds {part:.0%} {what}"
+    if not math.isfinite(total):
+        return samples, f"not finite in {samples_in_words(samples, size)}"
+    part = float(sizes[list(samples)].sum()) / total
+    verb = "holds" if len(samples) == 1 else "hold"
+    return samples, f"{samples_in_words(samples, size)} {verb} {part:.0%} {what}"
+
+
+def _rows_of(gradients: Gradients, size: int) -> Tensor | None:
+    for _, gradient in gradients.leaves:
+        if gradient is not None:
+            sizes = row_sizes(gradient, size)
+            if sizes is not None:
+                return sizes
+    return None
+
+
+def _rows_of_outputs(replay: Replay, call: Call, size: int) -> Tensor | None:
+    for earlier in replay.needed(call):
+        for tensor in tensors_in(earlier.result):
+            sizes = row_sizes(tensor, size)
+            if sizes is not None:
+                return sizes
+    return None
+
+
+def _growth_in_words(growth: Growth) -> str:
+    where = f", in the module `{growth.module}`" if growth.module else ""
+    return (
+        f"`{plain_name(growth.operation)}` enlarges most: from {growth.before:.4g} to "
+        f"{growth.after:.4g}{where}"
+    )
+
+
+def _passage_in_words(passage: Passage) -> str:
+    module = passage.line.module if passage.line else None
+    where = f", in the module `{module}`" if module else ""
+    return (
+        f"the derivative of `{node_name(passage.node)}` enlarges it most: from "
+        f"{passage.arriving:.4g} to {passage.leaving:.4g}{where}"
+    )
+
+
+def _largest_gradient(gradients: Gradients) -> list[str]:
+    sizes = {
+        name: float(grad.double().norm())
+        for name, grad in gradients.parameters.items()
+        if grad is not None
+    }
+    if not sizes:
+        return []
+    name = max(sizes, key=lambda one: _number(sizes[one]))
+    return [f"the largest is that of `{name}`: its norm is {sizes[name]:.4g}"]
+
+
+def _magnitudes(replay: Replay, call: Call) -> list[str]:
+    """How large the model's outputs and parameters are."""
+    outputs = [
+        magnitude(tensor) for one in replay.needed(call) for tensor in tensors_in(one.result)
+    ]
+    parameters = {name: magnitude(one) for name, one in replay.parameters().items()}
+    notes = []
+    if outputs:
+        notes.append(f"the model's outputs are up to {max(outputs):.4g} in size")
+    if parameters:
+        name = max(parameters, key=lambda one: _number(parameters[one]))
+        notes.append(f"its largest parameter is in `{name}`: {parameters[name]:.4g}")
+    return [", ".join(notes)] if notes else []

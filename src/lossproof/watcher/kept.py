@@ -1,0 +1,96 @@
+"""Everything that performing a step again could change, put back afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from lossproof.checks.examination import kept_settings
+from lossproof.checks.sources import Sources
+from lossproof.checks.state import State
+from lossproof.watcher.record import Call
+
+Tensor = torch.Tensor
+
+LARGE = 2**22
+"""Tensors with more elements that are no buffers are data, of which no copy is made."""
+
+
+class _State(State):
+    """What the functions of a step remember, without a copy of the parameters and of the data."""
+
+    def _visit(self, path: str, value: Any, depth: int) -> None:
+        if isinstance(value, nn.Parameter):
+            return
+        if isinstance(value, Tensor) and (value.numel() > LARGE or value.grad_fn is not None):
+            return
+        super()._visit(path, value, depth)
+
+
+@contextlib.contextmanager
+def everything_kept(calls: Sequence[Call], model: nn.Module) -> Iterator[None]:
+    """Put buffers, what the functions remember, random numbers and settings back afterwards.
+
+    What is not put back is what the step writes outside of the program, such as a log.
+    """
+    functions = [call.function for call in calls]
+    owners = [model, *(function for function in functions if isinstance(function, nn.Module))]
+    # The innermost first: a search from the outermost would end at a depth.
+    modules = [module for owner in owners for module in owner.modules()][::-1]
+    buffers = _Buffers(modules)
+    state = _State([*modules, *functions], Sources())
+    python, numpy = random.getstate(), np.random.get_state()
+    generators = {device: get_generator(device) for call in calls for device in call.generators}
+    try:
+        with kept_settings(), torch.inference_mode(False), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        state.restore()
+        buffers.restore()
+        random.setstate(python)
+        np.random.set_state(numpy)
+        for device, kept in generators.items():
+            set_generator(device, kept)
+
+
+class _Buffers:
+    """The buffers of modules: which they are, and their numbers, of large ones, too."""
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        self._kept = [
+            (module, name, buffer, buffer.detach().clone())
+            for module in modules
+            for name, buffer in module._buffers.items()
+            if buffer is not None
+        ]
+
+    def restore(self) -> None:
+        for module, name, buffer, numbers in self._kept:
+            # Through `.data`: the graph of the step must not see a new version.
+            buffer.data.copy_(numbers)
+            if module._buffers.get(name) is not buffer:
+                module._buffers[name] = buffer
+
+
+def get_generator(device: torch.device) -> Tensor:
+    """The state of the random number generator of a device."""
+    if device.type == "cpu":
+        return torch.get_rng_state()
+    state: Tensor = getattr(torch, device.type).get_rng_state(device)
+    return state
+
+
+def set_generator(device: torch.device, state: Tensor) -> None:
+    """Set the state of the random number generator of a device."""
+    if device.type == "cpu":
+        torch.set_rng_state(state)
+    else:
+        getattr(torch, device.type).set_rng_state(state, device)

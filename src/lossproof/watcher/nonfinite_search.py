@@ -1,0 +1,310 @@
+"""Which operation made a loss, or a gradient, NaN or infinite."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from lossproof.checks.nonfinite import named, node_name
+from lossproof.checks.nonfinite_watch import Event
+from lossproof.checks.report import Number
+from lossproof.checks.trace import tensors_in
+from lossproof.watcher.alarm import Diagnosis
+from lossproof.watcher.batch import (
+    MOST_SAMPLES,
+    Given,
+    batch_size,
+    given_tensors,
+    rows_of,
+)
+from lossproof.watcher.lines import nodes_from
+from lossproof.watcher.record import Call, StepRecord
+from lossproof.watcher.replay import Gradients, Replay
+from lossproof.watcher.samples import by_halving
+from lossproof.watcher.subjects import Subject, micro_batch, subjects
+from lossproof.watcher.wording import (
+    birth_in_words,
+    chain_in_words,
+    mend_in_words,
+    samples_in_words,
+)
+
+Tensor = torch.Tensor
+
+CLEAN_DATA = (
+    "leave such samples out before the step: `keep = torch.isfinite(x).flatten(1).all(1)`, or mend "
+    "them where they are made"
+)
+BROKEN_PARAMETERS = (
+    "an update made them so: go back to a checkpoint from before, and look at the gradients of the "
+    "steps that led here"
+)
+
+
+# ---------------------------------------------------------------------------- the value
+def nonfinite_value(record: StepRecord, model: nn.Module, term: str | None) -> Diagnosis:
+    """What made a term NaN or infinite."""
+    known = subjects(record, term)
+    if not known:
+        return Diagnosis(caveat=not_held(record, term))
+    bad = next((one for one in known if not is_finite(one.recorded)), None)
+    if bad is None:
+        return Diagnosis(
+            "between",
+            "forward",
+            notes=("every term that the guard saw is finite: what was made of them is not",),
+        )
+    replay = Replay(record, model)
+    chain = [*replay.needed(bad.call), bad.call]
+    failing = next(call for call in chain if call is bad.call or not _result_is_finite(call))
+    found = (
+        _broken_parameters(replay, failing)
+        or _made_between(replay, failing)
+        or _broken_data(record, model, failing, bad)
+        or _born_in_value(replay, failing, bad)
+        or _infinite_data(failing)
+        or Diagnosis(caveat=f"`{bad.name}` is not finite, and no operation that torch can see made "
+                     "it so")
+    )  # fmt: skip
+    return finished(found, replay, bad)
+
+
+def _result_is_finite(call: Call) -> bool:
+    return all(is_finite(tensor) for tensor in tensors_in(call.result))
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether every number of a tensor is finite."""
+    if not (tensor.is_floating_point() or tensor.is_complex()):
+        return True
+    return bool(torch.isfinite(tensor.detach()).all())
+
+
+def not_held(record: StepRecord, term: str | None) -> str:
+    """Why a term cannot be computed again."""
+    if record.dropped:
+        return record.dropped
+    if term in record.terms:
+        return f"only the value of `{term}` is known, not the call that made it"
+    return "no call of this step was held"
+
+
+def _broken_parameters(replay: Replay, failing: Call) -> Diagnosis | None:
+    broken = [name for name, one in replay.parameters().items() if not is_finite(one)]
+    owns = failing.role == "model" or not replay.needed(failing)
+    if isinstance(failing.function, nn.Module):
+        own = [one for one in failing.function.parameters() if not is_finite(one)]
+        owns = bool(own)
+    if not broken or not owns:
+        return None
+    count = len(replay.parameters())
+    shown = ", ".join(f"`{name}`" for name in broken[:4]) + (", ..." if len(broken) > 4 else "")
+    return Diagnosis(
+        "parameters",
+        "forward",
+        evidence={"parameters not finite": len(broken), "parameters": count},
+        notes=(f"{len(broken)} of {count} parameters were not finite before this step: {shown}",),
+        help=BROKEN_PARAMETERS,
+    )
+
+
+def _made_between(replay: Replay, failing: Call) -> Diagnosis | None:
+    """The results of the model are finite, and what the loss got of them is not."""
+    if failing.role == "model":
+        return None
+    earlier = replay.needed(failing)
+    results = [tensor for call in earlier for tensor in tensors_in(call.result)]
+    derived = [
+        given
+        for given in given_tensors(failing)
+        if given.tensor.grad_fn is not None and not is_finite(given.tensor)
+    ]
+    if not derived:
+        return None
+    given = derived[0]
+    ends = [tensor.grad_fn for tensor in results if tensor.grad_fn is not None]
+    between = [node for node in nodes_from([given.tensor.grad_fn], ends) if node not in ends]
+    names = [node_name(node) for node in between if not hasattr(node, "variable")]
+    what = "what came out of the model is finite" if earlier else "its maker is not known"
+    notes = [f"`{given.name}` was not finite when `{failing.name}` got it; {what}"]
+    if names and earlier:
+        notes.append(f"between them, last first: {', '.join(f'`{one}`' for one in names[:6])}")
+    return Diagnosis(
+        "between",
+        "forward",
+        operation=names[0] if len(names) == 1 and earlier else None,
+        samples=_bad_rows(given, replay.record.calls),
+        notes=tuple(notes),
+        help="put this code into the function that is wrapped, so that its line can be named",
+    )
+
+
+def _bad_rows(given: Given, calls: Sequence[Call]) -> tuple[int, ...]:
+    bad = ~torch.isfinite(given.tensor.detach())
+    return tuple(rows_of(bad, batch_size(calls)) or ())[:MOST_SAMPLES]
+
+
+def _data(call: Call) -> list[Given]:
+    """The floating arguments that were not made by operations with a derivative."""
+    return [
+        given
+        for given in given_tensors(call)
+        if given.tensor.is_floating_point()
+        and given.tensor.grad_fn is None
+        and not isinstance(given.tensor, nn.Parameter)
+    ]
+
+
+def _broken_data(
+    record: StepRecord, model: nn.Module, failing: Call, bad: Subject
+) -> Diagnosis | None:
+    """NaN in the batch, without which the call is finite."""
+    with_nan = [given for given in _data(failing) if bool(torch.isnan(given.tensor).any())]
+    for given in with_nan:
+        cleaned = Replay(record, model)
+        cleaned.put(given.tensor, given.tensor.detach().nan_to_num())
+        done = cleaned.perform(failing)
+        if done.error is not None:
+            continue
+        results = [done.at(bad.place)] if failing is bad.call else list(tensors_in(done.result))
+        if all(one is not None and is_finite(one) for one in results):
+            return _blamed(given, failing, "nan", torch.isnan(given.tensor))
+    return None
+
+
+def _infinite_data(failing: Call) -> Diagnosis | None:
+    """An infinity in the batch, where no operation made any."""
+    for given in _data(failing):
+        bad = ~torch.isfinite(given.tensor)
+        if bool(bad.any()):
+            return _blamed(given, failing, "inf", bad)
+    return None
+
+
+def _blamed(given: Given, failing: Call, what: str, bad: Tensor) -> Diagnosis:
+    size = batch_size([failing])
+    rows = rows_of(bad, size)
+    count = int(bad.sum())
+    notes = [f"`{given.name}` holds {count} {what} when `{failing.name}` gets it"]
+    if rows:
+        notes.append(samples_in_words(rows, size))
+    return Diagnosis(
+        "data",
+        "forward",
+        samples=tuple(rows or ())[:MOST_SAMPLES],
+        evidence={what: count, "numbers": given.tensor.numel()},
+        notes=tuple(notes),
+        help=CLEAN_DATA.replace("x)", f"{given.name})"),
+    )
+
+
+def _born_in_value(replay: Replay, failing: Call, bad: Subject) -> Diagnosis | None:
+    done = replay.perform(failing)
+    if done.error is not None:
+        return Diagnosis(caveat="the step could not be performed again")
+    wanted = [done.at(bad.place)] if failing is bad.call else list(tensors_in(done.result))
+    results = [one for one in wanted if one is not None and not is_finite(one)]
+    if not results:
+        return Diagnosis(caveat=f"`{bad.name}` was finite when it was computed again")
+    births = replay.watch.births_before(results)
+    if not births:
+        return None
+    event = births[0]
+    samples = replay.watch.details[event].rows
+    if samples is None:
+        samples = by_halving(failing, lambda out: not all(map(is_finite, tensors_in(out))))
+    return _of_event(replay, event, samples)
+
+
+# ---------------------------------------------------------------------------- the gradient
+def nonfinite_gradient(record: StepRecord, model: nn.Module, term: str | None) -> Diagnosis:
+    """What made the gradient of finite terms NaN or infinite."""
+    known = subjects(record, term)
+    if not known:
+        return Diagnosis(caveat=not_held(record, term))
+    replay = Replay(record, model)
+    for one in known:
+        value = replay.perform_joined(one.call).at(one.place)
+        if value is None or not value.requires_grad or not is_finite(value):
+            continue
+        gradients = replay.gradients(value, one.call)
+        bad = _not_finite(gradients)
+        births = replay.watch.births_before(bad) if bad else []
+        if births:
+            found = _of_event(replay, births[0], _rows_of_gradient(replay, births[0], gradients))
+            note = f"the gradient of `{one.name}` is the one that is not finite"
+            return finished(replace(found, notes=(*found.notes, note)), replay, one)
+        if bad:
+            found = Diagnosis("loss", "backward", caveat="no operation that torch can see made it")
+            return finished(found, replay, one)
+    caveat = (
+        "the gradient of each term was finite when the step was performed again: a factor, a loss "
+        "scale or code after the terms made it so"
+    )
+    return finished(Diagnosis(caveat=caveat), replay, known[0])
+
+
+def _not_finite(gradients: Gradients) -> list[Tensor]:
+    every = [*(grad for _, grad in gradients.leaves), *gradients.parameters.values()]
+    return [grad for grad in every if grad is not None and not is_finite(grad)]
+
+
+def _rows_of_gradient(replay: Replay, event: Event, gradients: Gradients) -> tuple[int, ...] | None:
+    detail = replay.watch.details[event]
+    if detail.rows is not None:
+        return detail.rows
+    for _, gradient in gradients.leaves:
+        if gradient is not None and not is_finite(gradient):
+            rows = rows_of(~torch.isfinite(gradient), detail.size)
+            if rows:
+                return tuple(rows)
+    return None
+
+
+# ---------------------------------------------------------------------------- in words
+def _of_event(replay: Replay, event: Event, samples: Sequence[int] | None) -> Diagnosis:
+    culprit = named(event, replay.site_of)
+    detail = replay.watch.details[event]
+    part, module = detail.part, detail.module
+    if event.node is not None:
+        line = replay.lines.nodes.get(event.node)
+        part, module = ("between", None) if line is None else (line.part, line.module)
+    evidence: dict[str, Number] = {}
+    if culprit.operand is not None:
+        evidence["operand"] = culprit.operand
+        if detail.second is not None:
+            evidence["second operand"] = detail.second
+    notes = [birth_in_words(culprit, detail)]
+    if samples:
+        notes[0] += f", for {samples_in_words(samples, detail.size)}"
+        evidence["samples"] = len(samples)
+    if detail.size is not None:
+        evidence["batch"] = detail.size
+    made_by = chain_in_words(culprit.chain) if culprit.phase == "forward" else None
+    notes += [made_by] if made_by else []
+    notes += [f"in the module `{module}` of the model"] if module else []
+    return Diagnosis(
+        part,
+        culprit.phase,
+        culprit.operation,
+        culprit.location,
+        culprit.text,
+        tuple(samples or ())[:MOST_SAMPLES],
+        evidence,
+        tuple(notes),
+        mend_in_words(culprit),
+    )
+
+
+def finished(found: Diagnosis, replay: Replay, one: Subject) -> Diagnosis:
+    """With the micro-batch, and with every reason why the replay may differ."""
+    number, count = micro_batch(replay.record, one.call)
+    notes = found.notes
+    if count > 1:
+        notes = (*notes, f"in call {number} of {count} of `{one.call.name}` in this step")
+    caveats = [found.caveat, *replay.caveats, replay.record.dropped]
+    caveat = "; ".join(dict.fromkeys(words for words in caveats if words)) or None
+    return replace(found, notes=notes, caveat=caveat)

@@ -1,0 +1,156 @@
+"""What every operation of a step made: the first non-finite one, and how much each enlarged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from types import CodeType
+from typing import Any
+
+import torch
+
+from lossproof.checks.nonfinite_watch import (
+    Event,
+    Maker,
+    NonFiniteWatch,
+    makers_before,
+)
+from lossproof.checks.report import Location
+from lossproof.checks.sources import Sources
+from lossproof.watcher.batch import rows_of
+
+Tensor = torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Detail:
+    """What is known of an event beyond its operation."""
+
+    rows: tuple[int, ...] | None
+    """The samples in whose rows the result is not finite; ``None`` where rows are no samples."""
+    size: int | None
+    """How many samples the batch has."""
+    made: float | None
+    """The number that it made there: NaN or an infinity."""
+    second: float | None
+    """The number that its second operand held there."""
+    dtype: torch.dtype
+    """The type of the result."""
+    module: str | None
+    part: str
+
+
+@dataclass(frozen=True, eq=False)
+class Growth:
+    """An operation whose result is larger than what it was given."""
+
+    operation: str
+    location: Location | None
+    module: str | None
+    part: str
+    before: float
+    after: float
+
+    @property
+    def ratio(self) -> float:
+        """How many times larger the result is."""
+        return self.after / self.before
+
+
+class StepWatch(NonFiniteWatch):  # type: ignore[no-untyped-call]
+    """Notes for each non-finite birth its samples, and for each operation its growth, if asked.
+
+    Args:
+        sources: tells the user's files from the rest.
+        boundary: the code that performs the step again.
+        where: gives the part and the name of the module that is being called.
+        measure: whether to note how large operands and results are.
+    """
+
+    def __init__(
+        self,
+        sources: Sources,
+        boundary: Collection[CodeType],
+        where: Callable[[], tuple[str, str | None]],
+        *,
+        measure: bool = False,
+    ) -> None:
+        super().__init__(sources, boundary)
+        self.where = where
+        self.measure = measure
+        self.samples: int | None = None
+        """How many samples the batch of the call in progress has."""
+        self.details: dict[Event, Detail] = {}
+        self._growths: dict[Maker, Growth] = {}
+
+    def found(self, event: Event, operands: list[Tensor], results: list[Tensor]) -> None:
+        """Note the samples while the tensors are there."""
+        result = results[0].detach()
+        bad = ~torch.isfinite(result)
+        rows = rows_of(bad, self.samples)
+        second = operands[1] if len(operands) > 1 else None
+        part, module = self.where()
+        self.details[event] = Detail(
+            None if rows is None else tuple(rows), self.samples, _at(result, bad), _at(second, bad),
+            result.dtype,
+            module, part,
+        )  # fmt: skip
+
+    def performed(self, maker: Maker, operands: list[Tensor], results: list[Tensor]) -> None:
+        """Note how much larger the results are than the operands."""
+        if not self.measure or not operands or not results:
+            return
+        before = max((magnitude(one) for one in operands), default=0.0)
+        after = max((magnitude(one) for one in results), default=0.0)
+        if not 0 < before < after < float("inf"):
+            return
+        place, reached = self._place()
+        if reached:
+            part, module = self.where()
+            self._growths[maker] = Growth(maker.name, place, module, part, before, after)
+
+    def births_before(self, tensors: Collection[Tensor]) -> list[Event]:
+        """The events that made these tensors non-finite, in order.
+
+        An infinity that was dealt with on the way, as by a softmax, led to nothing.
+        """
+        found: set[Event] = set()
+        waiting = [maker for tensor in tensors if (maker := self.maker_of(tensor)) is not None]
+        seen: set[Maker] = set()
+        while waiting:
+            maker = waiting.pop()
+            if maker in seen or maker.state == "finite":
+                continue
+            seen.add(maker)
+            if maker.event is not None:
+                found.add(maker.event)
+            waiting += maker.operands
+        return [event for event in self.events if event in found]
+
+    def largest_growth(self, tensor: Tensor) -> Growth | None:
+        """The operation among those that led to a tensor that enlarged most."""
+        maker = self.maker_of(tensor)
+        if maker is None:
+            return None
+        growths = [self._growths[one] for one in makers_before([maker]) if one in self._growths]
+        return max(growths, key=lambda growth: growth.ratio, default=None)
+
+
+def _at(operand: Tensor | None, bad: Tensor) -> float | None:
+    """The number that an operand held where the result is bad first."""
+    if operand is None or operand.is_complex() or not bool(bad.any()):
+        return None
+    try:
+        spread = operand.detach().expand(bad.shape)
+    except RuntimeError:
+        return None
+    return float(spread[bad].reshape(-1)[0])
+
+
+def magnitude(tensor: Tensor) -> float:
+    """The largest magnitude in a tensor; NaN where it holds one."""
+    if not tensor.is_floating_point() or tensor.numel() == 0:
+        return 0.0
+    low, high = tensor.detach().aminmax()
+    found: Any = torch.maximum(-low, high)
+    return abs(float(found))

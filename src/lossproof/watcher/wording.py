@@ -1,0 +1,68 @@
+"""What a diagnosis says in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from lossproof.checks.mends import mend
+from lossproof.checks.nonfinite import Culprit
+from lossproof.watcher.step_watch import Detail
+
+SYMBOLS = {"div": "/", "mul": "*", "add": "+", "sub": "-", "pow": "**"}
+VIEWS = frozenset(
+    "view reshape t transpose permute expand squeeze unsqueeze slice select detach alias clone"
+    " _to_copy to_copy unsafe_view".split()
+)
+"""Operations that make no number."""
+
+TELLING_MAKERS = frozenset("softmax sigmoid cosh exp sub add sum cumsum".split())
+"""What the operand of a logarithm is made by where there is a stable formulation of both."""
+
+
+def samples_in_words(rows: Sequence[int], size: int | None) -> str:
+    """Such as ``sample 17 of 64``."""
+    if size is not None and len(rows) == size and size > 1:
+        return f"all {size} samples"
+    shown = ", ".join(map(str, rows[:8]))
+    more = f" and {len(rows) - 8} more" if len(rows) > 8 else ""
+    of = "" if size is None else f" of {size}"
+    return f"sample{'s' if len(rows) > 1 else ''} {shown}{more}{of}"
+
+
+def birth_in_words(culprit: Culprit, detail: Detail) -> str:
+    """What the operation was given, and what it made of it."""
+    name = culprit.operation
+    made = culprit.produced if detail.made is None else f"{detail.made:g}"
+    if detail.dtype != torch.float32:
+        made += f" in {str(detail.dtype).removeprefix('torch.')}"
+    if culprit.phase == "backward":
+        kind = "infinite" if culprit.produced == "inf" else "undefined (nan)"
+        return f"the derivative of `{name}` is {kind} here"
+    if culprit.operand is None:
+        return f"`{name}` of finite numbers is {made}"
+    if name in SYMBOLS and detail.second is not None:
+        return f"{culprit.operand:.6g} {SYMBOLS[name]} {detail.second:.6g} is {made}"
+    return f"`{name}` of {culprit.operand:.6g} is {made}"
+
+
+def mend_in_words(culprit: Culprit) -> str | None:
+    """The stable formulation, as code.
+
+    One that fits ``log(softmax(x))`` does not fit ``log(weight * softmax(x))``, where the weight
+    may be what is 0: a maker counts only where nothing of another kind stands before it.
+    """
+    makers = [name for name in culprit.chain if name not in VIEWS]
+    direct = makers if makers and makers[0] in TELLING_MAKERS else []
+    return mend(replace(culprit, chain=tuple(direct)))
+
+
+def chain_in_words(chain: Sequence[str]) -> str | None:
+    """What the operand was made by."""
+    makers = [name for name in chain if name not in VIEWS]
+    if not makers:
+        return None
+    steps = " of ".join(f"`{name}`" for name in makers[:4])
+    return f"its operand was made by {steps}"

@@ -1,0 +1,78 @@
+"""Steps of a training that were recorded by hand, as a guard records them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from lossproof.checks.trace import tensors_in
+from lossproof.watcher.record import Call, StepRecord
+
+MARK = "# <-- here"
+
+
+class Recording:
+    """One step: calls are made as a training makes them, and written down."""
+
+    def __init__(self, number: int = 12) -> None:
+        self.record = StepRecord(number)
+
+    def model(self, model: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call the model."""
+        return self._call("model", "model", model, args, kwargs)
+
+    def terms(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call something that returns terms."""
+        result = self._call("terms", "loss", function, args, kwargs)
+        found = result if isinstance(result, dict) else {"loss": result}
+        self.record.terms |= found
+        return result
+
+    def _call(
+        self, role: Any, name: str, function: Callable[..., Any], args: Any, kwargs: Any
+    ) -> Any:
+        state = {torch.device("cpu"): torch.get_rng_state()}
+        autocast = (
+            {"cpu": torch.get_autocast_dtype("cpu")} if torch.is_autocast_enabled("cpu") else {}
+        )
+        result = function(*args, **kwargs)
+        versions = tuple(tensor._version for tensor in tensors_in([args, kwargs]))
+        call = Call(role, name, function, args, kwargs, versions, state, result, autocast)
+        self.record.calls.append(call)
+        return result
+
+
+@pytest.fixture
+def recording() -> Recording:
+    """A step to be recorded."""
+    return Recording()
+
+
+@pytest.fixture(scope="session")
+def line_of() -> Callable[[Any], int]:
+    """The line of ``# <-- here`` in the source of a function or class."""
+
+    def line(target: Any) -> int:
+        lines, first = inspect.getsourcelines(inspect.unwrap(target))
+        places = [first + offset for offset, text in enumerate(lines) if MARK in text]
+        assert len(places) == 1, f"{target} has {len(places)} marked lines"
+        return places[0]
+
+    return line
+
+
+def two_layers(width: int = 4, out: int = 1) -> nn.Sequential:
+    """A small network, the same every time."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, width), nn.Tanh(), nn.Linear(width, out))
+
+
+@pytest.fixture
+def network() -> Callable[..., nn.Sequential]:
+    """Makes small networks."""
+    return two_layers
