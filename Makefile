@@ -1,9 +1,10 @@
-# Two commands need nothing but Python 3.10 to 3.13 and pip:
+# Three commands need nothing but Python 3.10 to 3.13 and pip:
 #
 #   make demo    check a wrong loss and a right one, and show both reports
 #   make test    lint, types, tests, doctests
+#   make docs    the guide as a site, in site/
 #
-# Both make their own environment in .venv and renew it when its description changes.
+# All make their own environment in .venv and renew it when its description changes.
 # Another interpreter: make test PYTHON=python3.12
 
 PYTHON = python3
@@ -14,7 +15,7 @@ DESCRIPTION = pyproject.toml constraints.txt Makefile
 WORKERS = 2
 PYTHONS = $(PYTHON)
 
-.PHONY: demo test lint types tests format dist smoke clean
+.PHONY: demo test lint types tests format docs dist smoke clean
 
 demo: $(VENV)/installed
 	BIN=$(BIN) sh examples/demo.sh
@@ -35,6 +36,10 @@ format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+# The guide: open site/index.html, no server is needed. A broken link, anchor or formula is an error.
+docs: $(VENV)/installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 # The package, made from what is committed alone.
 dist: $(VENV)/installed-dev
 	rm -rf dist build/committed && mkdir -p build/committed
@@ -47,7 +52,7 @@ smoke:
 	$(PYTHON) scripts/smoke_test.py dist/*.whl $(PYTHONS:%=--python %)
 
 clean:
-	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) dist build site .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # torch goes first and alone, so that a machine which has a build of its own in mind (CPU only, a
 # CUDA version) can install it there before, and so that its long download shows its progress.

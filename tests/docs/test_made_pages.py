@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("matplotlib")
 pytest.importorskip("grimp")
 
-from docs.making import architecture, benchmarks, commands, gallery, losses, rules, terms
+from docs.making import benchmarks, commands, gallery, losses, rules, terms
 from docs.making.bars import Bar, amounts, picture, shares
 
 from docs import build
@@ -75,13 +75,3 @@ def test_bars_are_as_long_as_their_figures():
     assert "a &amp; b: 2 s" in drawn
     assert "1 of 4" in shares([("lossproof", 1, 4)])
     assert 'width="250.0"' in amounts([("x", 3.0), ("y", 1.0)], " s")
-
-
-# --------------------------------------------------------------- the rooms and their arrows
-def test_the_picture_shows_every_room_and_every_arrow():
-    found = {ends: kind for ends, kind in architecture.arrows().items() if ends[0] != "face"}
-    drawn = architecture.PICTURE.read_text(encoding="utf-8")
-    for who, to in found:
-        assert f"<title>{who} imports {to}</title>" in drawn
-    assert drawn.count("<title>") == len(found)
-    assert {room for ends in found for room in ends} == set(architecture.ROOMS)
