@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lossproof.speed.fusing import fuse
     from lossproof.speed.pairing import pairs
     from lossproof.terms.gradients import term_gradients
+    from lossproof.watcher.guard import watch
     from lossproof.write.module import as_module
     from lossproof.write.reduction import reduce
 
@@ -44,6 +45,7 @@ _HOMES = {
     "pairs": "lossproof.speed.pairing",
     "reduce": "lossproof.write.reduction",
     "term_gradients": "lossproof.terms.gradients",
+    "watch": "lossproof.watcher.guard",
 }
 
 __all__ = [
@@ -65,6 +67,7 @@ __all__ = [
     "pairs",
     "reduce",
     "term_gradients",
+    "watch",
 ]
 
 

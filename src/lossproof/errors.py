@@ -1,5 +1,12 @@
 """The errors lossproof raises, each documented by when it happens."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lossproof.watcher.alarm import Alarm
+
 
 class LossproofError(Exception):
     """Base of every error of this library."""
@@ -57,3 +64,23 @@ class UnsupportedGraphError(LossproofError, RuntimeError):
     Raised by ``term_gradients`` and ``balancer.backward`` where a plain ``backward()`` would work,
     and the message says what to change.
     """
+
+
+class TrainingAlarmError(LossproofError, RuntimeError):
+    """A watched training went wrong, and the caller asked to be told by an exception.
+
+    Raised by a guard of ``lossproof.watch(..., on_alarm="raise")`` within the call of the loss or
+    of ``optimizer.step()``, before the parameters are updated; ``alarm`` says what went wrong.
+    """
+
+    def __init__(self, alarm: Alarm) -> None:
+        super().__init__(str(alarm))
+        self.alarm = alarm
+
+
+class TrainingAlarmWarning(UserWarning):
+    """A watched training went wrong: what ``lossproof.watch`` says by default."""
+
+
+class GuardRetiredWarning(UserWarning):
+    """The guard of ``lossproof.watch`` failed itself. The training goes on without it."""

@@ -15,7 +15,7 @@ import torch
 Tensor = torch.Tensor
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Call:
     """One call of the model, or of something that returns terms.
 
@@ -26,7 +26,8 @@ class Call:
         args: the arguments by position, as given.
         kwargs: the arguments by name, as given.
         versions: the version of each tensor among them (``checks.trace.tensors_in``), in order.
-        generators: the state of each random number generator before the call, by device.
+        generators: the state of each random number generator before the call, by device; empty
+            where the call goes on with what the one before it left.
         result: what it returned, with its graph.
         autocast: the type that autocast computed in, by the type of the device, where it was on.
     """
@@ -51,3 +52,20 @@ class StepRecord:
     terms: dict[str, Tensor] = field(default_factory=dict)
     dropped: str | None = None
     """Why calls are missing: they would have held more memory than the guard may."""
+
+
+class Held:
+    """The same of the step in progress: raw calls, which cost little to gather in every step."""
+
+    __slots__ = ("calls", "dropped", "step", "terms")
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+        self.calls: list[tuple[Any, ...]] = []
+        self.terms: dict[str, Tensor] = {}
+        self.dropped: str | None = None
+
+    def record(self) -> StepRecord:
+        """What a replay reads."""
+        calls = [Call(*call) for call in self.calls]
+        return StepRecord(self.step, calls, self.terms, self.dropped)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
@@ -27,6 +28,7 @@ RULES = ("LP202", "LP203", "LP206", "LP207")
 """What can be wrong with a backward."""
 LARGE = 2**16
 """Of arguments with more elements some rows are taken, where the loss is content with them."""
+FIRST_ROWS = "seen with the first rows of the batch"
 NOT_THEIRS = ("torch.", "lossproof.")
 
 
@@ -58,16 +60,21 @@ def examine_backward(call: Call, *, seconds: float = 20.0) -> tuple[Finding, ...
         The errors that the check convicted, each with its line and mend.
     """
     found: dict[tuple[str, str], Finding] = {}
+    end = time.perf_counter() + seconds
     with everything_kept([call], nn.Module()):
         for place in _handwritten_results(call):
+            left = end - time.perf_counter()
+            if left <= 0:
+                break
             function, inputs, cut = _as_a_loss(call, place)
             try:
-                report = check(function, *inputs, select=RULES, time_limit=seconds)
+                report = check(function, *inputs, select=RULES, time_limit=left)
             except LossproofError:  # it cannot be called in this way: nothing is convicted
                 continue
-            for finding in report.findings:
-                if finding.code in RULES and finding.severity is Severity.ERROR:
-                    found.setdefault((finding.code, finding.message), _with_rows(finding, cut))
+            for one in report.findings:
+                if one.code in RULES and one.severity is Severity.ERROR:
+                    notes = (*one.notes, FIRST_ROWS) if cut else one.notes
+                    found.setdefault((one.code, one.message), replace(one, notes=notes))
     return tuple(found.values())
 
 
@@ -97,59 +104,76 @@ def _handwritten_results(call: Call) -> list[int]:
     ]
 
 
-def _as_a_loss(call: Call, place: int) -> tuple[Callable[..., Any], list[Any], int | None]:
-    """Something to check, its inputs, and how many rows these were cut to."""
-    function, inputs = _positional(call)
-    rows = _enough_rows(function, inputs)
+def _as_a_loss(call: Call, place: int) -> tuple[Callable[..., Any], list[Any], bool]:
+    """Something to check, its inputs, and whether these are only the first rows of the batch."""
+    args, kwargs = _positional(call)
+    rows = _enough_rows(call.function, args, kwargs)
     if rows is not None:
-        inputs = mapped(inputs, lambda one: _first_rows(one, rows[0], rows[1]))
-    inputs = mapped(inputs, _fresh)
+        args, kwargs = mapped((args, kwargs), lambda one: _first_rows(one, *rows))
+    args, kwargs = mapped((args, kwargs), _fresh)
+    function = call.function
     if len(list(tensors_in(call.result))) > 1:
         function = _one_of(function, place)
+    hidden = [one for one in (*args, *kwargs.values()) if not isinstance(one, Tensor)]
+    if any(isinstance(one, Tensor) for one in kwargs.values()) or list(tensors_in(hidden)):
+        function, args = _flat(function, args, kwargs)
+    elif kwargs:
+        function = functools.partial(function, **kwargs)
     owner = getattr(function, "__self__", None)
     if isinstance(owner, type) and issubclass(owner, torch.autograd.Function):
-        return owner, inputs, rows[0] if rows else None
-    return function, inputs, rows[0] if rows else None
+        function = owner  # a check knows a Function by its class
+    return function, args, rows is not None
 
 
-def _positional(call: Call) -> tuple[Callable[..., Any], list[Any]]:
-    """The call with its arguments by position, as a check gives them."""
+def _positional(call: Call) -> tuple[list[Any], dict[str, Any]]:
+    """The arguments of a call, by position where they can be given so, as a check gives them."""
     function = call.function
-    if not call.kwargs:
-        return function, list(call.args)
     target = function.forward if isinstance(function, nn.Module) else function
     try:
         bound = inspect.signature(target).bind(*call.args, **call.kwargs)
     except (TypeError, ValueError):
-        return functools.partial(function, **call.kwargs), list(call.args)
-    bound.apply_defaults()
-    if not bound.kwargs:
-        return function, list(bound.args)
-    return functools.partial(function, **bound.kwargs), list(bound.args)
+        return list(call.args), dict(call.kwargs)
+    return list(bound.args), dict(bound.kwargs)
+
+
+def _flat(
+    function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]
+) -> tuple[Callable[..., Any], list[Tensor]]:
+    """The function with each tensor as an argument of its own: a check looks into no dictionary."""
+
+    def flat(*tensors: Tensor) -> Any:
+        following = iter(tensors)
+        own, named = mapped((args, kwargs), lambda _: next(following))
+        return function(*own, **named)
+
+    flat.__qualname__ = getattr(function, "__qualname__", type(function).__name__)
+    return flat, list(tensors_in((args, kwargs)))
 
 
 def _one_of(function: Callable[..., Any], place: int) -> Callable[..., Any]:
     """The function that returns one of the terms alone."""
 
     @functools.wraps(function)
-    def one(*args: Any) -> Any:
-        return list(tensors_in(function(*args)))[place]
+    def one(*args: Any, **kwargs: Any) -> Any:
+        return list(tensors_in(function(*args, **kwargs)))[place]
 
     return one
 
 
-def _enough_rows(function: Callable[..., Any], inputs: list[Any]) -> tuple[int, int] | None:
+def _enough_rows(
+    function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]
+) -> tuple[int, int] | None:
     """To how many rows of how many a large batch is cut; ``None`` where it stays as it is."""
-    tensors = list(tensors_in(inputs))
+    tensors = list(tensors_in((args, kwargs)))
     numbers = sum(tensor.numel() for tensor in tensors)
     size = next((int(tensor.shape[0]) for tensor in tensors if tensor.dim()), 0)
     if numbers <= LARGE or size < 4:
         return None
     rows = max(int(size * LARGE / numbers), 2)
-    cut = mapped(inputs, lambda one: _first_rows(one.detach(), rows, size).clone())
+    own, named = mapped((args, kwargs), lambda one: _first_rows(one.detach(), rows, size).clone())
     try:
         with torch.no_grad():
-            function(*cut)
+            function(*own, **named)
     except Exception:  # it needs the whole batch
         return None
     return rows, size
@@ -165,10 +189,3 @@ def _fresh(tensor: Tensor) -> Tensor:
     """A leaf of its own with the same numbers."""
     copy = tensor.detach().clone()
     return copy.requires_grad_() if tensor.requires_grad else copy
-
-
-def _with_rows(finding: Finding, rows: int | None) -> Finding:
-    if rows is None:
-        return finding
-    note = f"seen with the first {rows} rows of the batch"
-    return replace(finding, notes=(*finding.notes, note))

@@ -1,0 +1,78 @@
+"""The places at which a guard sees a training: modules and optimizers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
+
+Observe = Callable[[Callable[..., Any], tuple[Any, ...]], None]
+"""Calls a function with arguments, on the side: nothing that goes wrong in it comes out."""
+
+
+class Hook:
+    """An action that a module or an optimizer sets off, and that does not travel with it.
+
+    A model is copied for an average of its weights and pickled for a checkpoint, its hooks with it.
+    The copies are nobody's to watch.
+    """
+
+    __slots__ = ("_action", "_observe")
+
+    def __init__(self, observe: Observe, action: Callable[..., Any]) -> None:
+        self._observe = observe
+        self._action = action
+
+    def __call__(self, *args: Any) -> None:
+        # A compiler that traces the model is not to make the guard a part of its program.
+        if not torch.compiler.is_compiling():
+            self._observe(self._action, args)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Hook, (nothing, nothing))
+
+
+def nothing(*args: Any) -> None:
+    """What the hooks of a copy do."""
+
+
+class Hooks:
+    """Hooks on modules and on every optimizer, which are taken away together.
+
+    Args:
+        observe: how an action is called.
+    """
+
+    def __init__(self, observe: Observe) -> None:
+        self._observe = observe
+        self._handles: list[Any] = []
+
+    def before_forward(self, module: nn.Module, action: Callable[..., Any]) -> None:
+        """Call ``action(module, args, kwargs)`` before each forward of a module."""
+        hook = Hook(self._observe, action)
+        self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+
+    def after_forward(self, module: nn.Module, action: Callable[..., Any]) -> None:
+        """Call ``action(module, args, kwargs, result)`` after each forward of a module."""
+        hook = Hook(self._observe, action)
+        self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
+
+    def before_step(self, action: Callable[..., Any]) -> None:
+        """Call ``action(optimizer, args, kwargs)`` before each step of any optimizer."""
+        self._handles.append(register_optimizer_step_pre_hook(Hook(self._observe, action)))
+
+    def after_step(self, action: Callable[..., Any]) -> None:
+        """Call ``action(optimizer, args, kwargs)`` after each step of any optimizer."""
+        self._handles.append(register_optimizer_step_post_hook(Hook(self._observe, action)))
+
+    def remove(self) -> None:
+        """Take all away."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()

@@ -1,0 +1,362 @@
+"""What a guard sees of a training, step by step.
+
+What is done in every step is kept short: it costs a few microseconds in a step that may take a few
+hundred. Raw tuples are gathered, and made into what others read only when something goes wrong.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from lossproof.checks.report import Finding
+from lossproof.checks.trace import tensors_in
+from lossproof.watcher.alarm import Alarm, AlarmKind, Diagnosis, StepFigures
+from lossproof.watcher.budget import Budget
+from lossproof.watcher.gradient_norms import local_gradients, norms_now, total
+from lossproof.watcher.judge import Judge, Suspicion
+from lossproof.watcher.lagging import Lagging, Late
+from lossproof.watcher.optimizers import Trained, Training
+from lossproof.watcher.record import Call, Held
+from lossproof.watcher.snapshot import bytes_of
+from lossproof.watcher.terms import terms_of, value_of
+
+if TYPE_CHECKING:
+    from lossproof.terms.balance.step import BalanceStep
+
+Tensor = torch.Tensor
+Generators = dict[torch.device, Tensor]
+
+EXAMINED_IN = 2
+"""The step in which hand-written backwards are examined: the first may still build things."""
+SHOWN = 8
+"""How many steps an alarm tells of."""
+USUAL = 2
+"""How many calls a step usually has: they hold what the training itself holds."""
+CPU = torch.device("cpu")
+NON_FINITE = (AlarmKind.NON_FINITE_LOSS, AlarmKind.NON_FINITE_GRADIENT)
+MOVED_ON = "the parameters have been updated since, and the replay uses them as they are now"
+GOES_ON: Generators = {}
+"""The generators of a call that draws where the one before it ended."""
+
+
+class Observation:
+    """Gathers the figures of each step, has them judged, and has a bad step replayed.
+
+    Args:
+        model: what is trained.
+        loss: the loss, if it is a Module of its own.
+        ring: how many steps are kept.
+        memory: how many bytes may be held of a step.
+        budget: says how often gradients are looked at.
+    """
+
+    def __init__(
+        self, model: nn.Module, loss: nn.Module | None, ring: int, memory: int, budget: Budget
+    ) -> None:
+        self.raised: list[Alarm] = []
+        self._ring: deque[tuple[Any, ...]] = deque(maxlen=ring)
+        self._model = model
+        self._memory = memory
+        self._budget = budget
+        self._judge = Judge(ring)
+        self._training = Training(model, loss)
+        self._late = Lagging(self._training, memory)
+        self._held = Held(1)
+        self._moved_on = False
+        self._values: dict[str, float] = {}
+        self._norms: dict[str, float] = {}
+        self._state: Generators | None = None
+        self._carrying: set[str] = set()
+        self._examined: set[int] = set()
+        self._wrong: dict[str | None, int] = {}
+        self._no_term_norms: str | None = None
+
+    @property
+    def step(self) -> int:
+        """The number of the step in progress."""
+        return self._held.step
+
+    # What the guard sees in every step.
+
+    def before_model(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        """The model is about to be called."""
+        if module.training and torch.is_grad_enabled():
+            self._state = self.generators()
+
+    def after_model(self, module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
+        """The model was called."""
+        state, self._state = self._state, None
+        if state is not None:
+            self._gather("model", "model", module, args, kwargs, state, result)
+
+    def after_loss(self, module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
+        """The loss was called, a Module of its own."""
+        if torch.is_grad_enabled():
+            self.returned("loss", module, args, kwargs, GOES_ON, result)
+
+    def returned(
+        self, name: str, function: Callable[..., Any], args: tuple[Any, ...],
+        kwargs: dict[str, Any], state: Generators, result: Any,
+    ) -> None:  # fmt: skip
+        """Something returned terms that are to be minimised."""
+        self._gather("terms", name, function, args, kwargs, state, result)
+        if isinstance(result, Tensor) and result.requires_grad and result.is_floating_point():
+            self._held.terms[name] = result
+            self._value(name, result)
+        else:
+            self._several(dict(terms_of(result, name)))
+        if self._held.step >= EXAMINED_IN and id(function) not in self._examined:
+            self._examined.add(id(function))
+            self._examine(Call(*self._held.calls[-1]))
+
+    def before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        """An optimizer is about to update the parameters."""
+        trained = self._training.of(optimizer)
+        if trained is None:
+            return
+        if not trained.on_cpu:
+            self._step_later(trained, optimizer)
+        elif self._held.step % self._budget.every["norms"]:
+            self._ring.append((self._held.step, self._values, None, self._norms))
+        else:
+            self._step_now(trained, optimizer)
+
+    def after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        """An optimizer has updated the parameters: the next step begins."""
+        if self._training.of(optimizer) is not None:
+            self._held = Held(self._held.step + 1)
+            self._values, self._norms = {}, {}
+            self._budget.stepped()
+
+    # What it may be told besides.
+
+    def generators(self) -> Generators:
+        """The states of the random number generators that a step may draw from."""
+        found = {CPU: torch.get_rng_state()}
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            device = torch.device("cuda", torch.cuda.current_device())
+            found[device] = torch.cuda.get_rng_state(device)
+        return found
+
+    def noted(self, terms: Any, name: str) -> None:
+        """Values were given; nobody knows what they were made by."""
+        for key, term in terms_of(terms, name):
+            self._held.terms[key] = term
+            self._value(key, term)
+
+    def balanced(self, step: BalanceStep) -> None:
+        """A balancer weighed the terms, and may know the gradient of each."""
+        for name, value in zip(step.names, step.values, strict=True):
+            self._value(name, value)
+        if step.gradients is not None and "norm" in step.gradients.known:
+            self._norms_of_terms(step.gradients.norm)
+
+    def figures(self) -> tuple[StepFigures, ...]:
+        """The figures of the last steps, the newest last."""
+        return tuple([StepFigures(*entry) for entry in self._ring])
+
+    def finish(self) -> None:
+        """Read what is still under way."""
+        self._settle(self._late.rest())
+
+    def release(self) -> None:
+        """Let go of everything that was held of a step."""
+        self._held, self._state = Held(self._held.step), None
+        self._late.release()
+        self._training.release()
+
+    # Calls and terms.
+
+    def _gather(
+        self, role: str, name: str, function: Callable[..., Any], args: Any, kwargs: Any,
+        state: Generators, result: Any,
+    ) -> None:  # fmt: skip
+        versions = _versions(args, kwargs)
+        autocast = _autocast() if torch._C._is_any_autocast_enabled() else {}
+        calls = self._held.calls
+        calls.append((role, name, function, args, kwargs, versions, state, result, autocast))
+        if len(calls) > USUAL:
+            self._let_go(calls)
+
+    def _let_go(self, calls: list[tuple[Any, ...]]) -> None:
+        """Drop the oldest calls, as under gradient accumulation, if they hold too much."""
+        sizes = [bytes_of(list(tensors_in(call))) for call in calls]
+        while sum(sizes) > self._memory and len(calls) > USUAL:
+            del calls[0], sizes[0]
+            words = f"more than {self._memory / 2**20:.0f} MiB would have been held"
+            self._held.dropped = words
+
+    def _value(self, name: str, term: Tensor) -> None:
+        if not term.is_cpu:
+            self._late.values[name] = term.detach()
+            return
+        value = self._values[name] = value_of(term)
+        suspicion = self._judge.value(self._held.step, name, value)
+        if suspicion is not None:
+            self._suspect(suspicion)
+
+    def _several(self, terms: dict[str, Tensor]) -> None:
+        """Several terms, or one that carries no gradient."""
+        self._held.terms |= terms
+        carrying = {name: term for name, term in terms.items() if term.requires_grad}
+        if len(carrying) > 1:
+            self._look_at_terms(carrying)
+        for name, term in terms.items():
+            self._value(name, term)
+            if name not in carrying and (not carrying or name in self._carrying):
+                more = " any more" if name in self._carrying else ""
+                words = f"no gradient comes from `{name}`{more}"
+                self._suspect(self._judge.dead_term(self._held.step, name, words))
+        self._carrying |= carrying.keys()
+
+    def _look_at_terms(self, terms: Mapping[str, Tensor]) -> None:
+        """Now and then take the gradient of each of several terms, which costs a pass or more."""
+        if self._held.step < EXAMINED_IN or self._no_term_norms or not self._due("terms"):
+            return
+        if self._training.is_distributed():
+            self._no_term_norms = "the gradients of single terms would need the other ranks"
+            return
+        from lossproof.terms.gradients import term_gradients
+
+        begun = time.perf_counter()
+        try:
+            self._norms_of_terms(
+                term_gradients(terms, self._training.parameters(), want="norm").norm
+            )
+        except (RuntimeError, ValueError, TypeError) as reason:
+            self._no_term_norms = str(reason)
+        self._budget.looked("terms", time.perf_counter() - begun)
+
+    def _norms_of_terms(self, norms: Mapping[str, Tensor]) -> None:
+        for name, norm in norms.items():
+            if norm.is_cpu:
+                self._norms[name] = float(norm)
+            else:
+                self._late.norms[name] = norm.detach()
+
+    def _due(self, kind: str) -> bool:
+        return self._held.step % self._budget.every[kind] == 0
+
+    # Gradients.
+
+    def _step_now(self, trained: Trained, optimizer: torch.optim.Optimizer) -> None:
+        begun = time.perf_counter()
+        norms = None
+        if not trained.left_out(optimizer):
+            gradients = local_gradients(trained.parameters)
+            norms = norms_now(trained.names, gradients, trained.scale(optimizer))
+        figures = self._held.step, self._values, total(norms), self._norms
+        self._ring.append(figures)
+        if norms is not None:
+            self._judge_gradients(self._held.step, trained, norms, self._values)
+        self._budget.looked("norms", time.perf_counter() - begun)
+
+    def _judge_gradients(
+        self, step: int, trained: Trained, norms: Mapping[str, float], values: Mapping[str, float]
+    ) -> None:
+        self._suspect(self._judge.norm(step, trained.key, norms))
+        loss = max(map(abs, values.values()), default=float("nan"))
+        for suspicion in self._judge.reach(step, trained.key, trained.wanted(), norms, loss):
+            self._suspect(suspicion)
+
+    def _step_later(self, trained: Trained, optimizer: torch.optim.Optimizer) -> None:
+        begun = time.perf_counter()
+        look = self._due("norms")
+        gradients = local_gradients(trained.parameters) if look else []
+        self._late.send(self._held, self._values, self._norms, trained, gradients, optimizer)
+        self._settle(self._late.arrived())
+        if look:
+            self._budget.looked("norms", time.perf_counter() - begun)
+
+    def _settle(self, steps: Sequence[Late]) -> None:
+        """Judge steps whose numbers have arrived, as if they were still going on."""
+        for late in steps:
+            now, self._held = self._held, late.held
+            self._moved_on = True
+            try:
+                self._judge_late(late)
+            finally:
+                self._held, self._moved_on = now, False
+
+    def _judge_late(self, late: Late) -> None:
+        step = late.held.step
+        for name in late.sent:
+            self._suspect(self._judge.value(step, name, late.values[name]))
+        self._ring.append((step, late.values, total(late.gradients), late.norms))
+        if late.gradients is not None:
+            self._judge_gradients(step, late.trained, late.gradients, late.values)
+
+    # A step that went wrong.
+
+    def _suspect(self, suspicion: Suspicion | None) -> None:
+        if suspicion is None:
+            return
+        from lossproof.watcher.diagnosis import diagnose
+        from lossproof.watcher.isolation import replaying
+
+        begun = time.perf_counter()
+        restored = self._moved_on and suspicion.kind in NON_FINITE and self._late.has_copy
+        with replaying(), self._late.as_it_was() if restored else nullcontext():
+            record = self._held.record()
+            found = diagnose(suspicion.kind, record, self._model, term=suspicion.term)
+        if suspicion.term in self._wrong:
+            step = self._wrong[suspicion.term]
+            found = replace(found, help=f"mend its backward first: see the alarm of step {step}")
+        if self._moved_on and not restored:
+            found = replace(found, caveat=found.caveat or MOVED_ON)
+        self._raise(suspicion, found)
+        self._budget.paused(time.perf_counter() - begun)
+
+    def _examine(self, call: Call) -> None:
+        """Whether what somebody wrote by hand in a loss's backward is right."""
+        from lossproof.watcher.diagnosis import examine_backward, has_handwritten_backward
+        from lossproof.watcher.isolation import replaying
+
+        begun = time.perf_counter()
+        findings: tuple[Finding, ...] = ()
+        if has_handwritten_backward(call.result):
+            with replaying():
+                findings = examine_backward(call)
+        if findings:
+            self._wrong[call.name] = self._held.step
+            self._raise(
+                Suspicion(AlarmKind.WRONG_BACKWARD, findings[0].message, term=call.name),
+                Diagnosis("loss", "backward", location=findings[0].location, findings=findings),
+            )
+        self._budget.paused(time.perf_counter() - begun)
+
+    def _raise(self, suspicion: Suspicion, diagnosis: Diagnosis | None) -> None:
+        shown = list(self._ring)[-SHOWN:]
+        if not shown or shown[-1][0] != self._held.step:
+            shown.append((self._held.step, dict(self._values), None, {}))
+        self.raised.append(
+            Alarm(
+                self._held.step, suspicion.kind, suspicion.message, suspicion.term,
+                suspicion.parameters, diagnosis,
+                tuple([StepFigures(*one) for one in shown[-SHOWN:]]), suspicion.help,
+            )
+        )  # fmt: skip
+
+
+def _versions(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, ...]:
+    """The version of each tensor in the order of ``tensors_in``."""
+    if not kwargs and all(isinstance(one, Tensor) for one in args):
+        return tuple([tensor._version for tensor in args])  # the usual case, in every step
+    return tuple([tensor._version for tensor in tensors_in((args, kwargs))])
+
+
+def _autocast() -> dict[str, torch.dtype]:
+    """The type that autocast computes in, by the type of the device, where it is on."""
+    return {
+        kind: torch.get_autocast_dtype(kind)
+        for kind in ("cpu", "cuda")
+        if torch.is_autocast_enabled(kind)
+    }

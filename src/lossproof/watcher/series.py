@@ -1,0 +1,78 @@
+"""One figure over the steps of a training, and whether it explodes."""
+
+from __future__ import annotations
+
+from collections import deque
+from statistics import median
+
+SUDDEN = 1e3
+"""How many times larger than everything before it a figure is that explodes in one step."""
+STEADY = 1e2
+"""How many times larger than the middle of the ring it is after rising for some steps."""
+RISING = 3
+"""For how many steps it must have risen."""
+OF_THE_START = 0.1
+"""What part of its beginning a figure must reach: what has shrunk to nothing may jump about."""
+
+
+class Series:
+    """The last figures of one kind, such as the values of a term.
+
+    To add one costs a comparison or two: this happens in every step of a training. What costs more
+    is only asked where a figure has risen.
+
+    Args:
+        length: how many are kept, at least 4.
+
+    Attributes:
+        sizes: the magnitudes, the newest last.
+        top: the largest of about the last `length`; 0 where there is none.
+    """
+
+    __slots__ = ("_before", "_block", "_count", "_half", "_rising", "_start", "sizes", "top")
+
+    def __init__(self, length: int) -> None:
+        self.sizes: deque[float] = deque(maxlen=length)
+        self.top = 0.0
+        # The largest is found over two halves, the older of which is forgotten as a whole.
+        self._half = length // 2
+        self._before = 0.0
+        self._block = 0.0
+        self._count = 0
+        self._start = 0.0
+        self._rising = 0
+
+    def add(self, size: float, floor: float = 0.0) -> bool:
+        """Add a finite magnitude, and tell whether it explodes.
+
+        A figure explodes if it is 1,000 times what it was at most before, or if it has risen for
+        three steps to 100 times the middle of the ring, or to 1,000 times what it began with.
+
+        Args:
+            size: the magnitude, 0 or more.
+            floor: how large it must be to matter: a term that grows from nothing to little is none.
+        """
+        exploding = size > self.top and size > floor and self._explodes(size)
+        self._rising = self._rising + 1 if self.sizes and size > self.sizes[-1] else 0
+        self.sizes.append(size)
+        self._count += 1
+        if self._count <= RISING:
+            self._start = max(self._start, size)
+        self._block = max(self._block, size)
+        if self._count % self._half == 0:
+            self._before, self._block = self._block, 0.0
+        self.top = max(self._block, self._before)
+        return exploding
+
+    def middle(self) -> float:
+        """The median magnitude in the ring; 0 where there is none."""
+        return median(self.sizes) if self.sizes else 0.0
+
+    def _explodes(self, size: float) -> bool:
+        if self.top <= 0.0 or size < OF_THE_START * self._start:
+            return False
+        if size > SUDDEN * self.top:
+            return True
+        if self._rising + 1 < RISING:
+            return False
+        return size > SUDDEN * self._start > 0.0 or size > STEADY * self.middle() > 0.0
