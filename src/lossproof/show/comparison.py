@@ -13,8 +13,9 @@ from rich.text import Text
 from lossproof.checks.comparison import Comparison, Extreme, Reaction, Reading, Side, Spread
 from lossproof.show.source import shown_path, visible
 
-LABEL = 30
-"""The least width of the column that says what is compared."""
+LABEL, NARROW = 30, 90
+"""The least width of the column that says what is compared, in a terminal not narrower than that;
+in others it takes what the numbers leave."""
 MOST_EXTREMES = 4
 """Of the extreme points at which the sides part, so many are shown."""
 
@@ -36,7 +37,8 @@ def render(comparison: Comparison, *, color: bool = False, width: int = 100) -> 
         no_color=not color,
         legacy_windows=False,
     )
-    for part in (*_opening(comparison), _table(comparison), *_closing(comparison)):
+    table = _table(comparison, LABEL if width >= NARROW else None)
+    for part in (*_opening(comparison), table, *_closing(comparison)):
         console.print(part)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()).strip("\n")
 
@@ -67,9 +69,9 @@ class Row:
     style: str = ""
 
 
-def _table(comparison: Comparison) -> Table:
+def _table(comparison: Comparison, label: int | None) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False, header_style="bold")
-    table.add_column("", min_width=LABEL)
+    table.add_column("", min_width=label)
     for side in (comparison.a, comparison.b):
         table.add_column(_text(side.name), overflow="fold")
     table.add_column("", overflow="fold")

@@ -23,8 +23,9 @@ from markupsafe import Markup, escape
 
 import lossproof
 from lossproof.checks.chart import Chart, HeatMap, LineChart, Unmeasured
+from lossproof.checks.comparison import Comparison
 from lossproof.checks.report import Location, Number, Outcome, Report, Severity
-from lossproof.show import plots
+from lossproof.show import comparison, plots
 from lossproof.show.source import Line, lines_of, shown_path, visible
 
 AROUND = 2
@@ -96,6 +97,7 @@ class _Templates(jinja2.Environment):
             "table": table,
             "grouped": grouped,
             "must_be_drawn": must_be_drawn,
+            "side_by_side": side_by_side,
         }
         self.filters |= {"prose": prose, "number": number, "words": words}
 
@@ -201,6 +203,21 @@ def grouped(outcomes: Sequence[Outcome]) -> list[tuple[list[Outcome], str]]:
     return [(rules, detail) for detail, rules in groups.items()]
 
 
+# ---------------------------------------------------------------------------- comparisons
+def side_by_side(made: Comparison) -> dict[str, Any]:
+    """What a template shows of a comparison."""
+    head, beyond = comparison.verdict(made)
+    return {
+        "sides": [comparison.named(side) for side in (made.a, made.b)],
+        "names": (made.a.name, made.b.name),
+        "inputs": made.inputs,
+        "rows": list(comparison.rows(made)),
+        "lists": list(comparison.lists(made)),
+        "same": made.same,
+        "verdict": head + beyond,
+    }
+
+
 # ---------------------------------------------------------------------------- source
 def excerpt(place: Location) -> list[Line | None]:
     """The lines to show, the middle of a long span left out (``None``)."""
@@ -211,11 +228,11 @@ def excerpt(place: Location) -> list[Line | None]:
 
 
 # ---------------------------------------------------------------------------- charts
-def picture(chart: Chart, name: str) -> Markup | None:
+def picture(chart: Chart, name: str, *, small: bool = False) -> Markup | None:
     """The chart as SVG; ``None`` where nothing can draw it."""
     if isinstance(chart, Unmeasured) or not plots.can_draw():
         return None
-    return Markup(plots.svg(chart, name))
+    return Markup(plots.svg(chart, name, small=small))
 
 
 def must_be_drawn(charts: Sequence[Chart]) -> bool:

@@ -13,7 +13,6 @@ from markupsafe import Markup
 
 from lossproof.checks.comparison import Comparison
 from lossproof.checks.report import Report
-from lossproof.show import comparison as table
 from lossproof.show.html import environment
 
 
@@ -31,16 +30,8 @@ def render(report: Report) -> str:
 def render_comparison(comparison: Comparison) -> str:
     """The comparison as a fragment."""
     templates = environment()
-    head, beyond = table.verdict(comparison)
     return templates.get_template("comparison.html").render(
-        sides=[table.named(side) for side in (comparison.a, comparison.b)],
-        names=(comparison.a.name, comparison.b.name),
-        inputs=comparison.inputs,
-        rows=list(table.rows(comparison)),
-        lists=list(table.lists(comparison)),
-        same=comparison.same,
-        verdict=head + beyond,
-        style=Markup(templates.loader_source("notebook.css")),
+        comparison=comparison, style=Markup(templates.loader_source("notebook.css"))
     )
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 SIZE = 4.6, 3.0
 """Inches: small, so that the words can be read where the picture is scaled down to a phone."""
+SMALL_SIZE = 2.5, 1.6
+"""A picture among many of its kind, which explain each other."""
 INK = "#010203"
 PALETTE = ("#010210", "#010211", "#010212", "#010213", "#010214", "#010215")
 MARKERS = "osD^vP"
@@ -62,12 +64,14 @@ def can_draw() -> bool:
     return importlib.util.find_spec("matplotlib") is not None
 
 
-def svg(chart: LineChart | HeatMap, name: str) -> str:
+def svg(chart: LineChart | HeatMap, name: str, *, small: bool = False) -> str:
     """The chart as an ``<svg>`` element.
 
     Args:
         chart: what to draw.
         name: begins every id inside, so that several charts can be on one page.
+        small: draw curves without a legend and without names on the axes, for a wall of pictures
+            that has them once.
     """
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -78,10 +82,14 @@ def svg(chart: LineChart | HeatMap, name: str) -> str:
         matplotlib.rcdefaults()
         settings: Any = matplotlib.rcParams
         settings.update(SETTINGS)
-        figure = Figure(figsize=SIZE, layout="constrained")
+        figure = Figure(figsize=SMALL_SIZE if small else SIZE, layout="constrained")
         FigureCanvasSVG(figure)
         if isinstance(chart, LineChart):
-            _draw_lines(figure, chart)
+            axes = _draw_lines(figure, chart)
+            if small:
+                axes.locator_params(nbins=3)
+            else:
+                _explain(figure, axes, chart)
         else:
             _draw_matrix(figure, chart)
         text = io.StringIO()
@@ -112,7 +120,7 @@ def _variables(colours: Sequence[str]) -> str:
 
 
 # ---------------------------------------------------------------------------- drawing
-def _draw_lines(figure: Figure, chart: LineChart) -> None:
+def _draw_lines(figure: Figure, chart: LineChart) -> Axes:
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
     axes = figure.add_subplot()
@@ -136,8 +144,13 @@ def _draw_lines(figure: Figure, chart: LineChart) -> None:
     if chart.y_range is not None:
         low, high = axes.get_ylim()
         axes.set_ylim(min(low, chart.y_range[0]), max(high, chart.y_range[1]))
-    _label(axes, chart.x_label, chart.y_label)
     axes.grid(True, color=INK, alpha=0.12, linewidth=0.6)
+    return axes
+
+
+def _explain(figure: Figure, axes: Axes, chart: LineChart) -> None:
+    """Say what the axes are, and which curve is which."""
+    _label(axes, chart.x_label, chart.y_label)
     if len(chart.series) > 1:
         columns = _columns([series.label for series in chart.series])
         rows = math.ceil(len(chart.series) / columns)
@@ -148,7 +161,7 @@ def _draw_lines(figure: Figure, chart: LineChart) -> None:
 def _columns(labels: Sequence[str]) -> int:
     """How many columns of a legend fit beside each other."""
     widest = max(len(_words(label)) for label in labels)
-    return max(min(LEGEND_WIDTH // (widest + 6), len(labels)), 1)
+    return max(min(LEGEND_WIDTH // (widest + 8), len(labels)), 1)
 
 
 def _limits(series: Sequence[Series]) -> tuple[float, float] | None:
