@@ -1,4 +1,4 @@
-"""The command line: ``lossproof check``, ``compare``, ``explain``, ``losses`` and ``init``.
+"""The command line: ``lossproof check``, ``compare``, ``explain``, ``losses``, ``init``, ``demo``.
 
 Results go to standard output, progress and everything that the user's code prints to standard
 error. The exit code is 0 if nothing was found or two losses are the same, 1 if there are findings
@@ -382,6 +382,35 @@ def init(
             file.write_text(text, encoding="utf-8")
         except OSError as error:
             raise UsageError(f"`{file}` cannot be written: {error.strerror}") from error
+
+
+@app.command()
+def demo(
+    html: Annotated[
+        Path, typer.Option(metavar="FILE", help="The page with everything and its pictures.")
+    ] = Path("lossproof-demo.html"),
+    story: Annotated[
+        list[int] | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            max=5,
+            help="Tell this story alone, from 1 to 5; may be given several times.",
+            show_default=False,
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write the page also over a file that is none.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Show a line for each story, and no progress.")
+    ] = False,
+) -> None:
+    """Tell five stories by running them: real checks, real training, and a page of it all."""
+    with failures_explained(verbose=False):
+        from lossproof.demo.command import run
+
+        raise typer.Exit(run(story or (), html, force=force, quiet=quiet))
 
 
 def _list_rules() -> None:

@@ -6,6 +6,7 @@ And what the terminal that the results go to can do.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import sys
@@ -37,9 +38,20 @@ def spinner(what: str, quiet: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def bar(total: int, quiet: bool) -> Iterator[Callable[[Report], None]]:
-    """A progress bar on standard error, where somebody is there to see it."""
+    """A progress bar on standard error that moves on with each loss that was checked."""
+    done = itertools.count(1)
+    with steps(total, quiet) as show:
+        yield lambda report: show(next(done), report.subject)
+
+
+@contextlib.contextmanager
+def steps(total: int, quiet: bool) -> Iterator[Callable[[int, str], None]]:
+    """A progress bar on standard error, where somebody is there to see it.
+
+    Gives what is to be told how many steps are done, and a word on where it is.
+    """
     if quiet or not sys.stderr.isatty():
-        yield lambda report: None
+        yield lambda done, words: None
         return
     from rich.console import Console
     from rich.markup import escape
@@ -51,7 +63,7 @@ def bar(total: int, quiet: bool) -> Iterator[Callable[[Report], None]]:
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=total)
-        yield lambda report: progress.update(task, advance=1, description=escape(report.subject))
+        yield lambda done, words: progress.update(task, completed=done, description=escape(words))
 
 
 @contextlib.contextmanager
