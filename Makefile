@@ -1,6 +1,6 @@
 # Three commands need nothing but Python 3.10 to 3.13 and pip:
 #
-#   make demo    check a wrong loss and a right one, and show both reports
+#   make demo    five stories told by running them, and a page of it all
 #   make test    lint, types, tests, doctests
 #   make docs    the guide as a site, in site/
 #
@@ -18,7 +18,7 @@ PYTHONS = $(PYTHON)
 .PHONY: demo test lint types tests format docs dist smoke clean
 
 demo: $(VENV)/installed
-	BIN=$(BIN) sh examples/demo.sh
+	$(BIN)/lossproof demo
 
 test: lint types tests
 
@@ -52,7 +52,7 @@ smoke:
 	$(PYTHON) scripts/smoke_test.py dist/*.whl $(PYTHONS:%=--python %)
 
 clean:
-	rm -rf $(VENV) dist build site .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) dist build site lossproof-demo.html .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # torch goes first and alone, so that a machine which has a build of its own in mind (CPU only, a
 # CUDA version) can install it there before, and so that its long download shows its progress.
@@ -60,7 +60,7 @@ $(VENV)/installed: $(DESCRIPTION)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "lossproof needs Python 3.10 or newer, this is " + sys.version.split()[0] + "; name another with PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --constraint constraints.txt torch
-	$(PIP) install --constraint constraints.txt --editable .
+	$(PIP) install --constraint constraints.txt --editable '.[plots]'
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
