@@ -59,6 +59,10 @@ COMMANDS = (
         "take?", "3 min",
     ),
     Command(
+        "import_time", "benchmarks.import_time",
+        "what does `import lossproof` add to `import torch`?", "15 min",
+    ),
+    Command(
         "catalogue", "benchmarks.catalogue.run",
         "do our losses stand what any loss should, do their copies in other libraries, and are the "
         "values the same?", "30 min",
@@ -132,6 +136,7 @@ PICTURES = (Pictures("docs/speed", ("speed_held",), "benchmarks.speed.held:draw"
 PAGES = (
     Page("mutation", ("mutation",), "benchmarks.mutation.tables:page"),
     Page("false_alarms", ("false_alarms",), "benchmarks.false_alarms:page"),
+    Page("import_time", ("import_time",), "benchmarks.import_time:page"),
     Page("mistakes", ("mistakes",), "benchmarks.mistakes.run:page"),
     Page("libraries", ("libraries",), "benchmarks.libraries.tables:page"),
     Page("catalogue", ("catalogue",), "benchmarks.catalogue.tables:page"),
