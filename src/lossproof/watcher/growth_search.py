@@ -156,7 +156,7 @@ def _samples(
 
 
 def _rows_of(gradients: Gradients, size: int) -> Tensor | None:
-    for _, gradient in gradients.leaves:
+    for gradient in (*gradients.results, *(grad for _, grad in gradients.leaves)):
         if gradient is not None:
             sizes = row_sizes(gradient, size)
             if sizes is not None:

@@ -248,7 +248,11 @@ def nonfinite_gradient(record: StepRecord, model: nn.Module, term: str | None) -
 
 
 def _not_finite(gradients: Gradients) -> list[Tensor]:
-    every = [*(grad for _, grad in gradients.leaves), *gradients.parameters.values()]
+    every = [
+        *(grad for _, grad in gradients.leaves),
+        *gradients.results,
+        *gradients.parameters.values(),
+    ]
     return [grad for grad in every if grad is not None and not is_finite(grad)]
 
 
@@ -256,7 +260,7 @@ def _rows_of_gradient(replay: Replay, event: Event, gradients: Gradients) -> tup
     detail = replay.watch.details[event]
     if detail.rows is not None:
         return detail.rows
-    for _, gradient in gradients.leaves:
+    for gradient in (*gradients.results, *(grad for _, grad in gradients.leaves)):
         if gradient is not None and not is_finite(gradient):
             rows = rows_of(~torch.isfinite(gradient), detail.size)
             if rows:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import CodeType
 from typing import Any
 
@@ -59,9 +59,10 @@ class Gradients:
 
     parameters: dict[str, Tensor | None]
     leaves: list[tuple[Leaf, Tensor | None]]
+    results: list[Tensor | None] = field(default_factory=list)
+    """For what the model returned to the loss."""
     complete: bool = True
     """Whether the gradients of the parameters hold every way through the code in between."""
-    error: Exception | None = None
 
 
 class Replay:
@@ -245,10 +246,11 @@ class Replay:
         """
         parameters = self.parameters()
         leaves = list(self.leaves)
-        targets = [*parameters.values(), *(leaf.tensor for leaf in leaves)]
-        nothing = dict.fromkeys(parameters)
+        results = [new for _, new in self.results_before(call)]
+        targets = [*parameters.values(), *(leaf.tensor for leaf in leaves), *results]
+        nothing = Gradients(dict.fromkeys(parameters), [(leaf, None) for leaf in leaves])
         if not term.requires_grad or not targets:
-            return Gradients(dict(nothing), [(leaf, None) for leaf in leaves])
+            return nothing
         try:
             with self.watch:
                 found = _differentiated([term], targets, [torch.ones_like(term)])
@@ -256,10 +258,14 @@ class Replay:
             if is_out_of_memory(error):
                 raise
             self.caveats.append(f"the backward pass raised: {type(error).__name__}: {error}")
-            return Gradients(dict(nothing), [(leaf, None) for leaf in leaves], False, error)
-        of_parameters = dict(zip(parameters, found, strict=False))
-        at_leaves = list(zip(leaves, found[len(parameters) :], strict=True))
-        gradients = Gradients(of_parameters, at_leaves)
+            nothing.complete = False
+            return nothing
+        rest = found[len(parameters) :]
+        gradients = Gradients(
+            dict(zip(parameters, found, strict=False)),
+            list(zip(leaves, rest, strict=False)),
+            list(rest[len(leaves) :]),
+        )
         self._go_on(gradients, call, parameters)
         return gradients
 
@@ -301,6 +307,10 @@ class Replay:
             own = gradients.parameters[name]
             if more is not None:
                 gradients.parameters[name] = more if own is None else own + more
+        gradients.results = [
+            more if own is None else own if more is None else own + more
+            for own, more in zip(gradients.results, between, strict=True)
+        ]
 
     def results_before(self, call: Call) -> list[tuple[Tensor, Tensor]]:
         """What the calls before one returned with a derivative, recorded and replayed."""
