@@ -38,25 +38,27 @@ class Room:
 
 
 ROOMS: Mapping[str, Room] = {
-    "integrations": Room(120, 60, "Lightning, Trainer, trackers ...", width=200),
-    "cli": Room(430, 60, "lossproof check, explain ...", title="command line", width=200),
-    "pytest_plugin": Room(750, 60, "a fixture and a marker", title="pytest plugin", width=170),
-    "watcher": Room(250, 190, "the training guard"),
-    "show": Room(750, 190, "text, HTML, JSON, SARIF ...", width=190),
-    "checks": Room(500, 250, "rules, witnesses, reports", width=180),
-    "terms": Room(130, 370, "gradients, balancers"),
-    "losses": Room(560, 370, "the catalogue"),
-    "speed": Room(790, 370, "fuse, chunk, pairs"),
-    "write": Room(450, 500, "reduce, as_module, from_numpy, surrogates, arguments", width=840),
+    "integrations": Room(150, 60, "Lightning, Trainer, trackers ...", width=200),
+    "cli": Room(470, 60, "lossproof check, explain ...", title="command line", width=200),
+    "pytest_plugin": Room(790, 60, "a fixture and a marker", title="pytest plugin", width=170),
+    "watcher": Room(340, 190, "the training guard"),
+    "show": Room(790, 190, "text, HTML, JSON, SARIF ...", width=190),
+    "checks": Room(560, 240, "rules, witnesses, reports", width=180),
+    "terms": Room(150, 390, "gradients, balancers"),
+    "speed": Room(400, 390, "fuse, chunk, pairs"),
+    "losses": Room(690, 390, "the catalogue"),
+    "write": Room(450, 510, "reduce, as_module, from_numpy, surrogates, arguments", width=840),
 }
 """Where each room stands; what it imports stands below it, as far as it goes."""
 FOUNDATION = "write"
 """The room that all stand on: arrows to it go straight down."""
 BENDS: Mapping[tuple[str, str], Point] = {
-    ("cli", "losses"): (690, 215),
+    ("cli", "losses"): (730, 170),
+    ("integrations", "speed"): (210, 290),
+    ("terms", "show"): (600, 335),
 }
 """Where an arrow that would run into a room in between is drawn to."""
-DOWN_AT: Mapping[str, float] = {"integrations": 42, "checks": 440}
+DOWN_AT: Mapping[str, float] = {"integrations": 60, "watcher": 290}
 """Where an arrow to the foundation starts, where the middle of the room would not do."""
 
 

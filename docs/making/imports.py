@@ -11,10 +11,12 @@ import grimp
 
 PACKAGE = "lossproof"
 SOURCE = Path(__file__).parents[2] / "src" / PACKAGE
-COMMAND_LINE = ("__main__", "answers", "cli", "console", "demo")
+COMMAND_LINE = ("__main__", "answers", "cli", "console")
 """The modules of the package that are one room, the command line."""
 SHARED = {"errors"}
 """What every room may import, and no picture shows."""
+NOT_DRAWN = SHARED | {"demo"}
+"""Nor does it show the demo, which tells the stories with everything that there is."""
 
 
 class Kind(enum.Enum):
@@ -36,7 +38,7 @@ def arrows() -> Mapping[tuple[str, str], Kind]:
     found: dict[tuple[str, str], Kind] = {}
     for importer, imported, kind in imports():
         ends = room_of(importer), room_of(imported)
-        if ends[0] != ends[1] and not SHARED & set(ends) and ends[1] != "face":
+        if ends[0] != ends[1] and not NOT_DRAWN & set(ends) and ends[1] != "face":
             found[ends] = Kind.AT_ONCE if Kind.AT_ONCE in (kind, found.get(ends)) else Kind.ON_USE
     # The public face loads a room on the first use of one of its names; `_HOMES` says which.
     found |= {("face", room): Kind.ON_USE for room in sorted(_offered())}
@@ -75,4 +77,4 @@ def _offered() -> set[str]:
     """The rooms whose names the public face offers."""
     import lossproof
 
-    return {room_of(home) for home in lossproof._HOMES.values()} - SHARED
+    return {room_of(home) for home in lossproof._HOMES.values()} - NOT_DRAWN

@@ -191,3 +191,11 @@ def test_a_command_that_fails_is_a_failure(page, folder):
     page.path.write_text("```console\n$ python -c 'exit(2)'\n```\n", encoding="utf-8")
     with pytest.raises(AssertionError):
         printed_by(page.commands[0], folder)
+
+
+def test_the_line_on_each_card_of_the_home_page_is_run_below():
+    home = Page(DOCS / "index.md")
+    cards = [line.strip(" `") for line in home.text.splitlines() if line.startswith("    `")]
+    (session,) = (block.text for block in home.blocks if block.in_session)
+    assert len(cards) == 6
+    assert [line for line in cards if line not in session] == []
