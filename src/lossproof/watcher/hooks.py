@@ -42,6 +42,21 @@ def nothing(*args: Any) -> None:
     """What the hooks of a copy do."""
 
 
+class Followed:
+    """A closure, and what is done when it returned for the first time."""
+
+    def __init__(self, closure: Callable[[], Any], action: Callable[[], None]) -> None:
+        self._closure = closure
+        self._action: Callable[[], None] | None = action
+
+    def __call__(self) -> Any:
+        result = self._closure()
+        action, self._action = self._action, None
+        if action is not None:
+            action()
+        return result
+
+
 class Hooks:
     """Hooks on modules and on every optimizer, which are taken away together.
 
@@ -64,8 +79,24 @@ class Hooks:
         self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
 
     def before_step(self, action: Callable[..., Any]) -> None:
-        """Call ``action(optimizer, args, kwargs)`` before each step of any optimizer."""
-        self._handles.append(register_optimizer_step_pre_hook(Hook(self._observe, action)))
+        """Call ``action(optimizer, args, kwargs)`` before each step of any optimizer.
+
+        A step that is given a closure computes the gradients itself: there it is called when the
+        closure returns for the first time, before anything is updated.
+        """
+        hook = Hook(self._observe, action)
+
+        def begins(optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+            if not callable(closure):
+                hook(optimizer, args, kwargs)
+                return None
+            followed = Followed(closure, lambda: hook(optimizer, args, kwargs))
+            if "closure" in kwargs:
+                return args, {**kwargs, "closure": followed}
+            return (args[0], followed, *args[2:]), kwargs
+
+        self._handles.append(register_optimizer_step_pre_hook(begins))
 
     def after_step(self, action: Callable[..., Any]) -> None:
         """Call ``action(optimizer, args, kwargs)`` after each step of any optimizer."""
