@@ -79,7 +79,7 @@ def test_an_exponential_in_the_model(recording, line_of):
     assert (found.part, found.operation) == ("model", "exp")
     assert found.location.line == line_of(Scale)
     assert found.samples == ()
-    assert "spread over the batch: the largest sample holds 12%" in found.notes[1]
+    assert "spread over the batch: no sample holds more than 12% of the loss" in found.notes[1]
     assert "clip_grad_norm_" in found.help
 
 

@@ -251,7 +251,8 @@ def test_no_memory_is_a_caveat(recording, monkeypatch):
     model = nn.Linear(3, 1)
     recording.terms(greedy, recording.model(model, torch.randn(4, 3)), torch.randn(4))
     found = diagnose(AlarmKind.NON_FINITE_LOSS, recording.record, model)
-    assert found.caveat == "there was not enough memory to perform the step again"
+    why = "the step could not be performed again: there was not enough memory"
+    assert found.caveat == why
 
 
 def test_the_replay_keeps_no_intermediate_tensor_alive(recording):

@@ -55,9 +55,11 @@ def diagnose(
         with everything_kept(record.calls, model):
             return SEARCHES[kind](record, model, term)
     except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        return Diagnosis(caveat="there was not enough memory to perform the step again")
+        # The alarm is right without a diagnosis, and must not be lost with it.
+        why = f"{type(error).__name__}: {error}"
+        if is_out_of_memory(error):
+            why = "there was not enough memory"
+        return Diagnosis(caveat=f"the step could not be performed again: {why}")
 
 
 __all__ = ["diagnose", "examine_backward", "has_handwritten_backward"]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from lossproof.checks.nonfinite import node_name
+from lossproof.checks.report import Location
 from lossproof.watcher.lines import Line, nodes_from
 from lossproof.watcher.record import Call
 from lossproof.watcher.replay import Gradients, Replay
@@ -31,6 +34,22 @@ class Passage:
     def ratio(self) -> float:
         """How many times larger it left."""
         return self.leaving / self.arriving if self.arriving else 1.0
+
+    @property
+    def name(self) -> str:
+        """The operation whose derivative it is; of a hand-written one, its class."""
+        handwritten = getattr(type(self.node), "_forward_cls", None)
+        return node_name(self.node) if handwritten is None else str(handwritten.__name__)
+
+    @property
+    def location(self) -> Location | None:
+        """Where the operation was called; of a hand-written one, its ``backward``."""
+        handwritten = getattr(type(self.node), "_forward_cls", None)
+        if handwritten is None:
+            return self.line.site.location if self.line else None
+        code = inspect.unwrap(handwritten.backward).__code__
+        name = f"{handwritten.__name__}.backward"
+        return Location.at(code.co_filename, code.co_firstlineno, function=name)
 
 
 def flow_of_gradient(replay: Replay, term: Tensor, call: Call) -> tuple[Gradients, list[Passage]]:

@@ -7,7 +7,6 @@ import math
 import torch
 from torch import nn
 
-from lossproof.checks.nonfinite import node_name
 from lossproof.checks.nonfinite_watch import plain_name
 from lossproof.checks.report import Location, Number
 from lossproof.checks.sources import excerpt
@@ -15,13 +14,18 @@ from lossproof.checks.trace import tensors_in
 from lossproof.watcher.alarm import Diagnosis
 from lossproof.watcher.batch import batch_size, row_sizes
 from lossproof.watcher.gradient_flow import Passage, flow_of_gradient
-from lossproof.watcher.nonfinite_search import finished, not_held
 from lossproof.watcher.record import Call, StepRecord
 from lossproof.watcher.replay import Gradients, Replay
 from lossproof.watcher.samples import dominating, values_per_sample
 from lossproof.watcher.step_watch import Growth, magnitude
 from lossproof.watcher.subjects import subjects
-from lossproof.watcher.wording import samples_in_words
+from lossproof.watcher.wording import (
+    comparable,
+    finished,
+    magnitudes,
+    not_held,
+    samples_in_words,
+)
 
 Tensor = torch.Tensor
 
@@ -42,7 +46,7 @@ def exploding_value(record: StepRecord, model: nn.Module, term: str | None) -> D
     known = subjects(record, term)
     if not known:
         return Diagnosis(caveat=not_held(record, term))
-    worst = max(known, key=lambda one: _number(magnitude(one.recorded)))
+    worst = max(known, key=lambda one: comparable(magnitude(one.recorded)))
     replay = Replay(record, model, measure=True)
     value = replay.perform_joined(worst.call).at(worst.place)
     if value is None:
@@ -54,7 +58,7 @@ def exploding_value(record: StepRecord, model: nn.Module, term: str | None) -> D
     samples, how = _samples(replay, worst.call, gradients)
     notes = [_growth_in_words(growth)] if growth else []
     notes += [how] if how else []
-    notes += _magnitudes(replay, worst.call)
+    notes += magnitudes(replay, worst.call)
     evidence: dict[str, Number] = {"value": float(worst.recorded.detach().double().mean())}
     if growth is not None:
         evidence |= {"before": growth.before, "after": growth.after}
@@ -89,20 +93,20 @@ def exploding_gradient(record: StepRecord, model: nn.Module, term: str | None) -
     if value is None or size < 0:
         return finished(Diagnosis(caveat="the step could not be performed again"), replay, worst)
     gradients, passages = flow_of_gradient(replay, value, worst.call)
-    steepest = max(passages, key=lambda one: _number(one.ratio), default=None)
+    steepest = max(passages, key=lambda one: comparable(one.ratio), default=None)
     if steepest is not None and not steepest.ratio >= TELLING:
         steepest = None
     samples, how = _samples(replay, worst.call, gradients)
     notes = [_passage_in_words(steepest)] if steepest else []
     notes += [how] if how else []
     notes += _largest_gradient(gradients)
-    notes += _magnitudes(replay, worst.call)
+    notes += magnitudes(replay, worst.call)
     line = steepest.line if steepest else None
-    location = line.site.location if line else None
+    location = steepest.location if steepest else None
     found = Diagnosis(
         line.part if line else None,
         "backward",
-        node_name(steepest.node) if steepest else None,
+        steepest.name if steepest else None,
         location,
         _text(location),
         samples,
@@ -111,11 +115,6 @@ def exploding_gradient(record: StepRecord, model: nn.Module, term: str | None) -
         FEW_SAMPLES if samples else WHOLE_BATCH,
     )
     return finished(found, replay, worst)
-
-
-def _number(value: float) -> float:
-    """What can be compared: a NaN is the largest of all."""
-    return math.inf if math.isnan(value) else value
 
 
 def _text(location: Location | None) -> str:
@@ -138,16 +137,16 @@ def _samples(
         return (), None
     sizes, what = values_per_sample(call, size), "of the loss"
     if sizes is None:
-        sizes, what = _rows_of(gradients, size), "of the largest elements of the gradient"
+        sizes, what = _rows_of(gradients, size), "of the gradient"
     if sizes is None:
-        sizes, what = _rows_of_outputs(replay, call, size), "of the largest outputs of the model"
+        sizes, what = _rows_of_outputs(replay, call, size), "of the model's outputs"
     if sizes is None:
         return (), None
     samples = dominating(sizes)
     total = float(sizes.sum())
     if not samples:
         part = float(sizes.max()) / total if total > 0 else 0.0
-        return (), f"it is spread over the batch: the largest sample holds {part:.0%} {what}"
+        return (), f"it is spread over the batch: no sample holds more than {part:.0%} {what}"
     if not math.isfinite(total):
         return samples, f"not finite in {samples_in_words(samples, size)}"
     part = float(sizes[list(samples)].sum()) / total
@@ -185,7 +184,7 @@ def _passage_in_words(passage: Passage) -> str:
     module = passage.line.module if passage.line else None
     where = f", in the module `{module}`" if module else ""
     return (
-        f"the derivative of `{node_name(passage.node)}` enlarges it most: from "
+        f"the derivative of `{passage.name}` enlarges it most: from "
         f"{passage.arriving:.4g} to {passage.leaving:.4g}{where}"
     )
 
@@ -198,20 +197,5 @@ def _largest_gradient(gradients: Gradients) -> list[str]:
     }
     if not sizes:
         return []
-    name = max(sizes, key=lambda one: _number(sizes[one]))
+    name = max(sizes, key=lambda one: comparable(sizes[one]))
     return [f"the largest is that of `{name}`: its norm is {sizes[name]:.4g}"]
-
-
-def _magnitudes(replay: Replay, call: Call) -> list[str]:
-    """How large the model's outputs and parameters are."""
-    outputs = [
-        magnitude(tensor) for one in replay.needed(call) for tensor in tensors_in(one.result)
-    ]
-    parameters = {name: magnitude(one) for name, one in replay.parameters().items()}
-    notes = []
-    if outputs:
-        notes.append(f"the model's outputs are up to {max(outputs):.4g} in size")
-    if parameters:
-        name = max(parameters, key=lambda one: _number(parameters[one]))
-        notes.append(f"its largest parameter is in `{name}`: {parameters[name]:.4g}")
-    return [", ".join(notes)] if notes else []

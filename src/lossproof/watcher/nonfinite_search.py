@@ -24,11 +24,14 @@ from lossproof.watcher.lines import nodes_from
 from lossproof.watcher.record import Call, StepRecord
 from lossproof.watcher.replay import Gradients, Replay
 from lossproof.watcher.samples import by_halving
-from lossproof.watcher.subjects import Subject, micro_batch, subjects
+from lossproof.watcher.subjects import Subject, subjects
 from lossproof.watcher.wording import (
     birth_in_words,
     chain_in_words,
+    finished,
+    magnitudes,
     mend_in_words,
+    not_held,
     samples_in_words,
 )
 
@@ -83,15 +86,6 @@ def is_finite(tensor: Tensor) -> bool:
     return bool(torch.isfinite(tensor.detach()).all())
 
 
-def not_held(record: StepRecord, term: str | None) -> str:
-    """Why a term cannot be computed again."""
-    if record.dropped:
-        return record.dropped
-    if term in record.terms:
-        return f"only the value of `{term}` is known, not the call that made it"
-    return "no call of this step was held"
-
-
 def _broken_parameters(replay: Replay, failing: Call) -> Diagnosis | None:
     broken = [name for name, one in replay.parameters().items() if not is_finite(one)]
     owns = failing.role == "model" or not replay.needed(failing)
@@ -133,7 +127,7 @@ def _made_between(replay: Replay, failing: Call) -> Diagnosis | None:
     if names and earlier:
         notes.append(f"between them, last first: {', '.join(f'`{one}`' for one in names[:6])}")
     return Diagnosis(
-        "between",
+        "between" if earlier else None,
         "forward",
         operation=names[0] if len(names) == 1 and earlier else None,
         samples=_bad_rows(given, replay.record.calls),
@@ -216,7 +210,7 @@ def _born_in_value(replay: Replay, failing: Call, bad: Subject) -> Diagnosis | N
     samples = replay.watch.details[event].rows
     if samples is None:
         samples = by_halving(failing, lambda out: not all(map(is_finite, tensors_in(out))))
-    return _of_event(replay, event, samples)
+    return _of_event(replay, failing, event, samples)
 
 
 # ---------------------------------------------------------------------------- the gradient
@@ -234,7 +228,8 @@ def nonfinite_gradient(record: StepRecord, model: nn.Module, term: str | None) -
         bad = _not_finite(gradients)
         births = replay.watch.births_before(bad) if bad else []
         if births:
-            found = _of_event(replay, births[0], _rows_of_gradient(replay, births[0], gradients))
+            rows = _rows_of_gradient(replay, births[0], gradients)
+            found = _of_event(replay, one.call, births[0], rows)
             note = f"the gradient of `{one.name}` is the one that is not finite"
             return finished(replace(found, notes=(*found.notes, note)), replay, one)
         if bad:
@@ -269,7 +264,7 @@ def _rows_of_gradient(replay: Replay, event: Event, gradients: Gradients) -> tup
 
 
 # ---------------------------------------------------------------------------- in words
-def _of_event(replay: Replay, event: Event, samples: Sequence[int] | None) -> Diagnosis:
+def _of_event(replay: Replay, call: Call, event: Event, samples: Sequence[int] | None) -> Diagnosis:
     culprit = named(event, replay.site_of)
     detail = replay.watch.details[event]
     part, module = detail.part, detail.module
@@ -290,6 +285,8 @@ def _of_event(replay: Replay, event: Event, samples: Sequence[int] | None) -> Di
     made_by = chain_in_words(culprit.chain) if culprit.phase == "forward" else None
     notes += [made_by] if made_by else []
     notes += [f"in the module `{module}` of the model"] if module else []
+    if culprit.produced == "inf" and culprit.operand is None and culprit.phase == "forward":
+        notes += magnitudes(replay, call)  # a matrix product, whose operands are the parameters
     return Diagnosis(
         part,
         culprit.phase,
@@ -301,14 +298,3 @@ def _of_event(replay: Replay, event: Event, samples: Sequence[int] | None) -> Di
         tuple(notes),
         mend_in_words(culprit),
     )
-
-
-def finished(found: Diagnosis, replay: Replay, one: Subject) -> Diagnosis:
-    """With the micro-batch, and with every reason why the replay may differ."""
-    number, count = micro_batch(replay.record, one.call)
-    notes = found.notes
-    if count > 1:
-        notes = (*notes, f"in call {number} of {count} of `{one.call.name}` in this step")
-    caveats = [found.caveat, *replay.caveats, replay.record.dropped]
-    caveat = "; ".join(dict.fromkeys(words for words in caveats if words)) or None
-    return replace(found, notes=notes, caveat=caveat)

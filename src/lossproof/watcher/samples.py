@@ -63,8 +63,8 @@ def _on_rows(call: Call, rows: range, size: int) -> Any:
     def part(tensor: Tensor) -> Tensor:
         whole = tensor.detach()
         if isinstance(tensor, nn.Parameter) or not tensor.dim() or tensor.shape[0] != size:
-            return whole.clone()
-        return whole[rows.start : rows.stop].clone()
+            return whole.clone().requires_grad_(tensor.requires_grad)
+        return whole[rows.start : rows.stop].clone().requires_grad_(tensor.requires_grad)
 
     return _plainly(call, part)
 

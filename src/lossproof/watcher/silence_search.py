@@ -5,18 +5,17 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from lossproof.checks.nonfinite import node_name
 from lossproof.checks.sources import excerpt
 from lossproof.checks.trace import tensors_in
 from lossproof.watcher.alarm import Diagnosis
 from lossproof.watcher.batch import given_tensors
 from lossproof.watcher.gradient_flow import Passage, flow_of_gradient
 from lossproof.watcher.lines import Cut, nodes_from
-from lossproof.watcher.nonfinite_search import finished, not_held
 from lossproof.watcher.record import Call, StepRecord
 from lossproof.watcher.replay import Gradients, Replay
 from lossproof.watcher.step_watch import magnitude
 from lossproof.watcher.subjects import Subject, subjects
+from lossproof.watcher.wording import finished, not_held
 
 Tensor = torch.Tensor
 
@@ -141,9 +140,7 @@ def _at_cut(cut: Cut, note: str) -> Diagnosis:
 
 
 def _at_passage(passage: Passage, note: str) -> Diagnosis:
-    line = passage.line
-    location = line.site.location if line else None
-    name = node_name(passage.node)
+    line, location, name = passage.line, passage.location, passage.name
     if passage.leaving == 0:
         what = f"the derivative of `{name}` is 0 for each of the {passage.numbers} numbers here"
     else:

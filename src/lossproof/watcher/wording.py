@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -9,7 +10,12 @@ import torch
 
 from lossproof.checks.mends import mend
 from lossproof.checks.nonfinite import Culprit
-from lossproof.watcher.step_watch import Detail
+from lossproof.checks.trace import tensors_in
+from lossproof.watcher.alarm import Diagnosis
+from lossproof.watcher.record import Call, StepRecord
+from lossproof.watcher.replay import Replay
+from lossproof.watcher.step_watch import Detail, magnitude
+from lossproof.watcher.subjects import Subject, micro_batch
 
 SYMBOLS = {"div": "/", "mul": "*", "add": "+", "sub": "-", "pow": "**"}
 VIEWS = frozenset(
@@ -66,3 +72,43 @@ def chain_in_words(chain: Sequence[str]) -> str | None:
         return None
     steps = " of ".join(f"`{name}`" for name in makers[:4])
     return f"its operand was made by {steps}"
+
+
+def magnitudes(replay: Replay, call: Call) -> list[str]:
+    """How large the model's outputs and parameters are."""
+    outputs = [
+        magnitude(tensor) for one in replay.needed(call) for tensor in tensors_in(one.result)
+    ]
+    parameters = {name: magnitude(one) for name, one in replay.parameters().items()}
+    notes = []
+    if outputs:
+        notes.append(f"the model's outputs are up to {max(outputs):.4g} in size")
+    if parameters:
+        name = max(parameters, key=lambda one: comparable(parameters[one]))
+        notes.append(f"its largest parameter is in `{name}`: {parameters[name]:.4g}")
+    return [", ".join(notes)] if notes else []
+
+
+def comparable(value: float) -> float:
+    """What can be compared: a NaN is the largest of all."""
+    return math.inf if math.isnan(value) else value
+
+
+def not_held(record: StepRecord, term: str | None) -> str:
+    """Why a term cannot be computed again."""
+    if record.dropped:
+        return record.dropped
+    if term in record.terms:
+        return f"only the value of `{term}` is known, not the call that made it"
+    return "no call of this step was held"
+
+
+def finished(found: Diagnosis, replay: Replay, one: Subject) -> Diagnosis:
+    """With the micro-batch, and with every reason why the replay may differ."""
+    number, count = micro_batch(replay.record, one.call)
+    notes = found.notes
+    if count > 1:
+        notes = (*notes, f"in call {number} of {count} of `{one.call.name}` in this step")
+    caveats = [found.caveat, *replay.caveats, replay.record.dropped]
+    caveat = "; ".join(dict.fromkeys(words for words in caveats if words)) or None
+    return replace(found, notes=notes, caveat=caveat)
