@@ -294,7 +294,7 @@ def packed(step: BalanceStep) -> PackedStep:
     """The numbers of a step, still on its device; nothing waits for them."""
     parts = [step.values, step.weights, step.total.reshape(1)]
     gradients = step.gradients
-    magnitude, sizes = _magnitudes(gradients)
+    magnitude, sizes = magnitudes(gradients)
     paired = gradients is not None and "cosine" in gradients.known
     if gradients is not None:
         at = _positions(gradients.names, step)
@@ -331,7 +331,7 @@ def _spread(numbers: Tensor, at: Tensor | None, count: int) -> Tensor:
     return numbers.new_full((count, *numbers.shape[1:]), math.nan).index_copy(0, at, numbers)
 
 
-def _magnitudes(gradients: TermGradients | None) -> tuple[Magnitude | None, Tensor | None]:
+def magnitudes(gradients: TermGradients | None) -> tuple[Magnitude | None, Tensor | None]:
     """The best that is known of the size of each gradient, and what it is."""
     if gradients is None:
         return None, None

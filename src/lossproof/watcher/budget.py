@@ -21,11 +21,11 @@ class Budget:
     divided evenly among the kinds.
 
     Args:
-        share: the part of a step's time that the guard may take.
+        share: the part of a step's time that the guard may take; 1 stands for as much as it needs.
         kinds: the kinds of close looks.
     """
 
-    __slots__ = ("_ended", "_looks", "_steps", "base", "every", "share", "spent", "step")
+    __slots__ = ("_ended", "_looks", "_next", "_steps", "base", "every", "share", "spent", "step")
 
     def __init__(self, share: float, kinds: Sequence[str]) -> None:
         self.share = share
@@ -36,6 +36,7 @@ class Budget:
         """What the guard has taken of the step in progress, without its close looks."""
         self._ended = time.perf_counter()
         self._looks = dict.fromkeys(kinds, 0.0)
+        self._next = dict.fromkeys(kinds, 0)
         self._steps = 0
 
     def started(self) -> None:
@@ -43,12 +44,17 @@ class Budget:
         self._ended = time.perf_counter()
         self.spent = 0.0
 
-    def looked(self, kind: str, seconds: float) -> None:
-        """A close look took that long."""
+    def due(self, kind: str, step: int) -> bool:
+        """Whether a close look is to be taken in this step."""
+        return step >= self._next[kind]
+
+    def looked(self, kind: str, step: int, seconds: float) -> None:
+        """A close look in this step took that long."""
         self.spent -= seconds
         self._looks[kind] = _average(self._looks[kind], seconds)
         if self.step:
             self.every[kind] = self._spacing(self._looks[kind])
+        self._next[kind] = step + self.every[kind]
 
     def paused(self, seconds: float) -> None:
         """Something took that long which no usual step does."""
@@ -72,6 +78,8 @@ class Budget:
         return (self.base + looks) / self.step if self.step else 0.0
 
     def _spacing(self, cost: float) -> int:
+        if self.share >= 1:
+            return 1
         room = (self.share * self.step - self.base) / len(self._looks)
         return MOST if room * MOST <= cost else max(1, -int(-cost // room))
 

@@ -31,7 +31,7 @@ def _local(grad: Tensor | None) -> Tensor | None:
 
 def norms_of(gradients: Sequence[Tensor]) -> list[Tensor]:
     """The Euclidean norm of each, as a number on its device."""
-    return list(torch._foreach_norm(list(gradients)))
+    return list(torch._foreach_norm(list(gradients))) if gradients else []
 
 
 def norms_now(

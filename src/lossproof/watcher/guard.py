@@ -53,9 +53,10 @@ def watch(
     ahead of the processor the alarm comes a few steps later, because nothing here waits for the
     device; the step that went wrong is performed again with a copy of its parameters.)
 
-    The steps are found by themselves, through torch's hooks on optimizers. What the guard sees of
-    the loss is up to you: a Module given here is seen as it is called; any other function is
-    wrapped once by :meth:`Guard.wrap`; values alone can be given to :meth:`Guard.note`.
+    The steps are found by themselves, through torch's hooks on optimizers; without such an
+    optimizer, call :meth:`Guard.update`. What the guard sees of the loss is up to you: a Module
+    given here is seen as it is called; any other function is wrapped once by :meth:`Guard.wrap`;
+    values alone can be given to :meth:`Guard.note`.
 
     It takes no more than `share` of a step: norms are measured in every step where that is cheap
     enough, else in every second, third, .... If the guard itself fails, it says so once and leaves
@@ -71,7 +72,8 @@ def watch(
             :class:`~lossproof.errors.TrainingAlarmError`, before the parameters are updated), or a
             function that takes the :class:`Alarm`.
         ring: for how many steps figures are kept, at least 4.
-        share: the part of a step's time that the guard may take, in (0, 1].
+        share: the part of a step's time that the guard may take, in (0, 1]. With 1 every step is
+            looked at closely, whatever that takes.
         memory: bytes that the guard may hold of a step (its batch and what the model made of it),
             and again for the copy of the parameters on a device that runs ahead.
 
@@ -210,6 +212,15 @@ class Guard:
         """Note what ``balancer.backward`` returned: values and gradient norms of all terms."""
         if self._watching:
             self._observe(self._seen.balanced, (step,))
+
+    def update(self) -> None:
+        """Say that the parameters are about to be updated.
+
+        For a training without an optimizer of ``torch.optim``: to be called after the backward
+        pass, while the gradients are still in ``.grad``. The step ends with it.
+        """
+        if self._watching:
+            self._observe(self._seen.update)
 
     @property
     def history(self) -> tuple[StepFigures, ...]:

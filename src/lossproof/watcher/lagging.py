@@ -73,9 +73,14 @@ class Lagging:
         self._refused = False
 
     def send(
-        self, held: Held, values: dict[str, float], norms: dict[str, float],
-        trained: Trained, gradients: Sequence[Tensor | None], optimizer: torch.optim.Optimizer,
-    ) -> None:  # fmt: skip
+        self,
+        held: Held,
+        values: dict[str, float],
+        norms: dict[str, float],
+        trained: Trained,
+        gradients: Sequence[Tensor | None],
+        optimizer: torch.optim.Optimizer | None,
+    ) -> None:
         """Send the numbers of a step on their way."""
         given = [grad for grad in gradients if grad is not None]
         names = [n for n, grad in zip(trained.names, gradients, strict=False) if grad is not None]

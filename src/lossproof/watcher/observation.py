@@ -24,6 +24,7 @@ from lossproof.watcher.gradient_norms import local_gradients, norms_now, total
 from lossproof.watcher.judge import Judge, Suspicion
 from lossproof.watcher.lagging import Lagging, Late
 from lossproof.watcher.optimizers import Trained, Training
+from lossproof.watcher.reading import runs_ahead
 from lossproof.watcher.record import Call, Held
 from lossproof.watcher.snapshot import bytes_of
 from lossproof.watcher.terms import terms_of, value_of
@@ -40,6 +41,8 @@ SHOWN = 8
 """How many steps an alarm tells of."""
 USUAL = 2
 """How many calls a step usually has: they hold what the training itself holds."""
+MOST = 256
+"""How many calls of one step are held, however small they are."""
 CPU = torch.device("cpu")
 NON_FINITE = (AlarmKind.NON_FINITE_LOSS, AlarmKind.NON_FINITE_GRADIENT)
 MOVED_ON = "the parameters have been updated since, and the replay uses them as they are now"
@@ -120,21 +123,18 @@ class Observation:
     def before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """An optimizer is about to update the parameters."""
         trained = self._training.of(optimizer)
-        if trained is None:
-            return
-        if not trained.on_cpu:
-            self._step_later(trained, optimizer)
-        elif self._held.step % self._budget.every["norms"]:
-            self._ring.append((self._held.step, self._values, None, self._norms))
-        else:
-            self._step_now(trained, optimizer)
+        if trained is not None:
+            self._before_update(trained, optimizer)
 
     def after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """An optimizer has updated the parameters: the next step begins."""
         if self._training.of(optimizer) is not None:
-            self._held = Held(self._held.step + 1)
-            self._values, self._norms = {}, {}
-            self._budget.stepped()
+            self._next()
+
+    def update(self) -> None:
+        """Parameters are about to be updated by something that is no optimizer of torch."""
+        self._before_update(self._training.all(), None)
+        self._next()
 
     # What it may be told besides.
 
@@ -154,10 +154,15 @@ class Observation:
 
     def balanced(self, step: BalanceStep) -> None:
         """A balancer weighed the terms, and may know the gradient of each."""
+        from lossproof.terms.report import magnitudes
+
         for name, value in zip(step.names, step.values, strict=True):
-            self._value(name, value)
-        if step.gradients is not None and "norm" in step.gradients.known:
-            self._norms_of_terms(step.gradients.norm)
+            if name not in self._held.terms:
+                self._value(name, value)
+        if step.gradients is not None:
+            known, norms = magnitudes(step.gradients)
+            if known == "norm" and norms is not None:
+                self._norms_of_terms(dict(zip(step.gradients.names, norms, strict=True)))
 
     def figures(self) -> tuple[StepFigures, ...]:
         """The figures of the last steps, the newest last."""
@@ -189,13 +194,13 @@ class Observation:
     def _let_go(self, calls: list[tuple[Any, ...]]) -> None:
         """Drop the oldest calls, as under gradient accumulation, if they hold too much."""
         sizes = [bytes_of(list(tensors_in(call))) for call in calls]
-        while sum(sizes) > self._memory and len(calls) > USUAL:
+        while (sum(sizes) > self._memory and len(calls) > USUAL) or len(calls) > MOST:
             del calls[0], sizes[0]
-            words = f"more than {self._memory / 2**20:.0f} MiB would have been held"
-            self._held.dropped = words
+            words = f"{self._memory / 2**20:.0f} MiB, or {MOST} calls of one step"
+            self._held.dropped = f"no more than {words}, are held"
 
     def _value(self, name: str, term: Tensor) -> None:
-        if not term.is_cpu:
+        if runs_ahead(term):
             self._late.values[name] = term.detach()
             return
         value = self._values[name] = value_of(term)
@@ -233,21 +238,34 @@ class Observation:
             )
         except (RuntimeError, ValueError, TypeError) as reason:
             self._no_term_norms = str(reason)
-        self._budget.looked("terms", time.perf_counter() - begun)
+        self._budget.looked("terms", self._held.step, time.perf_counter() - begun)
 
     def _norms_of_terms(self, norms: Mapping[str, Tensor]) -> None:
         for name, norm in norms.items():
-            if norm.is_cpu:
-                self._norms[name] = float(norm)
-            else:
+            if runs_ahead(norm):
                 self._late.norms[name] = norm.detach()
+            else:
+                self._norms[name] = float(norm)
 
     def _due(self, kind: str) -> bool:
-        return self._held.step % self._budget.every[kind] == 0
+        return self._budget.due(kind, self._held.step)
 
     # Gradients.
 
-    def _step_now(self, trained: Trained, optimizer: torch.optim.Optimizer) -> None:
+    def _before_update(self, trained: Trained, optimizer: torch.optim.Optimizer | None) -> None:
+        if trained.ahead:
+            self._step_later(trained, optimizer)
+        elif self._due("norms"):
+            self._step_now(trained, optimizer)
+        else:
+            self._ring.append((self._held.step, self._values, None, self._norms))
+
+    def _next(self) -> None:
+        self._held = Held(self._held.step + 1)
+        self._values, self._norms = {}, {}
+        self._budget.stepped()
+
+    def _step_now(self, trained: Trained, optimizer: torch.optim.Optimizer | None) -> None:
         begun = time.perf_counter()
         norms = None
         if not trained.left_out(optimizer):
@@ -257,7 +275,7 @@ class Observation:
         self._ring.append(figures)
         if norms is not None:
             self._judge_gradients(self._held.step, trained, norms, self._values)
-        self._budget.looked("norms", time.perf_counter() - begun)
+        self._budget.looked("norms", self._held.step, time.perf_counter() - begun)
 
     def _judge_gradients(
         self, step: int, trained: Trained, norms: Mapping[str, float], values: Mapping[str, float]
@@ -267,14 +285,14 @@ class Observation:
         for suspicion in self._judge.reach(step, trained.key, trained.wanted(), norms, loss):
             self._suspect(suspicion)
 
-    def _step_later(self, trained: Trained, optimizer: torch.optim.Optimizer) -> None:
+    def _step_later(self, trained: Trained, optimizer: torch.optim.Optimizer | None) -> None:
         begun = time.perf_counter()
         look = self._due("norms")
         gradients = local_gradients(trained.parameters) if look else []
         self._late.send(self._held, self._values, self._norms, trained, gradients, optimizer)
         self._settle(self._late.arrived())
         if look:
-            self._budget.looked("norms", time.perf_counter() - begun)
+            self._budget.looked("norms", self._held.step, time.perf_counter() - begun)
 
     def _settle(self, steps: Sequence[Late]) -> None:
         """Judge steps whose numbers have arrived, as if they were still going on."""
@@ -311,7 +329,8 @@ class Observation:
             step = self._wrong[suspicion.term]
             found = replace(found, help=f"mend its backward first: see the alarm of step {step}")
         if self._moved_on and not restored:
-            found = replace(found, caveat=found.caveat or MOVED_ON)
+            caveats = [MOVED_ON, *([found.caveat] if found.caveat else [])]
+            found = replace(found, caveat="; ".join(caveats))
         self._raise(suspicion, found)
         self._budget.paused(time.perf_counter() - begun)
 

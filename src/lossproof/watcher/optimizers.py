@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from lossproof.watcher.reading import runs_ahead
 from lossproof.write.sharding import is_sharded
 
 Tensor = torch.Tensor
@@ -19,14 +20,14 @@ class Trained:
         key: tells it from other optimizers.
         names: the name of each parameter.
         parameters: the parameters.
-        on_cpu: whether their numbers can be read without waiting.
+        ahead: whether their device runs ahead of the processor.
     """
 
     def __init__(self, key: int, names: list[str], parameters: list[Tensor]) -> None:
         self.key = key
         self.names = names
         self.parameters = parameters
-        self.on_cpu = parameters[0].device.type == "cpu"
+        self.ahead = runs_ahead(parameters[0])
 
     @property
     def device(self) -> torch.device:
@@ -38,13 +39,13 @@ class Trained:
         return [n for n, p in zip(self.names, self.parameters, strict=True) if p.requires_grad]
 
     @staticmethod
-    def scale(optimizer: torch.optim.Optimizer) -> float:
+    def scale(optimizer: torch.optim.Optimizer | None) -> float:
         """The factor of a loss scale that a fused optimizer divides by itself."""
         scale = getattr(optimizer, "grad_scale", None)
         return float(scale) if isinstance(scale, Tensor) and scale.device.type == "cpu" else 1.0
 
     @staticmethod
-    def left_out(optimizer: torch.optim.Optimizer) -> bool:
+    def left_out(optimizer: torch.optim.Optimizer | None) -> bool:
         """Whether a fused optimizer is told that it leaves this step out."""
         found = getattr(optimizer, "found_inf", None)
         if not isinstance(found, Tensor):
@@ -73,6 +74,11 @@ class Training:
             # The optimizer is kept, so that no other one can get its number.
             known = self._known[id(optimizer)] = (optimizer, groups, self._look(optimizer))
         return known[2]
+
+    def all(self) -> Trained:
+        """All parameters of the model and the loss, whatever updates them."""
+        found = dict(self._named())
+        return Trained(0, list(found), list(found.values()))
 
     def release(self) -> None:
         """Let go of the optimizers."""

@@ -12,6 +12,11 @@ PATIENCE = 2
 """How many questions are answered with no where a device cannot tell whether it is done."""
 
 
+def runs_ahead(tensor: Tensor) -> bool:
+    """Whether to read a number of this tensor's device is to wait for it."""
+    return not tensor.is_cpu
+
+
 class Reading:
     """A copy of some numbers under way to the processor's memory.
 
