@@ -202,9 +202,17 @@ def state_of(tensor: Tensor) -> State:
     """Whether a tensor holds a NaN, else an infinity, else numbers alone."""
     if not (tensor.is_floating_point() or tensor.is_complex()):
         return "finite"
+    tensor = numbers_in(tensor)
     if bool(torch.isfinite(tensor).all()):
         return "finite"
     return "nan" if bool(torch.isnan(tensor).any()) else "inf"
+
+
+def numbers_in(tensor: Tensor) -> Tensor:
+    """What a tensor stores: of a sparse one, its values."""
+    if tensor.layout is torch.strided:
+        return tensor
+    return tensor._values() if tensor.layout is torch.sparse_coo else tensor.values()
 
 
 def _worst(states: Sequence[State]) -> State:
@@ -237,6 +245,8 @@ def _holds_infinity(args: Sequence[Any]) -> bool:
 
 def _operand(first: Tensor | None, results: list[Tensor]) -> float | None:
     if first is None or not results or first.shape != results[0].shape or first.is_complex():
+        return None
+    if first.layout is not torch.strided or results[0].layout is not torch.strided:
         return None
     bad = ~torch.isfinite(results[0].detach())
     return float(first[bad].reshape(-1)[0]) if bool(bad.any()) else None

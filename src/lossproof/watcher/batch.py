@@ -129,6 +129,6 @@ def row_sizes(values: Tensor, size: int | None) -> Tensor | None:
     """
     if size is None or values.dim() == 0 or values.shape[0] == 0 or values.shape[0] % size:
         return None
-    if not values.is_floating_point() or values.numel() == 0:
+    if not values.is_floating_point() or values.is_sparse or values.numel() == 0:
         return None
     return values.detach().double().abs().reshape(size, -1).amax(1).cpu()

@@ -11,7 +11,7 @@ from lossproof.watcher.growth_search import exploding_gradient, exploding_value
 from lossproof.watcher.kept import everything_kept
 from lossproof.watcher.nonfinite_search import nonfinite_gradient, nonfinite_value
 from lossproof.watcher.record import StepRecord
-from lossproof.watcher.replay import is_out_of_memory
+from lossproof.watcher.replay import in_brief, is_out_of_memory
 from lossproof.watcher.silence_search import silent_terms, unreached_parameters
 from lossproof.watcher.wrong_backward import (
     examine_backward,
@@ -56,9 +56,7 @@ def diagnose(
             return SEARCHES[kind](record, model, term)
     except Exception as error:
         # The alarm is right without a diagnosis, and must not be lost with it.
-        why = f"{type(error).__name__}: {error}"
-        if is_out_of_memory(error):
-            why = "there was not enough memory"
+        why = "there was not enough memory" if is_out_of_memory(error) else in_brief(error)
         return Diagnosis(caveat=f"the step could not be performed again: {why}")
 
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from lossproof.checks.nonfinite_watch import plain_name
+from lossproof.checks.nonfinite_watch import numbers_in, plain_name
 from lossproof.checks.report import Location, Number
 from lossproof.checks.sources import excerpt
 from lossproof.checks.trace import tensors_in
@@ -86,15 +86,16 @@ def exploding_gradient(record: StepRecord, model: nn.Module, term: str | None) -
     for one in known:
         value = replay.perform_joined(one.call).at(one.place)
         if value is not None and value.requires_grad:
-            norm = _norm(replay.gradients(value, one.call))
+            norm = comparable(_norm(replay.gradients(value, one.call)))
             if norm > size:
                 worst, size = one, norm
     value = replay.perform_joined(worst.call).at(worst.place)
-    if value is None or size < 0:
-        return finished(Diagnosis(caveat="the step could not be performed again"), replay, worst)
+    if value is None or size <= 0:
+        caveat = "no gradient arrived when the step was performed again"
+        return finished(Diagnosis(caveat=caveat), replay, worst)
     gradients, passages = flow_of_gradient(replay, value, worst.call)
     steepest = max(passages, key=lambda one: comparable(one.ratio), default=None)
-    if steepest is not None and not steepest.ratio >= TELLING:
+    if steepest is not None and comparable(steepest.ratio) < TELLING:
         steepest = None
     samples, how = _samples(replay, worst.call, gradients)
     notes = [_passage_in_words(steepest)] if steepest else []
@@ -125,7 +126,11 @@ def _norm(gradients: Gradients) -> float:
     own = [grad for grad in gradients.parameters.values() if grad is not None]
     if not own or not gradients.complete:
         own += [grad for _, grad in gradients.leaves if grad is not None]
-    return math.hypot(*(float(grad.double().norm()) for grad in own))
+    return math.hypot(*(_size(grad) for grad in own))
+
+
+def _size(gradient: Tensor) -> float:
+    return float(numbers_in(gradient).double().norm())
 
 
 def _samples(
@@ -190,11 +195,7 @@ def _passage_in_words(passage: Passage) -> str:
 
 
 def _largest_gradient(gradients: Gradients) -> list[str]:
-    sizes = {
-        name: float(grad.double().norm())
-        for name, grad in gradients.parameters.items()
-        if grad is not None
-    }
+    sizes = {name: _size(grad) for name, grad in gradients.parameters.items() if grad is not None}
     if not sizes:
         return []
     name = max(sizes, key=lambda one: comparable(sizes[one]))

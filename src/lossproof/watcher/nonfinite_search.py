@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lossproof.checks.nonfinite import named, node_name
-from lossproof.checks.nonfinite_watch import Event
+from lossproof.checks.nonfinite_watch import Event, numbers_in
 from lossproof.checks.report import Number
 from lossproof.checks.trace import tensors_in
 from lossproof.watcher.alarm import Diagnosis
@@ -83,7 +83,7 @@ def is_finite(tensor: Tensor) -> bool:
     """Whether every number of a tensor is finite."""
     if not (tensor.is_floating_point() or tensor.is_complex()):
         return True
-    return bool(torch.isfinite(tensor.detach()).all())
+    return bool(torch.isfinite(numbers_in(tensor.detach())).all())
 
 
 def _broken_parameters(replay: Replay, failing: Call) -> Diagnosis | None:
@@ -225,6 +225,8 @@ def nonfinite_gradient(record: StepRecord, model: nn.Module, term: str | None) -
         if value is None or not value.requires_grad or not is_finite(value):
             continue
         gradients = replay.gradients(value, one.call)
+        if gradients.failed:
+            return finished(Diagnosis(), replay, one)
         bad = _not_finite(gradients)
         births = replay.watch.births_before(bad) if bad else []
         if births:
@@ -256,7 +258,7 @@ def _rows_of_gradient(replay: Replay, event: Event, gradients: Gradients) -> tup
     if detail.rows is not None:
         return detail.rows
     for gradient in (*gradients.results, *(grad for _, grad in gradients.leaves)):
-        if gradient is not None and not is_finite(gradient):
+        if gradient is not None and not gradient.is_sparse and not is_finite(gradient):
             rows = rows_of(~torch.isfinite(gradient), detail.size)
             if rows:
                 return tuple(rows)

@@ -29,6 +29,9 @@ CLOSE = {torch.float64: 1e-9, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 """How far a replayed result may be from the recorded one, relative to its largest number: on some
 devices the order of a sum is not fixed. Any other type: 1e-4."""
 
+MOST_WORDS = 200
+"""How many characters of an exception are told."""
+
 
 @dataclass(frozen=True, eq=False)
 class Leaf:
@@ -63,6 +66,8 @@ class Gradients:
     """For what the model returned to the loss."""
     complete: bool = True
     """Whether the gradients of the parameters hold every way through the code in between."""
+    failed: bool = False
+    """Whether the backward pass raised."""
 
 
 class Replay:
@@ -136,8 +141,7 @@ class Replay:
                     raise
                 done.error = error
                 self.caveats.append(
-                    f"`{call.name}` raised when it was called again: {type(error).__name__}: "
-                    f"{str(error).splitlines()[0] if str(error) else ''}"
+                    f"`{call.name}` raised when it was called again: {in_brief(error)}"
                 )
             self._join(call, done.result)
         return self._performed[call]
@@ -257,8 +261,8 @@ class Replay:
         except Exception as error:
             if is_out_of_memory(error):
                 raise
-            self.caveats.append(f"the backward pass raised: {type(error).__name__}: {error}")
-            nothing.complete = False
+            self.caveats.append(f"the backward pass raised: {in_brief(error)}")
+            nothing.failed = True
             return nothing
         rest = found[len(parameters) :]
         gradients = Gradients(
@@ -353,6 +357,12 @@ def _other_result(call: Call, old: Tensor, new: Tensor) -> str:
     if old.numel() == 1 and new.numel() == 1:
         return f"`{call.name}` gave {float(new):.6g} when it was called again, not {float(old):.6g}"
     return f"`{call.name}` gave other numbers when it was called again"
+
+
+def in_brief(error: BaseException) -> str:
+    """An exception in one line."""
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first[:MOST_WORDS]}"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

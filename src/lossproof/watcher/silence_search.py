@@ -64,6 +64,8 @@ def _why_silent(replay: Replay, one: Subject, value: Tensor) -> Diagnosis | None
     if not value.requires_grad:
         return _no_graph(replay, one, value)
     gradients, passages = flow_of_gradient(replay, value, one.call)
+    if gradients.failed:
+        return Diagnosis()
     sizes = [magnitude(grad) for grad in gradients.parameters.values() if grad is not None]
     if not sizes:
         cuts = [cut for cut in replay.lines.cuts_before(value) if not cut.discrete]
@@ -177,6 +179,8 @@ def unreached_parameters(record: StepRecord, model: nn.Module, term: str | None)
             continue
         values.append(value)
         gradients, passed = flow_of_gradient(replay, value, one.call)
+        if gradients.failed:
+            return finished(Diagnosis(), replay, one)
         passages += passed
         for name, grad in gradients.parameters.items():
             if grad is not None and magnitude(grad) > 0:

@@ -14,6 +14,7 @@ from lossproof.checks.nonfinite_watch import (
     Maker,
     NonFiniteWatch,
     makers_before,
+    numbers_in,
 )
 from lossproof.checks.report import Location
 from lossproof.checks.sources import Sources
@@ -86,6 +87,8 @@ class StepWatch(NonFiniteWatch):  # type: ignore[no-untyped-call]
     def found(self, event: Event, operands: list[Tensor], results: list[Tensor]) -> None:
         """Note the samples while the tensors are there."""
         result = results[0].detach()
+        if result.layout is not torch.strided:
+            result = numbers_in(result).flatten().sum(0, keepdim=True)  # rows are no samples
         bad = ~torch.isfinite(result)
         rows = rows_of(bad, self.samples)
         second = operands[1] if len(operands) > 1 else None
@@ -151,6 +154,9 @@ def magnitude(tensor: Tensor) -> float:
     """The largest magnitude in a tensor; NaN where it holds one."""
     if not tensor.is_floating_point() or tensor.numel() == 0:
         return 0.0
-    low, high = tensor.detach().aminmax()
+    numbers = numbers_in(tensor.detach())
+    if numbers.numel() == 0:
+        return 0.0
+    low, high = numbers.aminmax()
     found: Any = torch.maximum(-low, high)
     return abs(float(found))

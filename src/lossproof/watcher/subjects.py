@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from lossproof.checks.trace import tensors_in
 from lossproof.watcher.record import Call, StepRecord
+from lossproof.watcher.terms import terms_of
 
 Tensor = torch.Tensor
 
@@ -33,24 +32,13 @@ def subjects(record: StepRecord, term: str | None = None) -> list[Subject]:
     noted = {id(tensor): name for name, tensor in record.terms.items()}
     found: list[Subject] = []
     for call in record.calls:
-        for place, (key, tensor) in enumerate(_named(call.result, call.name)):
+        places = {id(tensor): place for place, tensor in enumerate(tensors_in(call.result))}
+        for key, tensor in terms_of(call.result, call.name):
             name = noted.get(id(tensor), key)
-            is_term = call.role == "terms" and tensor.is_floating_point() and tensor.numel()
-            if (is_term or id(tensor) in noted) and term in (None, name):
-                found.append(Subject(name, call, place, tensor))
+            is_term = call.role == "terms" or id(tensor) in noted
+            if is_term and term in (None, name) and id(tensor) in places:
+                found.append(Subject(name, call, places[id(tensor)], tensor))
     return found
-
-
-def _named(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a result in the order of ``tensors_in``, with the names of their terms."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _named(item, str(key))
-    elif isinstance(value, (list, tuple)):
-        for place, item in enumerate(value):
-            yield from _named(item, f"{name}[{place}]")
-    else:
-        yield from ((name, tensor) for tensor in tensors_in(value))
 
 
 def micro_batch(record: StepRecord, call: Call) -> tuple[int, int]:
