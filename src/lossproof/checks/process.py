@@ -125,7 +125,7 @@ def _run(job: Job, answer: Path, trace: Path) -> int | None:
         stdout=2 if job.show_output else subprocess.DEVNULL,
         stderr=None if job.show_output else subprocess.DEVNULL,
         env=_environment(job),
-        **_own_group(),
+        **own_group(),
     )
     _running.add(process)
     try:
@@ -135,7 +135,7 @@ def _run(job: Job, answer: Path, trace: Path) -> int | None:
         return None
     finally:
         _running.discard(process)
-        _kill(process)
+        kill(process)
 
 
 _running: set[subprocess.Popen[bytes]] = set()
@@ -154,14 +154,14 @@ def _environment(job: Job) -> dict[str, str] | None:
     return {**os.environ, "OMP_NUM_THREADS": str(job.threads)}
 
 
-def _own_group() -> dict[str, Any]:
+def own_group() -> dict[str, Any]:
     """Out of reach of the terminal's Ctrl-C, which is ours to handle, and killed as a whole."""
     if sys.platform == "win32":
         return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
     return {"start_new_session": True}
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
+def kill(process: subprocess.Popen[bytes]) -> None:
     """End the process and whatever it has started, if anything still runs."""
     _signal_group(process)
     process.wait()

@@ -1,26 +1,34 @@
-"""``lossproof demo``: tell the stories one after the other, then write the page."""
+"""``lossproof demo``: tell the stories one after the other, then write the page.
+
+No torch is imported here. The stories are told in a process of their own
+(:mod:`lossproof.demo.worker`), so that Ctrl-C ends them at once and without a word of torch's.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
-from collections.abc import Iterator, Sequence
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO
 
 import typer
 
+from lossproof.checks.process import InternalError, kill, own_group
 from lossproof.console import color, steps, width
+from lossproof.demo.messages import Begun, Message, Page
+from lossproof.demo.page_file import is_ours, write
+from lossproof.demo.story import Story
+from lossproof.demo.terminal import render, render_summary
 from lossproof.errors import UsageError
+from lossproof.show.source import shown_path
 
-if TYPE_CHECKING:
-    from lossproof.demo.story import Outline, Story
-
-STORIES = ("function_or_layer", "catalogue", "linear_regression", "cross_entropy", "composite")
-"""The files of the stories, in the order of their numbers."""
-PAGE = "lossproof-demo.html"
-"""What the page is called where no other name is given."""
+WORKER = "lossproof.demo.worker"
+COUNT = 5
+"""How many stories there are."""
 
 
 def run(numbers: Sequence[int], file: Path, *, force: bool, quiet: bool) -> int:
@@ -34,46 +42,80 @@ def run(numbers: Sequence[int], file: Path, *, force: bool, quiet: bool) -> int:
 
     Raises:
         UsageError: the page cannot be written.
+        InternalError: the stories broke off.
     """
     must_be_writable(file, force)
-    told = []
-    for story in tell_all(sorted({*numbers}) or range(1, len(STORIES) + 1), quiet):
-        told.append(story)
-        if not quiet:
-            _print_story(story)
-    save(told, file, quiet)
-    _print_summary(told, file)
+    told: list[Story] = []
+    with worker(sorted({*numbers}) or range(1, COUNT + 1)) as messages:
+        for message in with_progress(messages, quiet):
+            if isinstance(message, Page):
+                save(message, file)
+                page = message
+            else:
+                told.append(message)
+                if not quiet:
+                    drawn = render(message, COUNT, color=color(), width=width())
+                    typer.echo(f"{drawn}\n", color=True)
+    _print_summary(told, page, file)
     return int(any(story.missed for story in told))
 
 
-def tell_all(numbers: Sequence[int], quiet: bool) -> Iterator[Story]:
-    """The stories, each as soon as it was told, with progress on standard error."""
-    with steps(1, quiet) as show:
-        show(0, "loading torch")
-        from lossproof.demo.story import tell
-
-        outlines = {number: outline(number) for number in numbers}
-    for number, one in outlines.items():
-        with steps(len(one.parts), quiet) as show:
-            story = tell(one, number, show)
-        yield story
-
-
-def outline(number: int) -> Outline:
-    """The story with this number."""
-    module = importlib.import_module(f"lossproof.demo.{STORIES[number - 1]}")
-    found: Outline = module.OUTLINE
-    return found
+# ---------------------------------------------------------------------------- the other process
+@contextlib.contextmanager
+def worker(numbers: Sequence[int]) -> Iterator[Iterator[Message]]:
+    """The process that tells these stories: what it says, as it says it."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", WORKER, *map(str, numbers)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        **own_group(),
+    )
+    assert process.stdout is not None
+    with process.stdout:
+        try:
+            yield _messages(process, process.stdout)
+        finally:
+            kill(process)
 
 
+def _messages(process: subprocess.Popen[bytes], answers: IO[bytes]) -> Iterator[Message]:
+    """All messages up to the page, which is the last.
+
+    Raises:
+        InternalError: the process ended before.
+    """
+    message: Message | None = None
+    while not isinstance(message, Page):
+        try:
+            message = pickle.load(answers)
+        except EOFError:
+            why = f"the process that tells the stories ended (exit code {process.wait()})"
+            raise InternalError(why, "") from None
+        yield message
+
+
+def with_progress(messages: Iterable[Message], quiet: bool) -> Iterator[Story | Page]:
+    """The stories and the page, with a bar on standard error while there is none."""
+    with contextlib.ExitStack() as bar:
+        bar.enter_context(steps(1, quiet))(0, "loading torch")
+        for message in messages:
+            if not isinstance(message, Begun):
+                bar.close()
+                yield message
+                continue
+            if message.done == 0:
+                bar.close()
+                show = bar.enter_context(steps(message.total, quiet))
+            show(message.done, message.words)
+
+
+# ---------------------------------------------------------------------------- the page
 def must_be_writable(file: Path, force: bool) -> None:
     """Say before anything is run that the page could not be written.
 
     Raises:
         UsageError: it cannot be, or it would replace a file that is no page of ours.
     """
-    from lossproof.demo.page import is_ours
-
     folder = file.parent
     if file.is_dir():
         raise UsageError(f"`{file}` is a folder; `--html` names a file")
@@ -81,7 +123,7 @@ def must_be_writable(file: Path, force: bool) -> None:
         raise UsageError(f"`{file}` cannot be written: there is no folder `{folder}`")
     if not os.access(folder, os.W_OK):
         raise UsageError(
-            f"`{file}` cannot be written: the folder is read-only; `--html FILE` names another"
+            f"`{file}` cannot be written: its folder is read-only; `--html FILE` names another"
         )
     with contextlib.suppress(FileNotFoundError):
         if not force and not is_ours(file):
@@ -90,39 +132,23 @@ def must_be_writable(file: Path, force: bool) -> None:
             )
 
 
-def save(told: Sequence[Story], file: Path, quiet: bool) -> None:
-    """Draw the page and write it.
+def save(page: Page, file: Path) -> None:
+    """Write the page.
 
     Raises:
         UsageError: it cannot be written.
     """
-    from lossproof.demo.page import render, write
-
-    with steps(1, quiet) as show:
-        show(0, "drawing the page")
-        text = render(told)
     try:
-        write(text, file)
+        write(page.text, file)
     except OSError as error:
         raise UsageError(f"`{file}` cannot be written: {error.strerror}") from error
 
 
-def _print_story(story: Story) -> None:
-    from lossproof.demo.terminal import render
-
-    drawn = render(story, len(STORIES), color=color(), width=width())
-    typer.echo(f"{drawn}\n", color=True)
-
-
-def _print_summary(told: Sequence[Story], file: Path) -> None:
-    from lossproof.demo.terminal import render_summary
-    from lossproof.show.plots import can_draw
-    from lossproof.show.source import shown_path
-
+def _print_summary(told: Sequence[Story], page: Page, file: Path) -> None:
     typer.echo(render_summary(told, color=color(), width=width()), color=True)
     typer.echo(f"\nwritten to {shown_path(str(file.absolute()))}")
-    if not can_draw():
+    if not page.drawn:
         typer.echo(
-            "its pictures are tables of numbers, for matplotlib is not installed: "
+            "it has tables of numbers in place of pictures, for matplotlib is not installed: "
             "pip install 'lossproof[plots]'"
         )

@@ -121,18 +121,18 @@ class Story:
         return tuple(claim for claim in self.claims if not claim.holds)
 
 
-def tell(outline: Outline, number: int, begin: Callable[[int, str], None]) -> Story:
+def tell(outline: Outline, number: int, begin: Callable[[int, int, str], None]) -> Story:
     """Run the parts of a story.
 
     Args:
         outline: the story.
         number: which one of the stories it is, from 1.
-        begin: told before each part how many are done, and what comes.
+        begin: told before each part how many are done, of how many, and what comes.
     """
     start = time.perf_counter()
     parts = []
     for done, part in enumerate(outline.parts):
-        begin(done, f"{outline.name}: {heading(part)}")
+        begin(done, len(outline.parts), f"{outline.name}: {heading(part)}")
         parts.append(_told(part))
     return Story(
         number, outline.name, outline.title, outline.question, outline.answer, tuple(parts),
