@@ -29,7 +29,8 @@ RULES = ("LP202", "LP203", "LP206", "LP207")
 LARGE = 2**16
 """Of arguments with more elements some rows are taken, where the loss is content with them."""
 FIRST_ROWS = "seen with the first rows of the batch"
-NOT_THEIRS = ("torch.", "lossproof.")
+NOT_THEIRS, DEMO = ("torch.", "lossproof."), "lossproof.demo."
+"""Packages whose backward is not in question; what the demo shows is such as users write."""
 
 
 def has_handwritten_backward(result: Any, arguments: Any = ()) -> bool:
@@ -46,7 +47,10 @@ def has_handwritten_backward(result: Any, arguments: Any = ()) -> bool:
 
 def _is_handwritten(node: Any) -> bool:
     made_by = getattr(type(node), "_forward_cls", None)
-    return made_by is not None and not f"{made_by.__module__}.".startswith(NOT_THEIRS)
+    if made_by is None:
+        return False
+    name = f"{made_by.__module__}."
+    return name.startswith(DEMO) or not name.startswith(NOT_THEIRS)
 
 
 def examine_backward(call: Call, *, seconds: float = 20.0) -> tuple[Finding, ...]:
