@@ -4,7 +4,7 @@ The blocks of a page are told apart by their language and first line:
 
 - a block that begins with ``# name.py`` (or ``.toml``, ...) is a file, there before anything runs;
 - every other ``python`` block is a part of one session, run from top to bottom; one that begins
-  with ``>>>`` shows its output, which is compared;
+  with ``>>>`` shows its output, and so does a ``text`` block right below one: it is compared;
 - a ``console`` block holds commands after ``$``, run one by one, and what each prints. A line of
   ``...`` stands for any lines.
 
@@ -14,6 +14,7 @@ The blocks of a page are told apart by their language and first line:
 from __future__ import annotations
 
 import doctest
+import io
 import linecache
 import os
 import re
@@ -21,8 +22,9 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -56,6 +58,8 @@ class Block:
     """Where its first line stands in the page."""
     reason: str | None
     """Why it is not run; None if it is."""
+    shown: str | None = None
+    """What the page says that it prints: the ``text`` block right below it."""
 
     @property
     def file(self) -> str | None:
@@ -97,14 +101,16 @@ class Page:
     def blocks(self) -> list[Block]:
         """Its fenced blocks, in order."""
         text = self.text
+        fences = list(FENCE.finditer(text))
         return [
             Block(
                 found["language"],
                 re.sub(rf"^{found['indent']}", "", found["text"], flags=re.MULTILINE),
                 1 + text.count("\n", 0, found.start("text")),
                 found["reason"],
+                below["text"] if below and is_output(text, found, below) else None,
             )
-            for found in FENCE.finditer(text)
+            for found, below in zip_longest(fences, fences[1:])
         ]
 
     @property
@@ -143,13 +149,25 @@ class Page:
         namespace = module.__dict__
         namespace["__file__"] = str(file)
         for block in blocks:
-            with around(block.text):
+            printed = io.StringIO()
+            with around(block.text), redirect_stdout(printed):
                 if block in plain:
                     text = "\n" * (block.line - 1) + block.text
                     exec(compile(text, str(file), "exec"), namespace)
                 else:
                     run_doctest(block, namespace, self.name)
+            if block.shown is not None:
+                assert agree(block.shown, printed.getvalue()), (
+                    f"{self.name}, below line {block.line}, should show\n{printed.getvalue()}"
+                )
         return namespace
+
+
+def is_output(text: str, block: re.Match[str], below: re.Match[str]) -> bool:
+    """Whether a ``text`` block shows what the block above it prints: nothing stands between."""
+    return (block["language"], below["language"]) == ("python", "text") and not text[
+        block.end() : below.start()
+    ].strip()
 
 
 def on_their_lines(blocks: list[Block]) -> str:

@@ -159,6 +159,22 @@ def test_a_wrong_doctest_is_a_failure(page, folder, monkeypatch):
         page.run_session(folder)
 
 
+@pytest.mark.parametrize(("between", "compared"), [("", True), ("Some words.\n\n", False)])
+def test_a_text_block_right_below_shows_what_is_printed(
+    page, folder, monkeypatch, between, compared
+):
+    monkeypatch.setattr("tests.docs.pages.ROOT", folder)
+    text = f"```python\nprint(1 + 1, 0.25)\n```\n\n{between}```text\n2 0.75\n```\n"
+    page.path.write_text(text, encoding="utf-8")
+    page.run_session(folder)
+    page.path.write_text(text.replace("\n2 ", "\n3 "), encoding="utf-8")
+    if compared:
+        with pytest.raises(AssertionError, match="below line 2, should show\n2 0.25"):
+            page.run_session(folder)
+    else:
+        page.run_session(folder)
+
+
 @pytest.mark.parametrize(
     ("shown", "printed", "same"),
     [
