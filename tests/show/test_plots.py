@@ -96,6 +96,16 @@ def test_a_spike_does_not_flatten_the_rest():
     assert plots._limits([Series("s", x, (1.0, *(0.0,) * 20))]) is None
 
 
+def test_rounding_noise_does_not_fill_the_picture():
+    x = tuple(float(k) for k in range(3))
+    constant = Series("s", x, (-1.0,) * 3)
+    noisy = Series("dots", x, (-1.0 - 5e-14, -1.0, -1.0 + 4e-14), "dots")
+    low, high = plots._limits([constant, noisy])
+    assert (low, high) == pytest.approx((-1.5, -0.5))
+    assert plots._limits([constant]) is None  # one number has a range of its own
+    assert plots._limits([Series("s", x, (1.0, 1.0 + 1e-6, 1.0))]) is None
+
+
 def test_logarithmic_axes_have_plain_labels():
     accuracy = LineChart(
         "Accuracy", "magnitude", "error",

@@ -57,6 +57,8 @@ LEGEND_WIDTH, LEGEND_ROW = 58, 0.2
 """Characters that fit beside each other above a chart, and the inches that a row of them takes."""
 SPIKE = 30.0
 """Numbers so many times larger than nine in ten of the others are left outside the picture."""
+ROUNDING = 1e-9
+"""Numbers that differ by so little of their size are drawn as one: finite differences of a line."""
 
 
 def can_draw() -> bool:
@@ -165,14 +167,20 @@ def _columns(labels: Sequence[str]) -> int:
 
 
 def _limits(series: Sequence[Series]) -> tuple[float, float] | None:
-    """The range to show where a few numbers are so large that the others would be one flat line."""
-    sizes = sorted(abs(y) for one in series for y in one.y if y is not None)
+    """The range to show where the numbers alone would give a wrong picture; else None.
+
+    A few are so large that the others would be one flat line, or all are the same but for rounding.
+    """
+    numbers = [y for one in series for y in one.y if y is not None]
+    sizes = sorted(map(abs, numbers))
     if not sizes:
         return None
+    if 0 < max(numbers) - min(numbers) <= ROUNDING * sizes[-1]:
+        return min(numbers) - sizes[-1] / 2, max(numbers) + sizes[-1] / 2
     usual = sizes[int(0.9 * (len(sizes) - 1))]
     if sizes[-1] <= SPIKE * usual or usual == 0:
         return None
-    shown = [y for one in series for y in one.y if y is not None and abs(y) <= 3 * usual]
+    shown = [y for y in numbers if abs(y) <= 3 * usual]
     margin = 0.05 * (max(shown) - min(shown)) or usual
     return min(shown) - margin, max(shown) + margin
 
