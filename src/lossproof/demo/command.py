@@ -7,11 +7,13 @@ No torch is imported here. The stories are told in a process of their own
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pickle
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
@@ -19,10 +21,8 @@ import typer
 
 from lossproof.checks.process import InternalError, kill, own_group
 from lossproof.console import color, steps, width
-from lossproof.demo.messages import Begun, Message, Page
+from lossproof.demo.messages import Begun, Message, Page, Request, Told
 from lossproof.demo.page_file import is_ours, write
-from lossproof.demo.story import Story
-from lossproof.demo.terminal import render, render_summary
 from lossproof.errors import UsageError
 from lossproof.show.source import shown_path
 
@@ -45,27 +45,26 @@ def run(numbers: Sequence[int], file: Path, *, force: bool, quiet: bool) -> int:
         InternalError: the stories broke off.
     """
     must_be_writable(file, force)
-    told: list[Story] = []
-    with worker(sorted({*numbers}) or range(1, COUNT + 1)) as messages:
+    wanted = tuple(sorted({*numbers})) or tuple(range(1, COUNT + 1))
+    told: list[Told] = []
+    with worker(Request(wanted, color(), width())) as messages:
         for message in with_progress(messages, quiet):
-            if isinstance(message, Page):
-                save(message, file)
-                page = message
-            else:
+            if isinstance(message, Told):
                 told.append(message)
                 if not quiet:
-                    drawn = render(message, COUNT, color=color(), width=width())
-                    typer.echo(f"{drawn}\n", color=True)
-    _print_summary(told, page, file)
-    return int(any(story.missed for story in told))
+                    typer.echo(f"{message.text}\n", color=True)
+            else:
+                save(message, file)
+                print_end(told, message, file)
+    return int(not all(one.holds for one in told))
 
 
 # ---------------------------------------------------------------------------- the other process
 @contextlib.contextmanager
-def worker(numbers: Sequence[int]) -> Iterator[Iterator[Message]]:
+def worker(request: Request) -> Iterator[Iterator[Message]]:
     """The process that tells these stories: what it says, as it says it."""
     process = subprocess.Popen(
-        [sys.executable, "-m", WORKER, *map(str, numbers)],
+        [sys.executable, "-m", WORKER, json.dumps(asdict(request))],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         **own_group(),
@@ -94,7 +93,7 @@ def _messages(process: subprocess.Popen[bytes], answers: IO[bytes]) -> Iterator[
         yield message
 
 
-def with_progress(messages: Iterable[Message], quiet: bool) -> Iterator[Story | Page]:
+def with_progress(messages: Iterable[Message], quiet: bool) -> Iterator[Told | Page]:
     """The stories and the page, with a bar on standard error while there is none."""
     with contextlib.ExitStack() as bar:
         bar.enter_context(steps(1, quiet))(0, "loading torch")
@@ -144,10 +143,11 @@ def save(page: Page, file: Path) -> None:
         raise UsageError(f"`{file}` cannot be written: {error.strerror}") from error
 
 
-def _print_summary(told: Sequence[Story], page: Page, file: Path) -> None:
-    typer.echo(render_summary(told, color=color(), width=width()), color=True)
+def print_end(told: Sequence[Told], page: Page, file: Path) -> None:
+    """A line for each story, and where the page is."""
+    typer.echo("\n".join(one.summary for one in told), color=True)
     typer.echo(f"\nwritten to {shown_path(str(file.absolute()))}")
-    if not page.drawn:
+    if not page.has_pictures:
         typer.echo(
             "it has tables of numbers in place of pictures, for matplotlib is not installed: "
             "pip install 'lossproof[plots]'"

@@ -18,6 +18,7 @@ import lossproof
 from lossproof.checks.chart import LineChart, Series
 from lossproof.checks.report import Finding
 from lossproof.demo.story import Claim, Outline, Part, Pictures, code_of, found, table
+from lossproof.watcher.alarm import Alarm, AlarmKind
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -110,6 +111,22 @@ def train(loss: Loss) -> list[float]:
         scheduler.step()
         curve.append(value.item())
     return curve
+
+
+def train_watched(loss: Any) -> list[Alarm]:
+    """The same training under a guard; what the guard said."""
+    torch.manual_seed(42)
+    x, target = data()
+    model = nn.Sequential(nn.BatchNorm1d(1), nn.Linear(1, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2, momentum=1e-3)
+    alarms: list[Alarm] = []
+    with lossproof.watch(model, on_alarm=alarms.append) as guard:
+        compute = guard.wrap(loss)
+        for _ in range(EPOCHS):
+            optimizer.zero_grad()
+            compute(model(x).squeeze(1), target).backward()
+            optimizer.step()
+    return alarms
 
 
 # ---------------------------------------------------------------------------- the story
@@ -206,6 +223,34 @@ def checked() -> Part:
     )
 
 
+def watched() -> Part:
+    """And if nobody checked it?"""
+    with torch.random.fork_rng(devices=()):
+        alarms = {name: train_watched(loss) for name, loss in LOSSES.items()}
+    wrong = alarms.pop("WrongMSE")
+    first = wrong[0] if wrong else None
+    named = first is not None and first.kind is AlarmKind.WRONG_BACKWARD
+    codes = {one.code for one in first.diagnosis.findings} if first and first.diagnosis else set()
+    return Part(
+        "And if nobody checked it?",
+        (
+            "Then `lossproof.watch` does, while it trains. Its first alarm, of the "
+            f"{len(wrong)} that this training raises:",
+            code_of(train_watched),
+            *wrong[:1],
+        ),
+        (
+            Claim(
+                "the guard names the wrong backward in the second epoch, with both faults",
+                named and first is not None and first.step == 2 and codes == {"LP202", "LP203"},
+            ),
+            Claim(
+                "it raises no alarm in the training of the other three", not any(alarms.values())
+            ),
+        ),
+    )
+
+
 def mended() -> Part:
     """The two mends, put in their places."""
     wrong = lossproof.check(WrongMSE, *inputs())
@@ -253,6 +298,6 @@ OUTLINE = Outline(
     "I train the same model with PyTorch's MSE, with my own layer and with my own "
     "`autograd.Function`. Two of three work. What is wrong with the third?",
     "Its backward repeats one mean, forgets 1/N, and ignores `grad_output`. `check` says so before "
-    "the first step, with the lines and the mends.",
-    (trained_four_ways, checked, mended),
+    "the first step, with the lines and the mends; `watch` says so in the second epoch.",
+    (trained_four_ways, checked, watched, mended),
 )

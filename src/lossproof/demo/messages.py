@@ -1,10 +1,20 @@
-"""What the process that tells the stories says to the one that asked for them."""
+"""What the process that asks for the stories and the one that tells them say to each other.
+
+All of it is words and numbers, so that the side that asks needs no torch.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lossproof.demo.story import Story
+
+@dataclass(frozen=True)
+class Request:
+    """Which stories are wanted, by number, and for what kind of terminal."""
+
+    numbers: tuple[int, ...]
+    color: bool
+    width: int
 
 
 @dataclass(frozen=True)
@@ -17,12 +27,20 @@ class Begun:
 
 
 @dataclass(frozen=True)
-class Page:
-    """The page of all stories."""
+class Told:
+    """A story as text, and in a line; whether it came out as told."""
 
     text: str
-    drawn: bool
-    """Whether it has its pictures, for which matplotlib must be installed."""
+    summary: str
+    holds: bool
 
 
-Message = Begun | Story | Page
+@dataclass(frozen=True)
+class Page:
+    """The page of all stories; it has its pictures where matplotlib is installed."""
+
+    text: str
+    has_pictures: bool
+
+
+Message = Begun | Told | Page

@@ -16,6 +16,7 @@ from lossproof.demo.story import Block, Code, Pictures, Said, Story, Table
 from lossproof.show import plots
 from lossproof.show.html import environment
 from lossproof.show.source import lines_of
+from lossproof.watcher.alarm import Alarm
 
 
 def render(stories: Sequence[Story]) -> str:
@@ -41,7 +42,7 @@ def kind_of(block: Block) -> str:
     """By which macro of the template a block is drawn."""
     kinds = {
         str: "prose", Code: "code", Table: "table", Said: "said", Pictures: "pictures",
-        Report: "report", Comparison: "comparison",
+        Report: "report", Comparison: "comparison", Alarm: "alarm",
     }  # fmt: skip
     return kinds[type(block)]
 

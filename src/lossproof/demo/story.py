@@ -18,6 +18,7 @@ from typing import Any
 from lossproof.checks.chart import LineChart
 from lossproof.checks.comparison import Comparison
 from lossproof.checks.report import Location, Report
+from lossproof.watcher.alarm import Alarm
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Pictures:
     small: bool = False
 
 
-Block = str | Code | Table | Said | Pictures | Report | Comparison
+Block = str | Code | Table | Said | Pictures | Report | Comparison | Alarm
 """A string is a paragraph, in which code stands between backticks."""
 
 

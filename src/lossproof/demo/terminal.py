@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from rich.table import Table as Grid
 from rich.text import Text
 
@@ -11,8 +9,10 @@ from lossproof.checks.comparison import Comparison
 from lossproof.checks.report import Report
 from lossproof.demo.story import Block, Claim, Code, Part, Said, Story, Table
 from lossproof.show import comparison, terminal
+from lossproof.show.alarm import render_alarm
 from lossproof.show.source import lines_of, shown_path, visible
 from lossproof.show.terminal import GUTTER, Page
+from lossproof.watcher.alarm import Alarm
 
 HOLDS, FAILS = ("holds", "bold green"), ("FAILS", "bold red")
 
@@ -40,21 +40,15 @@ def render(story: Story, of: int, *, color: bool, width: int) -> str:
     return "\n".join(line.rstrip() for line in page.text().split("\n"))
 
 
-def verdict(story: Story) -> str:
-    """A story in a line."""
-    held = len(story.claims) - len(story.missed)
-    return (
-        f"{story.number}  {story.title}: {held} of {len(story.claims)} hold, {story.seconds:.1f} s"
-    )
-
-
-def render_summary(stories: Sequence[Story], *, color: bool, width: int) -> str:
-    """All stories in a line each, and below each what did not come out as told."""
+def render_summary(story: Story, *, color: bool, width: int) -> str:
+    """A story in a line, and below it what did not come out as told."""
     page = Page(width, color)
-    for story in stories:
-        page.line(Text(verdict(story), "bold red" if story.missed else "bold green"))
-        for claim in story.missed:
-            _draw_claim(page, claim)
+    count = len(story.claims)
+    held = f"{count - len(story.missed)} of {count} hold"
+    line = f"{story.number}  {story.title}: {held}, {story.seconds:.1f} s"
+    page.line(Text(line, "bold red" if story.missed else "bold green"))
+    for claim in story.missed:
+        _draw_claim(page, claim)
     return page.text()
 
 
@@ -94,6 +88,8 @@ def _draw_block(page: Page, block: Block) -> None:
             _draw_table(page, block)
         case Report():
             page.ready(terminal.render(block, color=color, width=width, quiet=True))
+        case Alarm():
+            page.ready(render_alarm(block, color=color, width=width))
         case Comparison():
             page.ready(comparison.render(block, color=color, width=width))
         case _:
