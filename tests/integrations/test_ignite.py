@@ -16,6 +16,7 @@ from ignite.handlers import Checkpoint, DiskSaver, TensorboardLogger
 from ignite.handlers.tensorboard_logger import OutputHandler
 from ignite.metrics import RunningAverage
 
+import lossproof
 from lossproof.integrations.ignite import supervised_training_step
 from lossproof.terms import FixedWeights, TermHistory, UncertaintyWeights, UPGrad
 
@@ -205,6 +206,50 @@ def test_metrics_and_loggers_see_the_terms(tmp_path):
     assert state.metrics["error"] == pytest.approx(average, rel=1e-6)
     read = EventAccumulator(str(tmp_path)).Reload().Scalars("train/terms/value/error")
     assert [event.value for event in read] == pytest.approx(values, rel=1e-6)
+
+
+def test_a_guard_sees_the_terms_and_leaves_the_training_as_it_is():
+    torch.manual_seed(4)
+    plain = Training(UPGrad)
+    plain.run(2)
+    torch.manual_seed(4)
+    model = net()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+    with lossproof.watch(model) as guard:
+        step = supervised_training_step(model, optimizer, terms_of, UPGrad(), guard=guard)
+        trainer = Engine(step)
+        trainer.add_event_handler(
+            Events.EPOCH_COMPLETED, lambda: trainer.state.metrics.update(guard.as_dict())
+        )
+        trainer.run(DataLoader(dataset(), batch_size=4, shuffle=True), max_epochs=2)
+    assert all(map(torch.equal, model.parameters(), plain.model.parameters()))
+    metrics = trainer.state.metrics
+    for name in NAMES:
+        assert metrics[f"watch/{name}"] == pytest.approx(plain.steps[-1][f"terms/value/{name}"])
+        assert metrics[f"watch/gradient_norm/{name}"] == pytest.approx(
+            plain.steps[-1][f"terms/norm/{name}"], rel=1e-5
+        )
+    assert metrics["watch/alarms"] == 0
+
+
+def test_a_guard_names_the_term_that_went_wrong():
+    def compute(y_pred, y):
+        return {**terms_of(y_pred, y), "root": (y[:, 0] - 3).sqrt().mean()}
+
+    model, alarms = net(), []
+    with lossproof.watch(model, on_alarm=alarms.append) as guard:
+        step = supervised_training_step(
+            model,
+            torch.optim.SGD(model.parameters(), lr=0.1),
+            compute,
+            FixedWeights(),
+            guard=guard,
+            nonfinite="drop",
+        )
+        batch = (torch.ones(4, 3), torch.tensor([[4.0], [5.0], [2.0], [6.0]]))
+        state = Engine(step).run([batch])
+    assert [(alarm.term, alarm.diagnosis.samples) for alarm in alarms] == [("root", (2,))]
+    assert state.output["terms/dropped/root"] == 1
 
 
 def test_half_precision_with_a_scaler_trains_as_full_precision_does():

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+import lossproof
 from lossproof.terms import (
     RLW,
     FixedWeights,
@@ -48,19 +49,28 @@ class Training:
             [*self.model.parameters(), *self.balancer.parameters()], lr=0.02
         )
         self.history = TermHistory()
+        self.norms = []
 
-    def run(self, steps):
+    def terms_of(self, x):
+        value, logits = self.model(x)
+        return {
+            "value": functional.mse_loss(value, x[:, :1]),
+            "label": functional.cross_entropy(logits, (x[:, 1] > 0).long()),
+        }
+
+    def run(self, steps, guard=None):
         seen = []
+        compute = guard.wrap(self.terms_of) if guard else self.terms_of
         for _ in range(steps):
-            x = torch.randn(16, 3)
-            value, logits = self.model(x)
-            terms = {
-                "value": functional.mse_loss(value, x[:, :1]),
-                "label": functional.cross_entropy(logits, (x[:, 1] > 0).long()),
-            }
+            terms = compute(torch.randn(16, 3))
             self.optimizer.zero_grad()
-            self.history.add(self.balancer.backward(terms, self.model))
+            step = self.balancer.backward(terms, self.model)
+            if guard:
+                guard.note_step(step)
+            gradient = torch.cat([one.grad.flatten() for one in self.model.parameters()])
+            self.norms.append(gradient.norm().item())
             self.optimizer.step()
+            self.history.add(step)
             seen.append([term.item() for term in terms.values()])
         return seen
 
@@ -122,3 +132,40 @@ def test_the_terms_are_read_back(tmp_path):
     with (tmp_path / "terms.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [float(row["value/label"]) for row in rows] == columns["value/label"]
+
+
+def test_a_watched_training_is_the_same_and_its_figures_are_read_back():
+    plain, watched = Training("UPGrad"), Training("UPGrad")
+    plain.run(12)
+    with lossproof.watch(watched.model) as guard:
+        torch.manual_seed(3)
+        Net()  # draws what the model drew
+        seen = watched.run(12, guard)
+    assert all(map(torch.equal, watched.bits(), plain.bits()))
+    assert guard.alarms == []
+    figures = guard.as_dict("")
+    norms = watched.history.to_dict()
+    for position, name in enumerate(NAMES):
+        assert figures[name] == pytest.approx(seen[-1][position], rel=1e-6)
+        assert figures[f"gradient_norm/{name}"] == pytest.approx(
+            norms[f"norm/{name}"][-1], rel=1e-5
+        )
+    # the norm of the whole gradient is measured where that is cheap enough, from the first step on
+    measured = {step.step: step.norm for step in guard.history if step.norm is not None}
+    assert measured
+    assert measured == pytest.approx({step: watched.norms[step - 1] for step in measured})
+    assert figures["gradient_norm"] == measured[max(measured)]
+
+
+def test_a_term_that_goes_wrong_is_named_with_its_sample():
+    training, alarms = Training("UPGrad"), []
+    with lossproof.watch(training.model, on_alarm=alarms.append) as guard:
+        training.run(5, guard)
+        compute = guard.wrap(lambda x: {**training.terms_of(x), "log": (x[:, 2] - 1).log().mean()})
+        x = torch.full((8, 3), 2.0)
+        x[5, 2] = 1.0
+        with pytest.raises(lossproof.LossproofError, match="'log'"):
+            Training("UPGrad").balancer.backward(compute(x), training.model)
+    assert [(alarm.term, alarm.step) for alarm in alarms] == [("log", 6)]
+    assert alarms[0].diagnosis.operation == "log"
+    assert alarms[0].diagnosis.samples == (5,)

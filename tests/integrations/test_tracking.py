@@ -7,6 +7,7 @@ from unittest import mock
 import pytest
 import torch
 
+import lossproof
 from lossproof.integrations.tensorboard import log_step
 from lossproof.terms import FixedWeights, TermHistory, UPGrad
 
@@ -84,6 +85,30 @@ def test_a_resumed_training_goes_on_in_its_run_of_mlflow(tmp_path, store):
     columns = straight.history.to_dict()
     for name in ("value/error", "value/bias", "weight/error", "norm/bias", "total"):
         assert resumed[f"terms/{name}"] == list(zip(range(5), columns[name], strict=True))
+
+
+def test_the_figures_of_a_guard_are_read_back_from_mlflow(store):
+    torch.manual_seed(2)
+    model = torch.nn.Linear(3, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    seen = []
+    with lossproof.watch(model) as guard, mlflow.start_run() as run:
+        compute = guard.wrap(lambda x: {"error": (model(x) - x[:, :1]).square().mean()})
+        for n in range(6):
+            optimizer.zero_grad()
+            terms = compute(torch.randn(8, 3))
+            terms["error"].backward()
+            optimizer.step()
+            mlflow.log_metrics(guard.as_dict(), step=n)
+            norm = torch.cat([one.grad.flatten() for one in model.parameters()]).norm()
+            seen.append((terms["error"].item(), norm.item()))
+    found = read_back(store, run)
+    assert [value for _, value in found["watch/error"]] == pytest.approx([one for one, _ in seen])
+    # the norm is measured where that is cheap enough, and the newest is told
+    norms = [value for _, value in found["watch/gradient_norm"]]
+    assert all(any(value == pytest.approx(one, rel=1e-5) for _, one in seen) for value in norms)
+    assert norms[0] == pytest.approx(seen[found["watch/gradient_norm"][0][0]][1], rel=1e-5)
+    assert found["watch/alarms"] == [(n, 0.0) for n in range(6)]
 
 
 def broken_step():
