@@ -17,7 +17,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.precision import MixedPrecision
 
-from lossproof.integrations.lightning import PROBLEMS, BalancedTerms
+from lossproof.errors import TrainingAlarmError, TrainingAlarmWarning
+from lossproof.integrations.lightning import PROBLEMS, BalancedTerms, watch_callback
 from lossproof.terms import (
     DWA,
     DualProj,
@@ -212,18 +213,21 @@ def test_float16_with_a_scaler(tmp_path, init_scale):
 
 
 def test_weights_are_held_where_an_optimizer_evaluates_twice(tmp_path):
-    class Twice(torch.optim.SGD):
+    class Twice(torch.optim.Optimizer):
+        def __init__(self, parameters):
+            super().__init__(parameters, {})
+
         def step(self, closure):
-            closure()
-            with torch.no_grad():
-                for group in self.param_groups:
-                    for parameter in group["params"]:
+            for _ in "ab":
+                loss = closure()
+                with torch.no_grad():
+                    for parameter in self.param_groups[0]["params"]:
                         parameter.sub_(0.01 * parameter.grad)
-            return super().step(closure)
+            return loss
 
     class Sharp(Net):
         def configure_optimizers(self):
-            return Twice(self.parameters(), lr=1e-2)
+            return Twice(self.parameters())
 
     model = net(kind=Sharp)
     expected = copy.deepcopy(model)
@@ -459,3 +463,106 @@ def test_projections_may_look_at_a_part_of_the_module(tmp_path):
         expected.terms(next(iter(batches()))), expected.own, on=expected.trunk
     )
     torch.testing.assert_close(model.balancer.weights, expected.balancer.weights)
+
+
+# ---- the training guard
+
+
+class Rooted(BalancedTerms, L.LightningModule):
+    """The root of a line through 0, which has no finite gradient where the line is 0."""
+
+    def __init__(self, balancer=None):
+        super().__init__()
+        self.slope = nn.Parameter(torch.tensor(0.5))
+        self.balancer = balancer
+
+    def training_step(self, batch, number):
+        x = batch[0] if number < 6 else 0 * batch[0]
+        root = (self.slope * x).abs().sqrt().mean()
+        self.log("root", root)
+        if self.balancer is None:
+            return {"loss": root, "other": 3}
+        return self.balance(self.balancer, {"root": root, "size": self.slope.abs()})
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=1e-3)
+
+
+def test_a_fit_is_watched(tmp_path):
+    alarms = []
+    watching = watch_callback(on_alarm=alarms.append, share=1.0)
+    trainer = trainer_in(tmp_path, callbacks=[watching], max_steps=8)
+    model = Rooted()
+    trainer.fit(model, batches())
+    alarm = alarms[0]
+    assert (alarm.kind.value, alarm.step) == ("non-finite-gradient", 7)
+    assert alarm.diagnosis.operation == "sqrt"
+    assert alarm.diagnosis.location.file.endswith("test_lightning.py")
+    rows = rows_of(trainer)
+    assert [row["watch/loss"] for row in rows[:6]] == [row["root"] for row in rows[:6]]
+    assert rows[0]["watch/gradient_norm"] > 0
+    assert [row["watch/alarms"] for row in rows[:6]] == [0] * 6
+    assert rows[6]["watch/alarms"] == 1
+    assert "training_step" not in vars(model)
+    assert watching.guard.retired is None
+
+
+@pytest.mark.parametrize("action", ["raise", "warn"])
+def test_terms_are_watched_with_their_gradients(tmp_path, action):
+    watching = watch_callback(on_alarm=action, share=1.0)
+    trainer = trainer_in(tmp_path, callbacks=[watching], max_steps=7)
+    model = Rooted(FixedWeights({"root": 1.0, "size": 1.0}))
+    expected = pytest.raises if action == "raise" else pytest.warns
+    kind = TrainingAlarmError if action == "raise" else TrainingAlarmWarning
+    with expected(kind, match=r"(?s)root.*sqrt"):
+        trainer.fit(model, batches())
+    assert "training_step" not in vars(model)
+    assert watching.guard.alarms[0].step == 7
+    rows = rows_of(trainer)
+    assert rows[0]["watch/size"] == pytest.approx(0.5)
+    assert model.slope.isfinite().all() == (action == "raise")
+    assert model._pending is None
+
+
+def test_the_gradients_that_a_balancer_measured_are_those_of_the_watch(tmp_path):
+    watching = watch_callback(share=1.0)
+    trainer = trainer_in(tmp_path, callbacks=[watching], max_steps=3)
+    trainer.fit(net(), batches())
+    for row in rows_of(trainer):
+        for name in NAMES:
+            assert row[f"watch/gradient_norm/{name}"] == pytest.approx(row[f"terms/norm/{name}"])
+
+
+def test_a_watched_training_is_the_same_training(tmp_path):
+    found = []
+    for callbacks in ([], [watch_callback()]):
+        model = net()
+        options = {
+            "accumulate_grad_batches": 2,
+            "gradient_clip_val": 0.5,
+            "precision": "bf16-mixed",
+        }
+        trainer_in(tmp_path, callbacks=callbacks, **options).fit(model, batches())
+        found.append(model)
+    assert_same(*found)
+
+
+def test_a_loss_is_watched_as_it_was_computed(tmp_path):
+    """Before it is scaled and divided."""
+
+    class Plain(Net):
+        def training_step(self, batch, _):
+            return sum(self.terms(batch).values())
+
+    model, watching = net(kind=Plain, lr=0.0), watch_callback()
+    with torch.no_grad():
+        expected = [sum(model.terms(batch).values()).item() for batch in batches()]
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
+    plugin = MixedPrecision("16-mixed", "cpu", scaler=scaler)
+    options = {"accumulate_grad_batches": 2, "plugins": [plugin]}
+    trainer = trainer_in(tmp_path, callbacks=[watching], **options)
+    trainer.fit(model, batches())
+    rows = [row["watch/loss"] for row in rows_of(trainer) if "watch/loss" in row]
+    near = [pytest.approx(one, rel=0.01) for one in expected]
+    assert all(row in near for row in rows)
+    assert len(rows) == 6

@@ -67,7 +67,8 @@ class LossFunction:
         if not isinstance(labels, Tensor):
             raise ValueError(
                 "`labels` must be a tensor: the batch needs a column named 'labels', which Trainer "
-                f"counts and hands over, got {type(labels).__name__}"
+                "counts and hands over (with remove_unused_columns=False, where the model does not "
+                f"take it), got {type(labels).__name__}"
             )
         prediction, labels = self._aligned(_picked(outputs, self.output), labels)
         keep = None if labels.is_floating_point() else labels != IGNORED

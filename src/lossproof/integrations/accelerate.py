@@ -12,6 +12,8 @@ from lossproof.terms.balance.base import Balancer
 if TYPE_CHECKING:
     from lossproof.terms.balance.step import BalanceStep
 
+__all__ = ["AcceleratedBalancer"]
+
 
 class AcceleratedBalancer:
     """Fills the gradients of a set of terms where a loop calls ``accelerator.backward(loss)``.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ from lossproof.terms.balance.base import Balancer
 
 if TYPE_CHECKING:
     from lossproof.terms.balance.step import BalanceStep
+    from lossproof.watcher.guard import Guard
 
 Tensor = torch.Tensor
 
@@ -193,3 +196,127 @@ def _refuse_what_does_not_work(module: Any) -> None:
         )
     if getattr(strategy.model, "static_graph", False):
         raise ValueError("a balancer does not work with DDPStrategy(static_graph=True)")
+
+
+# ---- the training guard
+
+
+def watch_callback(*, prefix: str = "watch/", **options: Any) -> Any:
+    """A callback that watches a fit with :func:`lossproof.watch`, and logs what the guard sees.
+
+    The guard sees ``training_step``: its loss, or the terms of :class:`BalancedTerms`, with the
+    norms of their gradients where the balancer measured them. Where an alarm needs it, the step is
+    performed again, on the same batch and with the same random numbers; what it logs then is
+    dropped.
+
+    Args:
+        prefix: what the name of each logged figure begins with.
+        **options: as for :func:`lossproof.watch`: ``on_alarm``, ``ring``, ``share``, ``memory``.
+
+    Returns:
+        A ``lightning.pytorch.Callback``. Its ``guard`` is that of the last fit.
+
+    Raises:
+        ImportError: Lightning is not installed.
+    """
+    try:
+        from lightning.pytorch import Callback
+    except ImportError as error:
+        raise ImportError(
+            "Lightning is not installed: pip install 'lossproof[lightning]'"
+        ) from error
+    from lossproof.watcher.guard import watch
+
+    class Watch(Callback):
+        """Starts and stops the guard."""
+
+        guard: Guard | None = None
+        step: WatchedStep | None = None
+
+        def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+            self.guard = watch(pl_module, **options).start()
+            self.step = WatchedStep(self.guard, pl_module)
+
+        def on_after_backward(self, trainer: Any, pl_module: Any) -> None:
+            step = getattr(pl_module, "balance_step", None)
+            if self.guard is not None and step is not None:
+                self.guard.note_step(step)
+
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, *others: Any) -> None:
+            every = trainer.log_every_n_steps
+            if self.guard is not None and every and trainer.global_step % every == 0:
+                pl_module.log_dict(self.guard.as_dict(prefix))
+
+        def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+            self._stop()
+
+        def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+            self._stop()
+
+        def _stop(self) -> None:
+            if self.guard is not None and self.step is not None:
+                self.guard.stop()
+                self.step.remove()
+
+    return Watch()
+
+
+class WatchedStep:
+    """A ``training_step`` that a guard sees, and may call again.
+
+    Args:
+        guard: the guard.
+        module: the LightningModule, whose step is replaced until :meth:`remove`.
+    """
+
+    def __init__(self, guard: Guard, module: Any) -> None:
+        self._module = module
+        self._original = module.training_step
+        self._live = False
+        self._output: Any = None
+        self._watched = guard.wrap(self._terms)
+        step = functools.wraps(self._original)(lambda *args, **kwargs: self._run(args, kwargs))
+        module.training_step = step
+
+    def remove(self) -> None:
+        """Put the step back."""
+        vars(self._module).pop("training_step", None)
+        self._output = None
+
+    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self._live = True
+        try:
+            self._watched(*args, **kwargs)
+        finally:
+            self._live = False
+        output, self._output = self._output, None
+        return output
+
+    def _terms(self, *args: Any, **kwargs: Any) -> Any:
+        """What is minimised: the terms, or the loss."""
+        if self._live:
+            self._output = self._original(*args, **kwargs)
+            return self._minimised(self._output)
+        pending = getattr(self._module, "_pending", None)
+        with _silent(self._module):
+            output = self._original(*args, **kwargs)
+        minimised = self._minimised(output)
+        if hasattr(self._module, "_pending"):
+            self._module._pending = pending
+        return minimised
+
+    def _minimised(self, output: Any) -> Any:
+        pending = getattr(self._module, "_pending", None)
+        if pending is not None:
+            return pending.terms
+        return output.get("loss") if isinstance(output, Mapping) else output
+
+
+@contextmanager
+def _silent(module: Any) -> Iterator[None]:
+    """Inside, the module logs nothing."""
+    module.log = lambda *args, **kwargs: None
+    try:
+        yield
+    finally:
+        del module.log

@@ -18,7 +18,7 @@ from lossproof.terms.balance.base import Balancer
 if TYPE_CHECKING:
     from lossproof.terms.balance.step import BalanceStep
 
-__all__ = ["BalancedTerms", "LossFunction", "loss_function"]
+__all__ = ["BalancedTerms", "LossFunction", "loss_function", "watch_callback"]
 
 Tensor = torch.Tensor
 Term = Callable[..., Tensor]
@@ -105,17 +105,23 @@ class BalancedTerms:
     ) -> Tensor:
         """The plain sum of the terms, as its part of the whole batch."""
         parts = self._parts(num_items_in_batch)
-        terms = {
-            name: parts * term(outputs, labels, num_items_in_batch=num_items_in_batch)
-            if name in self._counting and num_items_in_batch is not None
-            else term(outputs, labels)
-            for name, term in self.terms.items()
-        }
+        terms = self._computed(outputs, labels, num_items_in_batch, parts)
         if not torch.is_grad_enabled():
             return plain_sum(terms) / parts
         total = leaf(terms)
         self._pending = terms, total
         return total / parts
+
+    def _computed(
+        self, outputs: Any, labels: Tensor | None, num_items_in_batch: Any, parts: float
+    ) -> dict[str, Tensor]:
+        """The terms, of the size that they have in the whole batch."""
+        return {
+            name: parts * term(outputs, labels, num_items_in_batch=num_items_in_batch)
+            if name in self._counting and num_items_in_batch is not None
+            else term(outputs, labels)
+            for name, term in self.terms.items()
+        }
 
     def _parts(self, num_items_in_batch: Any) -> float:
         """Into how many parts the batch is split, which Trainer adds up.
@@ -227,3 +233,72 @@ def _refuse_what_does_not_work(trainer: Any) -> None:
                 f"this release of transformers has no Trainer.{name}, in which the state of the "
                 "balancer joins a checkpoint"
             )
+
+
+# ---- the training guard
+
+
+def watch_callback(
+    trainer: Any, loss: torch.nn.Module | None = None, *, prefix: str = "watch/", **options: Any
+) -> Any:
+    """Watch the training of a ``Trainer`` with :func:`lossproof.watch`, and log what it sees.
+
+    The guard sees the model, what ``compute_loss_func`` returns, and of :class:`BalancedTerms` the
+    terms and the norms of their gradients. It starts with ``trainer.train()`` and stops at its
+    end; where that raises, call ``callback.guard.stop()``.
+
+    Args:
+        trainer: a ``Trainer``. The callback is added to it, before those that report to trackers.
+        loss: the loss, where it is a Module that the model calls.
+        prefix: what the name of each logged figure begins with.
+        **options: as for :func:`lossproof.watch`: ``on_alarm``, ``ring``, ``share``, ``memory``.
+
+    Returns:
+        The callback; its ``guard`` watches.
+
+    Raises:
+        ImportError: transformers is not installed.
+        TypeError: ``trainer`` is no Trainer.
+    """
+    try:
+        from transformers import TrainerCallback
+    except ImportError as error:
+        raise ImportError(
+            "transformers is not installed: pip install 'lossproof[transformers]'"
+        ) from error
+    from lossproof.watcher.guard import watch
+
+    if not hasattr(trainer, "callback_handler"):
+        raise TypeError(f"`trainer` must be a transformers.Trainer, got {type(trainer).__name__}")
+
+    class Watch(TrainerCallback):
+        """Starts and stops the guard."""
+
+        guard = watch(trainer.model, loss, **options)
+
+        def on_train_begin(self, *others: Any, **kwargs: Any) -> None:
+            self.guard.start()
+
+        def on_pre_optimizer_step(self, *others: Any, **kwargs: Any) -> None:
+            step = getattr(trainer, "balance_step", None)
+            if step is not None:
+                self.guard.note_step(step)
+
+        def on_log(
+            self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any
+        ) -> None:
+            if logs and "loss" in logs:
+                figures = self.guard.as_dict(prefix)
+                logs.update(figures)
+                state.log_history[-1].update(figures)
+
+        def on_train_end(self, *others: Any, **kwargs: Any) -> None:
+            self.guard.stop()
+
+    callback = Watch()
+    seen = "_computed" if isinstance(trainer, BalancedTerms) else "compute_loss_func"
+    function = getattr(trainer, seen)
+    if function is not None:
+        setattr(trainer, seen, callback.guard.wrap(function))
+    trainer.callback_handler.callbacks.insert(0, callback)
+    return callback
