@@ -12,9 +12,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from docs.making import architecture, benchmarks, commands, gallery, losses, rules, terms
+from docs.making import (
+    architecture,
+    benchmarks,
+    commands,
+    gallery,
+    integrations,
+    losses,
+    rules,
+    terms,
+)
 
-MADE = (losses, terms, rules, gallery, commands, benchmarks, architecture)
+MADE = (losses, terms, rules, gallery, commands, integrations, benchmarks, architecture)
 WHOLE_FOLDERS = (losses.FOLDER, terms.FOLDER, rules.FOLDER)
 """Folders in which every page is made here: what is not made any more is removed."""
 

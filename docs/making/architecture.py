@@ -44,9 +44,9 @@ ROOMS: Mapping[str, Room] = {
     "watcher": Room(340, 190, "the training guard"),
     "show": Room(790, 190, "text, HTML, JSON, SARIF ...", width=190),
     "checks": Room(560, 240, "rules, witnesses, reports", width=180),
-    "terms": Room(150, 390, "gradients, balancers"),
-    "speed": Room(400, 390, "fuse, chunk, pairs"),
-    "losses": Room(690, 390, "the catalogue"),
+    "terms": Room(150, 386, "gradients, balancers"),
+    "speed": Room(400, 402, "fuse, chunk, pairs"),
+    "losses": Room(690, 402, "the catalogue"),
     "write": Room(450, 510, "reduce, as_module, from_numpy, surrogates, arguments", width=840),
 }
 """Where each room stands; what it imports stands below it, as far as it goes."""

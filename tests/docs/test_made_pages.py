@@ -1,11 +1,14 @@
 """The pages that are made from the code and from results are those that are committed."""
 
+import ast
+import re
+
 import pytest
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("grimp")
 
-from docs.making import benchmarks, commands, gallery, losses, rules, terms
+from docs.making import benchmarks, commands, gallery, integrations, losses, rules, terms
 from docs.making.bars import Bar, amounts, picture, shares
 
 from docs import build
@@ -13,6 +16,7 @@ from lossproof.checks.rules import RULES
 from lossproof.cli import app
 from lossproof.losses.catalogue import catalogue
 
+IMPORTED = re.compile(r"^from (lossproof\.integrations\.\w+) import ([\w, ]+)$", re.MULTILINE)
 PARTS = {part.__name__.rpartition(".")[2]: part for part in build.MADE}
 
 
@@ -75,3 +79,20 @@ def test_bars_are_as_long_as_their_figures():
     assert "a &amp; b: 2 s" in drawn
     assert "1 of 4" in shares([("lossproof", 1, 4)])
     assert 'width="250.0"' in amounts([("x", 3.0), ("y", 1.0)], " s")
+
+
+def test_what_the_pages_of_the_integrations_import_is_in_the_reference():
+    shown = integrations.FILE.read_text(encoding="utf-8")
+    used = {
+        f"{module}.{name}"
+        for page in (integrations.FILE.parents[1] / "integrations").glob("*.md")
+        for module, names in IMPORTED.findall(page.read_text(encoding="utf-8"))
+        for name in re.findall(r"\w+", names)
+    }
+    assert used
+    assert [name for name in sorted(used) if f"::: {name}\n" not in shown] == []
+
+
+def test_a_module_offers_what_it_says():
+    assert integrations.public(ast.parse("__all__ = ['b', 'a']\ndef c(): ...")) == ["a", "b"]
+    assert integrations.public(ast.parse("def c(): ...")) == []
