@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from lossproof.terms.balance.base import Balancer
     from lossproof.terms.balance.step import BalanceStep
 
+__all__ = ["supervised_training_step"]
+
 Tensor = torch.Tensor
 HALF = (torch.float16, torch.bfloat16)
 

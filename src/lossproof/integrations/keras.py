@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from lossproof.terms.balance.base import Balancer
 
+__all__ = ["balanced_model", "keras_loss"]  # and `KerasLoss`, which is made when it is asked for
+
 PACKAGE = "lossproof"
 """The name under which our classes are registered with Keras."""
 

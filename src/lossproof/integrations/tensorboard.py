@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from lossproof.terms.balance.step import BalanceStep
     from lossproof.terms.history import TermHistory
 
+__all__ = ["log_history", "log_step"]
+
 
 def log_step(
     writer: Any, step: BalanceStep, global_step: int | None = None, prefix: str = "terms/"
