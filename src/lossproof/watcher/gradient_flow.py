@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from lossproof.checks.nonfinite import node_name
+from lossproof.checks.nonfinite_watch import size_of
 from lossproof.checks.report import Location
 from lossproof.watcher.lines import Line, nodes_from
 from lossproof.watcher.record import Call
 from lossproof.watcher.replay import Gradients, Replay
-from lossproof.watcher.step_watch import magnitude
 
 Tensor = torch.Tensor
 
@@ -61,15 +61,17 @@ def flow_of_gradient(replay: Replay, term: Tensor, call: Call) -> tuple[Gradient
     def hook(node: Any) -> Callable[[Any, Any], None]:
         def note(leaving: Any, arriving: Any) -> None:
             left = [one for one in leaving if one is not None]
+            replay.watch.idle = True
             passages.append(
                 Passage(
                     node,
                     replay.lines.nodes.get(node),
-                    max((magnitude(one) for one in arriving if one is not None), default=0.0),
-                    max((magnitude(one) for one in left), default=0.0),
+                    max((size_of(one) for one in arriving if one is not None), default=0.0),
+                    max((size_of(one) for one in left), default=0.0),
                     sum(one.numel() for one in left),
                 )
             )
+            replay.watch.idle = False
 
         return note
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from lossproof.checks.nonfinite_watch import numbers_in, plain_name
+from lossproof.checks.nonfinite_watch import numbers_in, plain_name, size_of
 from lossproof.checks.report import Location, Number
 from lossproof.checks.sources import excerpt
 from lossproof.checks.trace import tensors_in
@@ -17,7 +17,7 @@ from lossproof.watcher.gradient_flow import Passage, flow_of_gradient
 from lossproof.watcher.record import Call, StepRecord
 from lossproof.watcher.replay import Gradients, Replay
 from lossproof.watcher.samples import dominating, values_per_sample
-from lossproof.watcher.step_watch import Growth, magnitude
+from lossproof.watcher.step_watch import Growth
 from lossproof.watcher.subjects import subjects
 from lossproof.watcher.wording import (
     comparable,
@@ -46,7 +46,7 @@ def exploding_value(record: StepRecord, model: nn.Module, term: str | None) -> D
     known = subjects(record, term)
     if not known:
         return Diagnosis(caveat=not_held(record, term))
-    worst = max(known, key=lambda one: comparable(magnitude(one.recorded)))
+    worst = max(known, key=lambda one: comparable(size_of(one.recorded)))
     replay = Replay(record, model, measure=True)
     value = replay.perform_joined(worst.call).at(worst.place)
     if value is None:

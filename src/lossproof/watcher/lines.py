@@ -132,6 +132,25 @@ class Lines(Interceptor):
             waiting += [following for following, _ in node.next_functions]
 
 
+def nodes_behind(roots: Iterable[Any], leaf: Tensor) -> set[Any]:
+    """The nodes of a graph whose result a leaf is part of."""
+    users: dict[Any, list[Any]] = {}
+    waiting: list[Any] = []
+    for node in nodes_from(roots):
+        if getattr(node, "variable", None) is leaf:
+            waiting.append(node)
+        for following, _ in node.next_functions:
+            if following is not None:
+                users.setdefault(following, []).append(node)
+    found: set[Any] = set()
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found.add(node)
+            waiting += users.get(node, ())
+    return found
+
+
 def nodes_from(roots: Iterable[Any], stop: Iterable[Any] = ()) -> Iterator[Any]:
     """The nodes of a graph from its roots to the leaves, each once; not beyond those in `stop`."""
     ends = set(stop)

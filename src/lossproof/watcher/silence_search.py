@@ -5,15 +5,15 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from lossproof.checks.nonfinite_watch import size_of
 from lossproof.checks.sources import excerpt
 from lossproof.checks.trace import tensors_in
 from lossproof.watcher.alarm import Diagnosis
 from lossproof.watcher.batch import given_tensors
 from lossproof.watcher.gradient_flow import Passage, flow_of_gradient
-from lossproof.watcher.lines import Cut, nodes_from
+from lossproof.watcher.lines import Cut, nodes_behind
 from lossproof.watcher.record import Call, StepRecord
 from lossproof.watcher.replay import Gradients, Replay
-from lossproof.watcher.step_watch import magnitude
 from lossproof.watcher.subjects import Subject, subjects
 from lossproof.watcher.wording import finished, not_held
 
@@ -21,6 +21,8 @@ Tensor = torch.Tensor
 
 LITTLE = 1e-6
 """A passage that lets less than this through is where a gradient dies."""
+MOST_PARAMETERS = 32
+"""Of so many parameters it is found out why they get nothing."""
 MENDS = {
     "detach": "leave out `.detach()` where this value should be trained",
     "detach_": "leave out `.detach_()` where this value should be trained",
@@ -66,7 +68,7 @@ def _why_silent(replay: Replay, one: Subject, value: Tensor) -> Diagnosis | None
     gradients, passages = flow_of_gradient(replay, value, one.call)
     if gradients.failed:
         return Diagnosis()
-    sizes = [magnitude(grad) for grad in gradients.parameters.values() if grad is not None]
+    sizes = [size_of(grad) for grad in gradients.parameters.values() if grad is not None]
     if not sizes:
         cuts = [cut for cut in replay.lines.cuts_before(value) if not cut.discrete]
         if not cuts:
@@ -183,7 +185,7 @@ def unreached_parameters(record: StepRecord, model: nn.Module, term: str | None)
             return finished(Diagnosis(), replay, one)
         passages += passed
         for name, grad in gradients.parameters.items():
-            if grad is not None and magnitude(grad) > 0:
+            if grad is not None and size_of(grad) != 0:
                 missing.pop(name, None)
             elif grad is not None and name in missing:
                 missing[name] = True
@@ -202,7 +204,7 @@ def _why_missing(
     modules = dict(replay.model.named_modules())
     first: Diagnosis | None = None
     notes: list[str] = []
-    for name, zero in missing.items():
+    for name, zero in list(missing.items())[:MOST_PARAMETERS]:
         owner = modules.get(name.rpartition(".")[0])
         one = parameters[name]
         if id(one) not in replay.lines.used:
@@ -217,7 +219,8 @@ def _why_missing(
         if cut is not None:
             first = first or _at_cut(cut, f"`{name}` is behind it")
         elif zero:
-            passage = _dead_end([p for p in passages if _leads_to(p.node, one)])
+            behind = nodes_behind((passage.node for passage in passages), one)
+            passage = _dead_end([passage for passage in passages if passage.node in behind])
             if passage is not None:
                 first = first or _at_passage(passage, f"`{name}` is behind it")
         else:
@@ -234,12 +237,6 @@ def _why_missing(
 
 def _cuts_of(replay: Replay, value: Tensor, parameter: Tensor) -> list[Cut]:
     """The cuts before a term that this parameter went into."""
-    return [
-        cut
-        for cut in replay.lines.cuts_before(value)
-        if id(parameter) in cut.leaves or any(_leads_to(node, parameter) for node in cut.nodes)
-    ]
-
-
-def _leads_to(node: object, parameter: Tensor) -> bool:
-    return any(getattr(one, "variable", None) is parameter for one in nodes_from([node]))
+    cuts = replay.lines.cuts_before(value)
+    behind = nodes_behind((node for cut in cuts for node in cut.nodes), parameter)
+    return [cut for cut in cuts if id(parameter) in cut.leaves or behind.intersection(cut.nodes)]

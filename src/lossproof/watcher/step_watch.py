@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from types import CodeType
-from typing import Any
 
 import torch
 
@@ -99,18 +99,17 @@ class StepWatch(NonFiniteWatch):  # type: ignore[no-untyped-call]
             module, part,
         )  # fmt: skip
 
-    def performed(self, maker: Maker, operands: list[Tensor], results: list[Tensor]) -> None:
+    def performed(
+        self, maker: Maker, before: list[float], operands: list[Tensor], results: list[Tensor]
+    ) -> None:
         """Note how much larger the results are than the operands."""
-        if not self.measure or not operands or not results:
-            return
-        before = max((magnitude(one) for one in operands), default=0.0)
-        after = max((magnitude(one) for one in results), default=0.0)
-        if not 0 < before < after < float("inf"):
+        largest = max(before, default=0.0)
+        if not self.measure or not 0 < largest < maker.size < float("inf"):
             return
         place, reached = self._place()
         if reached:
             part, module = self.where()
-            self._growths[maker] = Growth(maker.name, place, module, part, before, after)
+            self._growths[maker] = Growth(maker.name, place, module, part, largest, maker.size)
 
     def births_before(self, tensors: Collection[Tensor]) -> list[Event]:
         """The events that made these tensors non-finite, in order.
@@ -122,7 +121,7 @@ class StepWatch(NonFiniteWatch):  # type: ignore[no-untyped-call]
         seen: set[Maker] = set()
         while waiting:
             maker = waiting.pop()
-            if maker in seen or maker.state == "finite":
+            if maker in seen or math.isfinite(maker.size):
                 continue
             seen.add(maker)
             if maker.event is not None:
@@ -148,15 +147,3 @@ def _at(operand: Tensor | None, bad: Tensor) -> float | None:
     except RuntimeError:
         return None
     return float(spread[bad].reshape(-1)[0])
-
-
-def magnitude(tensor: Tensor) -> float:
-    """The largest magnitude in a tensor; NaN where it holds one."""
-    if not tensor.is_floating_point() or tensor.numel() == 0:
-        return 0.0
-    numbers = numbers_in(tensor.detach())
-    if numbers.numel() == 0:
-        return 0.0
-    low, high = numbers.aminmax()
-    found: Any = torch.maximum(-low, high)
-    return abs(float(found))

@@ -10,11 +10,12 @@ import torch
 
 from lossproof.checks.mends import mend
 from lossproof.checks.nonfinite import Culprit
+from lossproof.checks.nonfinite_watch import size_of
 from lossproof.checks.trace import tensors_in
 from lossproof.watcher.alarm import Diagnosis
 from lossproof.watcher.record import Call, StepRecord
 from lossproof.watcher.replay import Replay
-from lossproof.watcher.step_watch import Detail, magnitude
+from lossproof.watcher.step_watch import Detail
 from lossproof.watcher.subjects import Subject, micro_batch
 
 SYMBOLS = {"div": "/", "mul": "*", "add": "+", "sub": "-", "pow": "**"}
@@ -76,10 +77,8 @@ def chain_in_words(chain: Sequence[str]) -> str | None:
 
 def magnitudes(replay: Replay, call: Call) -> list[str]:
     """How large the model's outputs and parameters are."""
-    outputs = [
-        magnitude(tensor) for one in replay.needed(call) for tensor in tensors_in(one.result)
-    ]
-    parameters = {name: magnitude(one) for name, one in replay.parameters().items()}
+    outputs = [size_of(tensor) for one in replay.needed(call) for tensor in tensors_in(one.result)]
+    parameters = {name: size_of(one) for name, one in replay.parameters().items()}
     notes = []
     if outputs:
         notes.append(f"the model's outputs are up to {max(outputs):.4g} in size")
