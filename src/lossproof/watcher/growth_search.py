@@ -18,7 +18,7 @@ from lossproof.watcher.record import Call, StepRecord
 from lossproof.watcher.replay import Gradients, Replay
 from lossproof.watcher.samples import dominating, values_per_sample
 from lossproof.watcher.step_watch import Growth
-from lossproof.watcher.subjects import subjects
+from lossproof.watcher.subjects import Subject, subjects
 from lossproof.watcher.wording import (
     comparable,
     finished,
@@ -82,18 +82,15 @@ def exploding_gradient(record: StepRecord, model: nn.Module, term: str | None) -
     if not known:
         return Diagnosis(caveat=not_held(record, term))
     replay = Replay(record, model)
-    worst, size = known[0], -1.0
-    for one in known:
-        value = replay.perform_joined(one.call).at(one.place)
-        if value is not None and value.requires_grad:
-            norm = comparable(_norm(replay.gradients(value, one.call)))
-            if norm > size:
-                worst, size = one, norm
+    worst = _steepest_term(replay, known)
     value = replay.perform_joined(worst.call).at(worst.place)
-    if value is None or size <= 0:
+    if value is None:
+        return finished(Diagnosis(caveat="the step could not be performed again"), replay, worst)
+    gradients, passages = flow_of_gradient(replay, value, worst.call)
+    size = _norm(gradients)
+    if not comparable(size) > 0:
         caveat = "no gradient arrived when the step was performed again"
         return finished(Diagnosis(caveat=caveat), replay, worst)
-    gradients, passages = flow_of_gradient(replay, value, worst.call)
     steepest = max(passages, key=lambda one: comparable(one.ratio), default=None)
     if steepest is not None and comparable(steepest.ratio) < TELLING:
         steepest = None
@@ -116,6 +113,20 @@ def exploding_gradient(record: StepRecord, model: nn.Module, term: str | None) -
         FEW_SAMPLES if samples else WHOLE_BATCH,
     )
     return finished(found, replay, worst)
+
+
+def _steepest_term(replay: Replay, known: list[Subject]) -> Subject:
+    """The term with the largest gradient."""
+    if len(known) == 1:
+        return known[0]
+
+    def norm(one: Subject) -> float:
+        value = replay.perform_joined(one.call).at(one.place)
+        if value is None or not value.requires_grad:
+            return -1.0
+        return comparable(_norm(replay.gradients(value, one.call)))
+
+    return max(known, key=norm)
 
 
 def _text(location: Location | None) -> str:
