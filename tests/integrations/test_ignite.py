@@ -320,14 +320,32 @@ def _last(x, y, y_pred, step):
         ({"gradient_accumulation_steps": 0}, ValueError, "gradient_accumulation_steps"),
         ({"gradient_accumulation_steps": 1.5}, TypeError, "gradient_accumulation_steps"),
         ({"refresh": False}, ValueError, "`refresh` is given to the balancer by the step itself"),
+        ({"model": terms_of}, TypeError, "`model` must be of the type Module, got function"),
+        ({"optimizer": None}, TypeError, "`optimizer` must be of the type Optimizer, got NoneType"),
+        ({"terms_fn": "mse"}, TypeError, "`terms_fn` must be callable, got str"),
+        ({"balancer": UPGrad}, TypeError, "`balancer` must be of the type Balancer, got"),
+        ({"amp_dtype": "float16"}, TypeError, "`amp_dtype` must be of the type dtype, got str"),
     ],
+    ids=range(8),
 )
-def test_wrong_options_are_refused(options, error, words):
+def test_wrong_arguments_are_refused(options, error, words):
     model = nn.Linear(3, 1)
+    right = {
+        "model": model,
+        "optimizer": torch.optim.SGD(model.parameters()),
+        "terms_fn": terms_of,
+        "balancer": UPGrad(),
+    }
     with pytest.raises(error, match=words):
-        supervised_training_step(
-            model, torch.optim.SGD(model.parameters()), terms_of, UPGrad(), **options
-        )
+        supervised_training_step(**{**right, **options})
+
+
+def test_terms_without_names_are_refused():
+    def step(model, optimizer):
+        return supervised_training_step(model, optimizer, weighted, UPGrad())
+
+    with pytest.raises(TypeError, match="`terms` must be a mapping from the name of each term"):
+        trained(step)
 
 
 def test_without_ignite_the_extra_is_named(monkeypatch):

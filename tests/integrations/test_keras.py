@@ -508,6 +508,13 @@ def test_wrong_calls_are_refused_in_words(make, error, words):
         make()
 
 
+def test_terms_without_names_are_refused():
+    training = balanced_model(net(), lambda out, y: (out - y).square().mean(), UPGrad())
+    training.compile(optimizer="sgd")
+    with pytest.raises(TypeError, match="`terms_fn` must return a mapping .*, got Tensor"):
+        training.fit(numbers(8, 3), numbers(8, 1), verbose=0)
+
+
 def test_the_training_itself_is_not_saved_as_a_model(tmp_path):
     training = balanced_model(net(), terms_of, UPGrad())
     with pytest.raises(NotImplementedError, match="save `net`"):

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from lossproof.terms.balance.base import Balancer
 from lossproof.write.arguments import integer
 
 if TYPE_CHECKING:
-    from lossproof.terms.balance.base import Balancer
     from lossproof.terms.balance.step import BalanceStep
 
 __all__ = ["supervised_training_step"]
@@ -92,6 +92,13 @@ def supervised_training_step(
         >>> state.output["terms/total"], round(model.weight.item(), 6)
         (1.5, 0.7)
     """
+    _is_a("model", model, torch.nn.Module)
+    _is_a("optimizer", optimizer, torch.optim.Optimizer)
+    _is_a("balancer", balancer, Balancer)
+    if not callable(terms_fn):
+        raise TypeError(f"`terms_fn` must be callable, got {type(terms_fn).__name__}")
+    if amp_dtype is not None:
+        _is_a("amp_dtype", amp_dtype, torch.dtype)
     prepare = prepare_batch or _pair_of(_ignite("ignite.utils"))
     accumulated = integer("gradient_accumulation_steps", gradient_accumulation_steps, minimum=1)
     taken = [name for name in ("params", "factor", "refresh") if name in backward]
@@ -110,7 +117,7 @@ def supervised_training_step(
             y_pred = output if model_transform is None else model_transform(output)
             terms = compute(y_pred, y)
         step = balancer.backward(
-            {name: _widened(term) for name, term in terms.items()},
+            _widened(terms),
             model,
             scaler=scaler,
             factor=1 / accumulated,
@@ -124,6 +131,13 @@ def supervised_training_step(
         return step.as_dict() if output_transform is None else output_transform(x, y, y_pred, step)
 
     return update
+
+
+def _is_a(name: str, value: object, wanted: type) -> None:
+    if not isinstance(value, wanted):
+        raise TypeError(
+            f"`{name}` must be of the type {wanted.__name__}, got {type(value).__name__}"
+        )
 
 
 def _ignite(module: str) -> Any:
@@ -153,9 +167,14 @@ def _autocast(model: torch.nn.Module, dtype: torch.dtype | None) -> AbstractCont
     return torch.autocast("cpu" if parameter is None else parameter.device.type, dtype=dtype)
 
 
-def _widened(term: Any) -> Any:
-    """A term in float32, where autocast left it in half precision."""
-    return term.float() if isinstance(term, Tensor) and term.dtype in HALF else term
+def _widened(terms: Any) -> Any:
+    """The terms in float32, where autocast left them in half precision."""
+    if not isinstance(terms, Mapping):
+        return terms  # which the balancer refuses in words
+    return {
+        name: term.float() if isinstance(term, Tensor) and term.dtype in HALF else term
+        for name, term in terms.items()
+    }
 
 
 def _step(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None) -> None:

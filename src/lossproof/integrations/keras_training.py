@@ -132,9 +132,14 @@ class Balancing:
     def terms(self, y_pred: Any, y: Any, weight: Any, added: list[Tensor]) -> dict[str, Any]:
         """The terms of a batch, and what the layers add to them."""
         given = (y_pred, y) if weight is None else (y_pred, y, weight)
-        terms = dict(self.terms_fn(*given))
+        terms = self.terms_fn(*given)
+        if not isinstance(terms, Mapping):
+            raise TypeError(
+                "`terms_fn` must return a mapping from the name of each term to a scalar tensor, "
+                f"got {type(terms).__name__}"
+            )
         if not added:
-            return terms
+            return dict(terms)
         if REGULARISATION in terms:
             raise ValueError(
                 f"the term {REGULARISATION!r} is what the layers of the model add to the loss: "
