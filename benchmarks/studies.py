@@ -20,6 +20,7 @@ MEASURED: tuple[str, ...] = (
     "benchmarks.speed.encoder",
     "benchmarks.speed.fusing",
     "benchmarks.speed.allocator",
+    "benchmarks.watch",
 )
 """Modules with a :class:`Study` or more among their globals, which the harness runs."""
 
