@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from lossproof.terms.balance.base import Balancer
+
 Tensor = torch.Tensor
 
 
@@ -20,7 +22,7 @@ class _Guarded(torch.autograd.Function):
     """The identity, through which no gradient may pass: the balancer fills the gradients."""
 
     @staticmethod
-    def forward(ctx: Any, total: Tensor) -> Tensor:
+    def forward(ctx: Any, total: Tensor, *learned: Tensor) -> Tensor:
         return total.clone()
 
     @staticmethod
@@ -61,9 +63,13 @@ def _means(name: str, term: Any) -> Iterator[Tensor]:
         raise TypeError(f"the term {name!r} must be a tensor, got {type(term).__name__}")
 
 
-def guarded(terms: Mapping[str, Any]) -> Tensor:
-    """The plain sum with its graph, which ``DistributedDataParallel`` searches for parameters."""
-    total: Tensor = _Guarded.apply(plain_sum(terms))  # type: ignore[no-untyped-call]
+def guarded(terms: Mapping[str, Any], balancer: Balancer) -> Tensor:
+    """The plain sum, with the graph of all that gets a gradient.
+
+    ``DistributedDataParallel`` searches it for the parameters that it waits for.
+    """
+    learned = [parameter for parameter in balancer.parameters() if parameter.requires_grad]
+    total: Tensor = _Guarded.apply(plain_sum(terms), *learned)  # type: ignore[no-untyped-call]
     return total
 
 

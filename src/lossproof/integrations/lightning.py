@@ -109,7 +109,7 @@ class BalancedTerms:
             )
         if not (torch.is_grad_enabled() and module.training):
             return plain_sum(terms)
-        loss = guarded(terms)
+        loss = guarded(terms, balancer)
         self._pending = _Pending(balancer, terms, options, loss)
         return loss
 
