@@ -219,6 +219,40 @@ def test_between_the_model_and_the_loss(recording):
     assert "`input` was not finite when `loss` got it" in found.notes[0]
 
 
+def test_a_model_that_overflows_before_code_in_between(recording, line_of):
+    class Wide(nn.Module):
+        def forward(self, x):
+            return torch.exp(x)  # <-- here
+
+    def loss(out, target):
+        return (out - target * out).square().mean()  # an infinity minus itself is nan here
+
+    model, x = Wide(), torch.zeros(5, 1, requires_grad=True)
+    with torch.no_grad():
+        x[3] = 200.0
+    recording.terms(loss, recording.model(model, x)[:, 0], torch.ones(5))
+    found = of_value(recording, model)
+    assert (found.part, found.operation, found.samples) == ("model", "exp", (3,))
+    assert found.location.line == line_of(Wide)
+
+
+def test_an_infinity_that_the_model_returns_on_purpose(recording, line_of):
+    class Masked(nn.Linear):
+        def forward(self, x):
+            return super().forward(x).masked_fill(torch.tensor([False, False, True]), -math.inf)
+
+    def loss(logits, target):
+        probability = torch.softmax(logits, 1)[:, 0]
+        return (torch.log(target) * probability).mean()  # <-- here
+
+    model, target = Masked(2, 3), torch.ones(5)
+    target[4] = 0
+    recording.terms(loss, recording.model(model, torch.randn(5, 2)), target)
+    found = of_value(recording, model)
+    assert (found.part, found.operation, found.samples) == ("loss", "log", (4,))
+    assert found.location.line == line_of(loss)
+
+
 def test_terms_that_are_finite_while_their_sum_is_not(recording, network):
     model = network()
     recording.terms(nn.MSELoss(), recording.model(model, torch.randn(4, 3)), torch.zeros(4, 1))

@@ -227,6 +227,16 @@ def test_autocast_is_as_it_was(recording):
     assert replay.caveats == []
 
 
+def test_autocast_of_the_caller_is_none_of_the_step_s(recording, network):
+    model = network()
+    recording.terms(squared, recording.model(model, torch.randn(4, 3)), torch.randn(4))
+    with torch.autocast("cpu", torch.bfloat16):
+        replay, done = replayed(recording, model)
+        assert torch.is_autocast_enabled("cpu")
+    assert replay.caveats == []
+    assert done.result.dtype is torch.float32
+
+
 def test_a_call_that_raises_is_a_caveat(recording):
     once = []
 

@@ -22,6 +22,9 @@ Tensor = torch.Tensor
 LARGE = 2**22
 """Tensors with more elements that are no buffers are data, of which no copy is made."""
 
+AUTOCAST = ("cpu", "cuda")
+"""The devices whose autocast a call is recorded with."""
+
 
 class _State(State):
     """What the functions of a step remember, without a copy of the parameters and of the data."""
@@ -49,8 +52,14 @@ def everything_kept(calls: Sequence[Call], model: nn.Module) -> Iterator[None]:
     python, numpy = random.getstate(), np.random.get_state()
     generators = {device: get_generator(device) for call in calls for device in call.generators}
     try:
-        with kept_settings(), torch.inference_mode(False), warnings.catch_warnings():
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(kept_settings())
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")
+            for device_type in AUTOCAST:  # each call has its own
+                if torch.is_autocast_enabled(device_type):
+                    stack.enter_context(torch.autocast(device_type, enabled=False))
             yield
     finally:
         state.restore()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import torch
@@ -62,18 +62,21 @@ def nonfinite_value(record: StepRecord, model: nn.Module, term: str | None) -> D
             notes=("every term that the guard saw is finite: what was made of them is not",),
         )
     replay = Replay(record, model)
-    chain = [*replay.needed(bad.call), bad.call]
-    failing = next(call for call in chain if call is bad.call or not _result_is_finite(call))
+    before = [call for call in replay.needed(bad.call) if not _result_is_finite(call)]
+    chain = [*before, bad.call]
     found = (
-        _broken_parameters(replay, failing)
-        or _made_between(replay, failing)
-        or _broken_data(record, model, failing, bad)
-        or _born_in_value(replay, failing, bad)
-        or _infinite_data(failing)
-        or Diagnosis(caveat=f"`{bad.name}` is not finite, and no operation that torch can see made "
-                     "it so")
-    )  # fmt: skip
+        _broken_parameters(replay, chain[0])
+        or _first(_broken_data(record, model, call, bad) for call in chain)
+        or _born_in_value(replay, before, bad)
+        or _made_between(replay, bad.call)
+        or _first(map(_infinite_data, chain))
+        or Diagnosis(caveat=f"no operation that torch can see made `{bad.name}` so")
+    )
     return finished(found, replay, bad)
+
+
+def _first(found: Iterable[Diagnosis | None]) -> Diagnosis | None:
+    return next((one for one in found if one is not None), None)
 
 
 def _result_is_finite(call: Call) -> bool:
@@ -105,9 +108,7 @@ def _broken_parameters(replay: Replay, failing: Call) -> Diagnosis | None:
 
 
 def _made_between(replay: Replay, failing: Call) -> Diagnosis | None:
-    """The results of the model are finite, and what the loss got of them is not."""
-    if failing.role == "model":
-        return None
+    """What the loss got of the model is not finite, and nothing in the model made it so."""
     earlier = replay.needed(failing)
     results = [tensor for call in earlier for tensor in tensors_in(call.result)]
     derived = [
@@ -121,7 +122,11 @@ def _made_between(replay: Replay, failing: Call) -> Diagnosis | None:
     ends = [tensor.grad_fn for tensor in results if tensor.grad_fn is not None]
     between = [node for node in nodes_from([given.tensor.grad_fn], ends) if node not in ends]
     names = [node_name(node) for node in between if not hasattr(node, "variable")]
-    what = "what came out of the model is finite" if earlier else "its maker is not known"
+    what = "its maker is not known"
+    if earlier:
+        what = (
+            f"what came out of the model is {'' if all(map(is_finite, results)) else 'not '}finite"
+        )
     notes = [f"`{given.name}` was not finite when `{failing.name}` got it; {what}"]
     if names and earlier:
         notes.append(f"between them, last first: {', '.join(f'`{one}`' for one in names[:6])}")
@@ -194,22 +199,33 @@ def _blamed(given: Given, failing: Call, what: str, bad: Tensor) -> Diagnosis:
     )
 
 
-def _born_in_value(replay: Replay, failing: Call, bad: Subject) -> Diagnosis | None:
-    done = replay.perform(failing)
-    if done.error is not None:
+def _born_in_value(replay: Replay, before: Sequence[Call], bad: Subject) -> Diagnosis | None:
+    """The first operation that made what is not finite, in the model or in the loss."""
+    results: list[Tensor] = []
+    for call in before:
+        results += tensors_in(replay.perform(call).result)
+    done = replay.perform(bad.call)
+    term = done.at(bad.place)
+    if term is None:
         return Diagnosis(caveat="the step could not be performed again")
-    wanted = [done.at(bad.place)] if failing is bad.call else list(tensors_in(done.result))
-    results = [one for one in wanted if one is not None and not is_finite(one)]
-    if not results:
+    if is_finite(term):
         return Diagnosis(caveat=f"`{bad.name}` was finite when it was computed again")
-    births = replay.watch.births_before(results)
+    wanted = [term]
+    if any(
+        given.tensor.grad_fn and not is_finite(given.tensor) for given in given_tensors(bad.call)
+    ):
+        # Code in between may part the loss from the results that it was given.
+        wanted += [result for result in results if not is_finite(result)]
+    births = replay.watch.births_before(wanted)
     if not births:
         return None
     event = births[0]
-    samples = replay.watch.details[event].rows
+    detail = replay.watch.details[event]
+    call = before[0] if before and detail.part == "model" else bad.call
+    samples = detail.rows
     if samples is None:
-        samples = by_halving(failing, lambda out: not all(map(is_finite, tensors_in(out))))
-    return _of_event(replay, failing, event, samples)
+        samples = by_halving(call, lambda out: not all(map(is_finite, tensors_in(out))))
+    return _of_event(replay, call, event, samples)
 
 
 # ---------------------------------------------------------------------------- the gradient

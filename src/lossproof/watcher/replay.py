@@ -328,7 +328,10 @@ class Replay:
 
 
 def _performed_again(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return call.function(*args, **kwargs)
+    function = call.function
+    if isinstance(function, nn.parallel.DistributedDataParallel):
+        function = function.module  # whose other ranks do not perform the step again
+    return function(*args, **kwargs)
 
 
 def _differentiated(
