@@ -235,6 +235,8 @@ class Guard:
     def as_dict(self, prefix: str = "watch/") -> dict[str, float]:
         """The newest figures as a flat dictionary, for any tracker.
 
+        A norm is of the last step that was looked at closely, which may lie before the last.
+
         Keys: the name of each term; ``gradient_norm``; ``gradient_norm/TERM`` where it was
         measured; ``alarms``, how many there were.
         """

@@ -108,6 +108,8 @@ class Judge:
             loss: the largest magnitude of a term; 0 says that there is nothing left to learn.
         """
         total = math.hypot(*norms.values())
+        if not math.isfinite(total):  # said elsewhere; it is no missing gradient
+            return []
         usual = self._norms[of].middle() if of in self._norms else 0.0
         if total <= VANISHED * usual or total == 0.0:
             return self._vanished(step, of, total, loss)
@@ -142,7 +144,7 @@ class Judge:
     ) -> Suspicion | None:
         if not self._first_nonfinite(step):
             return None
-        more = f" and of {len(bad) - 1} more parameters" if len(bad) > 1 else ""
+        more = f" and of {_more(bad)}" if len(bad) > 1 else ""
         return Suspicion(
             AlarmKind.NON_FINITE_GRADIENT,
             f"the gradient of `{bad[0]}`{more} is not finite ({len(bad)} of {len(norms)})",
@@ -172,7 +174,7 @@ class Judge:
             news = [n for n in names if self._news(AlarmKind.UNREACHED_PARAMETER, n, step)]
             if not news:
                 continue
-            more = f" and {len(news) - 1} more parameters" if len(news) > 1 else ""
+            more = f" and {_more(news)}" if len(news) > 1 else ""
             verb = "get" if more else "gets"
             since = "" if never else f" (the last in step {self._reached[news[0]].last})"
             words = f"{verb} no gradient" if never else f"{verb} no gradient any more{since}"
@@ -194,6 +196,11 @@ class Judge:
         last = self._said.get((kind, about))
         self._said[kind, about] = step
         return last is None or step - last > self._ring
+
+
+def _more(names: Sequence[str]) -> str:
+    """All but the first."""
+    return "1 more parameter" if len(names) == 2 else f"{len(names) - 1} more parameters"
 
 
 class _Reach:

@@ -12,7 +12,8 @@ STEADY = 1e2
 RISING = 3
 """For how many steps it must have risen."""
 OF_THE_START = 0.1
-"""What part of its beginning a figure must reach: what has shrunk to nothing may jump about."""
+"""What part of its beginning a figure must reach that explodes in one step, and all of it if it
+rises: what has shrunk to nothing may jump about."""
 
 
 class Series:
@@ -73,6 +74,6 @@ class Series:
             return False
         if size > SUDDEN * self.top:
             return True
-        if self._rising + 1 < RISING:
+        if self._rising + 1 < RISING or size < self._start:
             return False
         return size > SUDDEN * self._start > 0.0 or size > STEADY * self.middle() > 0.0
