@@ -116,6 +116,34 @@ def test_what_hooks_and_the_loss_remember_stays(recording):
     assert seen[0] is first[0]
 
 
+class Counter:
+    """An object of the training's own."""
+
+    def __init__(self):
+        self.count = 0
+        self.sizes = torch.zeros(2)
+        self.generator = random.Random(0)
+
+
+counter = Counter()
+
+
+def test_objects_that_the_loss_writes_to_stay(recording):
+    def counting(out, target):
+        counter.count += 1
+        counter.sizes[0] += out.detach().abs().sum()
+        counter.generator.random()
+        return squared(out, target)
+
+    model = nn.Linear(3, 1)
+    recording.terms(counting, recording.model(model, torch.randn(4, 3)), torch.randn(4))
+    count, sizes, state = counter.count, counter.sizes.clone(), counter.generator.getstate()
+    replayed(recording, model)
+    assert counter.count == count == 1
+    assert torch.equal(counter.sizes, sizes)
+    assert counter.generator.getstate() == state
+
+
 def test_the_recorded_tensors_are_not_written_to(recording):
     def writing(out, target):
         target.clamp_(0, 1)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import random
+import sys
 import warnings
+from collections import deque
 from collections.abc import Iterator, Sequence
+from types import FunctionType, MethodType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.optim import Optimizer
+from torch.utils.data import Dataset
 
 from lossproof.checks.examination import kept_settings
 from lossproof.checks.sources import Sources
@@ -22,6 +28,12 @@ Tensor = torch.Tensor
 LARGE = 2**22
 """Tensors with more elements that are no buffers are data, of which no copy is made."""
 
+LOOKED_INTO = (
+    nn.Module, Tensor, type, FunctionType, MethodType, functools.partial, random.Random,
+    dict, list, tuple, set, deque,
+)  # fmt: skip
+"""What is no object of a library, though its class may be."""
+SOURCES = Sources()
 AUTOCAST = ("cpu", "cuda")
 """The devices whose autocast a call is recorded with."""
 
@@ -30,11 +42,19 @@ class _State(State):
     """What the functions of a step remember, without a copy of the parameters and of the data."""
 
     def _visit(self, path: str, value: Any, depth: int) -> None:
-        if isinstance(value, nn.Parameter):
+        if isinstance(value, (nn.Parameter, Optimizer, Dataset)) or _is_foreign(value):
             return
         if isinstance(value, Tensor) and (value.numel() > LARGE or value.grad_fn is not None):
             return
         super()._visit(path, value, depth)
+
+
+def _is_foreign(value: Any) -> bool:
+    """Whether this is an object of a library, such as a trainer, which no loss writes to."""
+    if not hasattr(value, "__dict__") or isinstance(value, LOOKED_INTO):
+        return False
+    file = getattr(sys.modules.get(type(value).__module__), "__file__", None)
+    return file is not None and not SOURCES.owns(file)
 
 
 @contextlib.contextmanager
@@ -48,7 +68,7 @@ def everything_kept(calls: Sequence[Call], model: nn.Module) -> Iterator[None]:
     # The innermost first: a search from the outermost would end at a depth.
     modules = [module for owner in owners for module in owner.modules()][::-1]
     buffers = _Buffers(modules)
-    state = _State([*modules, *functions], Sources())
+    state = _State([*modules, *functions], SOURCES)
     python, numpy = random.getstate(), np.random.get_state()
     generators = {device: get_generator(device) for call in calls for device in call.generators}
     try:
