@@ -24,6 +24,7 @@ INTRODUCTION = """\
 *proved* (with the limit it was proved to), *unproved* (and why), or *not applicable*. Codes and
 names are public and never change their meaning.
 
+[How a check convicts](../concepts/how_a_check_convicts.md) says what a verdict stands on.
 `lossproof explain LP203` shows a rule's page in the terminal, and `lossproof explain` lists all.
 `--select LP2,overflow` and `--ignore LP404` choose among them, and a comment
 `# lossproof: ignore[LP204]` on the line of the culprit silences a finding.
