@@ -53,6 +53,12 @@ def recording() -> Recording:
     return Recording()
 
 
+@pytest.fixture
+def next_recording() -> Recording:
+    """The step after it."""
+    return Recording(13)
+
+
 @pytest.fixture(scope="session")
 def line_of() -> Callable[[Any], int]:
     """The line of ``# <-- here`` in the source of a function or class."""

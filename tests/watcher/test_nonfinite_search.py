@@ -303,6 +303,25 @@ def test_parameters_that_are_broken_already(recording, network):
     assert found.evidence == {"parameters not finite": 1, "parameters": 4}
 
 
+def test_what_broke_them_in_the_step_before(recording, next_recording, network, line_of):
+    def spread(out):
+        return (out - out.detach()).square().sum(1).sqrt().mean()  # <-- here
+
+    model = network(out=2)
+    loss = recording.terms(spread, recording.model(model, torch.ones(6, 3)))
+    loss.backward()
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
+    assert not all(one.isfinite().all() for one in model.parameters())
+    following = next_recording
+    following.terms(spread, following.model(model, torch.randn(6, 3)))
+    assert of_value(following, model).part == "parameters"
+    following.record.before = recording.record
+    found = of_value(following, model)
+    assert (found.part, found.phase, found.operation) == ("loss", "backward", "sqrt")
+    assert found.location.line == line_of(spread)
+    assert "since the update of step 12" in found.notes[0]
+
+
 def test_one_of_several_micro_batches(recording, network):
     def loss(out, target):
         return torch.log(target).mean() + out.mean()

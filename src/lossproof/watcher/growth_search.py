@@ -162,7 +162,7 @@ def _samples(
     total = float(sizes.sum())
     if not samples:
         part = float(sizes.max()) / total if total > 0 else 0.0
-        return (), f"it is spread over the batch: no sample holds more than {part:.0%} {what}"
+        return (), f"no few samples explain it: the largest holds {part:.0%} {what}"
     if not math.isfinite(total):
         return samples, f"not finite in {samples_in_words(samples, size)}"
     part = float(sizes[list(samples)].sum()) / total

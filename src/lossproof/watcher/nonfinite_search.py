@@ -72,7 +72,21 @@ def nonfinite_value(record: StepRecord, model: nn.Module, term: str | None) -> D
         or _first(map(_infinite_data, chain))
         or Diagnosis(caveat=f"no operation that torch can see made `{bad.name}` so")
     )
+    if found.part == "parameters" and record.before is not None:
+        return _in_the_step_before(record.before, model) or finished(found, replay, bad)
     return finished(found, replay, bad)
+
+
+def _in_the_step_before(record: StepRecord, model: nn.Module) -> Diagnosis | None:
+    """What broke the parameters, if the gradient of the loss there already did.
+
+    The model cannot be performed as it was then, but the loss can, with what the model returned.
+    """
+    found = nonfinite_gradient(record, model, None)
+    if found.operation is None or found.part == "model":
+        return None
+    note = f"the parameters are not finite since the update of step {record.number}: this is why"
+    return replace(found, notes=(note, *found.notes), caveat=None)
 
 
 def _first(found: Iterable[Diagnosis | None]) -> Diagnosis | None:

@@ -52,6 +52,8 @@ class StepRecord:
     terms: dict[str, Tensor] = field(default_factory=dict)
     dropped: str | None = None
     """Why calls are missing: they would have held more memory than the guard may."""
+    before: StepRecord | None = None
+    """The step before, where it is still held: what broke the parameters happened there."""
 
 
 class Held:
