@@ -11,6 +11,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.harness import results
+from benchmarks.harness.study import WHOLE
 from docs.making.bars import amounts, shares
 
 from benchmarks import studies
@@ -35,18 +36,15 @@ def pages() -> Mapping[Path, str]:
     written: dict[Path, str] = {}
     parts = [INTRODUCTION]
     for group, names in GROUPS.items():
-        parts.append(f"## {group}\n\n")
-        for name in names:
-            sentence, picture = TOLD[name](*(saved(one) for one in page_of(name).results))
+        found = {name: [results.read(one) for one in page_of(name).results] for name in names}
+        run = {name: saved for name, saved in found.items() if any(saved)}  # others have no page
+        parts += [f"## {group}\n\n"] if run else []
+        for name, saved in run.items():
+            sentence, picture = TOLD[name](*saved)
             written[FOLDER / PICTURES / f"index_{name}.svg"] = picture
             parts.append(f"### [{title_of(name)}]({name}.md)\n\n{sentence}\n\n")
             parts.append(f"![{title_of(name)}]({PICTURES}/index_{name}.svg)\n\n")
     return {FOLDER / "README.md": "".join(parts).rstrip("\n") + "\n", **written}
-
-
-def saved(name: str) -> Any:
-    """The results of a study, or None where it was not run."""
-    return results.read(name)
 
 
 def page_of(name: str) -> studies.Page:
@@ -150,6 +148,30 @@ def cost(data: Any) -> Told:
             ],
             " s",
         ),
+    )
+
+
+def import_time(data: Any) -> Told:
+    """What `import lossproof` takes."""
+    told = data["figures"]
+    names = {"lossproof": "lossproof, after torch", "lossproof alone": "lossproof alone"}
+    found = {name: told[name]["wall_ms"]["median"] for name in ("torch", *names)}
+    return (
+        f"`import lossproof` adds {found['lossproof']:.0f} ms to the {found['torch']:.0f} ms of "
+        "`import torch`: a room is loaded when one of its names is used.",
+        amounts([(names.get(name, name), amount) for name, amount in found.items()], " ms"),
+    )
+
+
+def watch(data: Any) -> Told:
+    """What a watched training takes."""
+    ratios = {
+        case["case"]: case["methods"]["watched"]["ratio"][WHOLE]["median"] for case in data["cases"]
+    }
+    return (
+        f"A watched training takes {min(ratios.values()):.2f} to {max(ratios.values()):.2f} of the "
+        "time of the same training alone.",
+        amounts([("alone", 1.0), *((f"lossproof: {k}", v) for k, v in ratios.items())], ""),
     )
 
 
@@ -277,15 +299,16 @@ Teller = Callable[..., Told]
 TOLD: dict[str, Teller] = {
     told.__name__: told
     for told in (
-        mutation, false_alarms, mistakes, libraries, cost, catalogue, catalogue_speed, terms,
+        mutation, false_alarms, mistakes, libraries, cost, import_time, watch, catalogue, catalogue_speed, terms,
         speed_chunk, speed_pairs, speed_fuse, speed_half, speed_exactness,
     )
 }  # fmt: skip
 GROUPS = {
-    "Check": ("mutation", "mistakes", "false_alarms", "libraries", "cost"),
+    "Check": ("mutation", "mistakes", "false_alarms", "libraries", "cost", "import_time"),
     "Pick": ("catalogue", "catalogue_speed"),
     "Combine": ("terms",),
     "Speed": ("speed_chunk", "speed_pairs", "speed_fuse", "speed_half", "speed_exactness"),
+    "Watch": ("watch",),
 }
 
 

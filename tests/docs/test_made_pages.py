@@ -96,3 +96,20 @@ def test_what_the_pages_of_the_integrations_import_is_in_the_reference():
 def test_a_module_offers_what_it_says():
     assert integrations.public(ast.parse("__all__ = ['b', 'a']\ndef c(): ...")) == ["a", "b"]
     assert integrations.public(ast.parse("def c(): ...")) == []
+
+
+def test_a_study_of_import_times_and_one_of_the_guard_are_told():
+    def took(milliseconds):
+        return {"wall_ms": {"median": milliseconds}}
+
+    times = {"torch": took(1000.0), "lossproof": took(2.4), "lossproof alone": took(3.0)}
+    sentence, drawn = benchmarks.import_time({"figures": times})
+    assert sentence.startswith("`import lossproof` adds 2 ms to the 1000 ms of `import torch`")
+    assert "lossproof alone: 3 ms" in drawn
+    cases = [
+        {"case": name, "methods": {"watched": {"ratio": {"step": {"median": ratio}}}}}
+        for name, ratio in (("small", 1.03), ("large", 1.01))
+    ]
+    sentence, drawn = benchmarks.watch({"cases": cases})
+    assert "takes 1.01 to 1.03 of the time" in sentence
+    assert "lossproof: small: 1.03" in drawn
