@@ -299,8 +299,8 @@ Teller = Callable[..., Told]
 TOLD: dict[str, Teller] = {
     told.__name__: told
     for told in (
-        mutation, false_alarms, mistakes, libraries, cost, import_time, watch, catalogue, catalogue_speed, terms,
-        speed_chunk, speed_pairs, speed_fuse, speed_half, speed_exactness,
+        mutation, false_alarms, mistakes, libraries, cost, import_time, catalogue, catalogue_speed,
+        terms, speed_chunk, speed_pairs, speed_fuse, speed_half, speed_exactness, watch,
     )
 }  # fmt: skip
 GROUPS = {
