@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from lossproof.terms.balance.step import BalanceStep
     from lossproof.watcher.guard import Guard
 
+__all__ = ["BalancedTerms", "watch_callback"]
+
 Tensor = torch.Tensor
 
 REFUSED = ("DeepSpeedStrategy", "FSDPStrategy", "SingleDeviceXLAStrategy", "XLAStrategy")
