@@ -18,7 +18,8 @@ from markdown.inlinepatterns import InlineProcessor
 from math_core import LatexToMathML
 from mkdocs.config.defaults import MkDocsConfig
 
-INLINE = r"\$`([^`]+)`\$"
+INLINE = r"(?<!`)``(?!`).+?(?<!`)``(?!`)|\$`([^`]+)`\$"
+"""Code in double backticks, which may show a formula as it is written; or a formula."""
 BEFORE_CODE = 200
 """The priority of the pattern: that of code in backticks is 190."""
 
@@ -33,9 +34,11 @@ def mathml(tex: str, *, display: bool) -> str:
 class Inline(InlineProcessor):
     """Replaces a formula within a line."""
 
-    def handleMatch(  # type: ignore[override]  # noqa: N802 - the name that Markdown calls
+    def handleMatch(  # noqa: N802 - the name that Markdown calls
         self, m: re.Match[str], data: str
-    ) -> tuple[str | Element, int, int]:
+    ) -> tuple[str | Element | None, int | None, int | None]:
+        if m[1] is None:
+            return None, None, None
         stored = self.md.htmlStash.store(mathml(m[1], display=False))
         return stored, m.start(0), m.end(0)
 
@@ -54,7 +57,7 @@ def fence(source: str, *_: Any, **__: Any) -> str:
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Tell Markdown, and its fences, of formulas."""
-    config.markdown_extensions.append(Formulas())  # type: ignore[arg-type]
+    config.markdown_extensions.append(Formulas())
     fences: Mapping[str, Any] = {"name": "math", "class": "formula", "format": fence}
     options = config.mdx_configs.setdefault("pymdownx.superfences", {})
     options.setdefault("custom_fences", []).append(fences)

@@ -26,6 +26,7 @@ ROW = re.compile(r"^\| \[[^\]]+\]\(([\w-]+\.md)\)", re.MULTILINE)
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Fill in the patterns."""
     docs = Path(config.docs_dir)
+    assert config.nav is not None
     named = set(_pages(config.nav))
     config.nav = _filled(config.nav, docs, named)
     return config
