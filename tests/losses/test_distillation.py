@@ -176,3 +176,11 @@ def test_z_loss() -> None:
 def test_wrong_calls(call: object, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         call(torch.zeros(2, 3))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("shape", [(8, 0), (0,), (2, 0, 3)])
+def test_logits_without_a_class(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="`input` must have at least one class"):
+        z_loss(torch.ones(shape))
+    with pytest.raises(ValueError, match="`input` must have at least one class"):
+        kl_divergence_loss(torch.ones(shape), torch.ones(shape))

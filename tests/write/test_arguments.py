@@ -144,3 +144,10 @@ def test_fake_tensors_have_no_values_to_look_at():
         arguments.within("p", torch.ones(3), 0, 1, where=torch.ones(3, dtype=torch.bool))
         labels = arguments.class_indices("target", torch.ones(3, dtype=torch.int64), 2)
     assert labels.shape == (3,)
+
+
+def test_integers_that_torch_does_not_take():
+    assert isinstance(arguments.number("x", 10**30), float)
+    assert arguments.integer("n", 2**63 - 1) == 2**63 - 1
+    with pytest.raises(ValueError, match="`n` must be an integer, of at most 64 bits"):
+        arguments.integer("n", 2**63)

@@ -149,3 +149,16 @@ def test_as_a_module():
     again = pickle.loads(pickle.dumps(module))
     torch.testing.assert_close(again(x, y), (torch.cosh(x - y) - 1).sum())
     assert "reduction='sum'" in repr(again)
+
+
+def test_a_tensor_whose_signs_are_still_to_be_changed():
+    x, y = inputs(4)
+    loss = from_numpy(cosh_value, cosh_slope)
+    torch.testing.assert_close(loss(torch._neg_view(-x.detach()), y), loss(x.detach(), y))
+
+
+def test_a_tensor_without_data_and_a_wrong_flag():
+    with pytest.raises(ValueError, match="must hold numbers, got a tensor on the device meta"):
+        from_numpy(cosh_value)(torch.ones(3, device="meta"), torch.ones(3))
+    with pytest.raises(TypeError, match="`verify` must be True or False"):
+        from_numpy(cosh_value, verify=2)

@@ -5,6 +5,7 @@ import pickle
 import weakref
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 
@@ -194,3 +195,27 @@ def test_a_function_of_which_no_module_is_left_is_not_kept():
     del function, cls
     gc.collect()
     assert kept() is None
+
+
+def test_an_option_may_be_an_array() -> None:
+    assert "scale=array" in repr(as_module(scaled_loss)(scale=np.ones(3)))
+
+
+def scaled_loss(input, target, /, *, scale=1.0):
+    """Its tensors have no names for a caller."""
+    return (scale * (input - target)).square().mean()
+
+
+def test_arguments_that_are_given_by_position_alone() -> None:
+    assert as_module(scaled_loss)(scale=3.0)(torch.ones(2), torch.zeros(2)) == 9
+
+
+@pytest.mark.parametrize("name", ["", 3, "a b", ["Loss"], torch.ones(2)])
+def test_a_name_that_is_none(name) -> None:
+    with pytest.raises(TypeError, match="`name` must be a name for a class"):
+        as_module(scaled_loss, name=name)
+
+
+def test_a_function_without_a_signature() -> None:
+    with pytest.raises(TypeError, match="`function` must have a signature"):
+        as_module(max)

@@ -144,3 +144,9 @@ def test_the_check_sees_a_mistake_beside_a_surrogate():
         return Halved.apply(rounded(input) - target).mean()
 
     assert [finding.code for finding in lossproof.check(loss, SPECIFICATION)] == ["LP202"]
+
+
+def test_options_that_torch_would_not_take():
+    with pytest.raises(TypeError, match="`generator` must be a torch.Generator, got 3"):
+        perturbed(errors, generator=3)
+    assert perturbed(errors, sigma=10**30)(torch.ones(3), torch.ones(3)).isfinite()

@@ -24,6 +24,8 @@ Tensor = torch.Tensor
 REDUCTIONS = ("none", "mean", "sum")
 _LARGEST = sys.float_info.max
 """An ``int`` may be larger than any float, and then is no number to torch."""
+_LARGEST_INTEGER = 2**63 - 1
+"""The largest ``int`` that torch takes."""
 Kind = Literal["floating", "integer", "bool", "number", "any"]
 _KINDS = {
     "floating": "a floating-point tensor",
@@ -213,7 +215,7 @@ def number(
         raise ValueError(
             f"`{name}` must be {_range(minimum, maximum, above, below)}, got {value!r}"
         )
-    return value
+    return value if -_LARGEST_INTEGER <= value <= _LARGEST_INTEGER else float(value)
 
 
 def _range(
@@ -234,13 +236,15 @@ def integer(name: str, value: Any, *, minimum: int | None = None) -> int:
 
     Raises:
         TypeError: it is no integer.
-        ValueError: it is too small.
+        ValueError: it is too small, or larger than torch's integers.
     """
     wanted = "an integer" if minimum is None else f"an integer of at least {minimum}"
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"`{name}` must be {wanted}, got {value!r}")
     if minimum is not None and value < minimum:
         raise ValueError(f"`{name}` must be {wanted}, got {value!r}")
+    if not -_LARGEST_INTEGER <= value <= _LARGEST_INTEGER:
+        raise ValueError(f"`{name}` must be {wanted}, of at most 64 bits, got {value!r}")
     return value
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from lossproof.write.arguments import flag
 from lossproof.write.items import over_items
 from lossproof.write.reduction import reduce
 
@@ -60,12 +61,13 @@ def from_numpy(
         can. ``torch.compile`` leaves it out of its graph, and ``vmap`` calls it once for each row.
 
     Raises:
-        TypeError: an argument is no function.
+        TypeError: an argument is no function, or ``verify`` neither ``True`` nor ``False``.
 
     Calling the loss raises:
         TypeError: ``gradient`` is wanted, was not given, and cannot be derived.
         ValueError: a function gives another shape than it should, or ``gradient`` is not the
             derivative of ``value``.
+        RuntimeError: in the backward pass; a gradient in another input than the first is wanted.
 
     Example:
         >>> import numpy as np, torch
@@ -84,7 +86,7 @@ def from_numpy(
     for name, function in given.items():
         if not callable(function) and (function is not None or name == "value"):
             raise TypeError(f"`{name}` must be a function, got {function!r}")
-    return NumpyLoss(value, gradient, hessian_vector_product, verify)
+    return NumpyLoss(value, gradient, hessian_vector_product, flag("verify", verify))
 
 
 class NumpyLoss:
@@ -128,6 +130,8 @@ class NumpyLoss:
             got = inputs[0] if inputs else "nothing"
             what = got.dtype if isinstance(got, Tensor) else type(got).__name__
             raise TypeError(f"the first input must be a floating-point tensor, got {what}")
+        if any(isinstance(one, Tensor) and one.is_meta for one in inputs):
+            raise ValueError("the inputs must hold numbers, got a tensor on the device meta")
         if self.gradient is None:
             values = self._values_by_autograd(inputs)
         else:
@@ -211,7 +215,7 @@ def _arrays(inputs: Sequence[Any]) -> list[Any]:
 
 
 def _array(tensor: Tensor) -> Array:
-    plain = tensor.detach().cpu()
+    plain = tensor.detach().cpu().resolve_conj().resolve_neg()
     if plain.is_floating_point():
         plain = plain.double()
     array: Array = plain.numpy().copy()

@@ -100,7 +100,7 @@ class LossModule(nn.Module, Generic[P]):
             value = getattr(self, name)
             if isinstance(value, Tensor):
                 shown.append(f"{name}={_brief(value)}")
-            elif value is not default and value != default:
+            elif not _is(value, default):
                 shown.append(f"{name}={value!r}")
         return ", ".join(shown)
 
@@ -109,6 +109,12 @@ class LossModule(nn.Module, Generic[P]):
             return super().__reduce_ex__(protocol)
         # By the function, so that a class under any name, or none, can be pickled.
         return _rebuilt, (type(self).function, type(self).__name__), self.__dict__
+
+
+def _is(value: Any, default: Any) -> bool:
+    """Whether an option is the default; arrays can be asked by their looks alone."""
+    plain = all(isinstance(one, int | float | str) for one in (value, default))
+    return bool(value == default) if plain else repr(value) == repr(default)
 
 
 def _brief(value: Tensor) -> str:
@@ -140,7 +146,7 @@ def as_module(function: Callable[P, Tensor], *, name: str | None = None) -> type
 
     Raises:
         TypeError: ``function`` is no function, or takes ``*args`` or ``**kwargs``, of which nobody
-            can tell which are options.
+            can tell which are options; ``name`` is no name.
 
     Example:
         >>> import torch
@@ -157,13 +163,18 @@ def as_module(function: Callable[P, Tensor], *, name: str | None = None) -> type
     """
     if isinstance(function, type) or not hasattr(function, "__name__"):
         raise TypeError(f"`function` must be a function, got {function!r}")
-    name = name or class_name(function)
+    if name is None:
+        name = class_name(function)
+    if not _is_name(name):
+        raise TypeError(f"`name` must be a name for a class, got {name!r}")
     made = _MADE.setdefault(function, WeakValueDictionary())
     cls = made.get(name)
     if cls is None:
         cls = made[name] = _module_class(function, name)
     return cls
 
+
+_ANY = inspect.Parameter("any", inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 # The classes there are. A class keeps its function, with all that this closes over; nothing else
 # keeps either, so that both go when nobody has the class any more.
@@ -172,7 +183,7 @@ _MADE = WeakKeyDictionary()
 
 
 def _module_class(function: Callable[..., Tensor], name: str) -> type[LossModule[Any]]:
-    signature = inspect.signature(function)
+    signature = _signature(function)
     tensors: list[inspect.Parameter] = []
     options: list[inspect.Parameter] = []
     for parameter in signature.parameters.values():
@@ -201,6 +212,17 @@ def _module_class(function: Callable[..., Tensor], name: str) -> type[LossModule
     return cls
 
 
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and name.isidentifier()
+
+
+def _signature(function: Callable[..., Tensor]) -> inspect.Signature:
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError) as error:  # no function, or one of those that are written in C
+        raise TypeError(f"`function` must have a signature, got {function!r}") from error
+
+
 def _forward(
     tensors: list[inspect.Parameter], per_call: list[inspect.Parameter]
 ) -> Callable[..., Tensor]:
@@ -209,7 +231,7 @@ def _forward(
     def forward(self: LossModule[Any], *tensors: Any, **per_call: Any) -> Tensor:
         return LossModule.forward(self, *tensors, **per_call)
 
-    self = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    self = inspect.Parameter("self", min(p.kind for p in (*tensors, _ANY)))
     forward.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [self, *tensors, *per_call], return_annotation=Tensor
     )

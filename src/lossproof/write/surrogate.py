@@ -170,8 +170,10 @@ def perturbed(
     """
     if not callable(function):
         raise TypeError(f"`function` must be a function, got {function!r}")
-    number("sigma", sigma, above=0)
+    sigma = number("sigma", sigma, above=0)
     integer("samples", samples, minimum=1)
+    if not isinstance(generator, torch.Generator | None):
+        raise TypeError(f"`generator` must be a torch.Generator, got {generator!r}")
     declared = Surrogate(
         "perturbed", _name(function), f"the gradient is estimated with noise of {sigma:g}"
     )

@@ -65,7 +65,10 @@ def reduce_swept(
     tensors = tuple(tensors)
     items = tensors[0].detach()
     if class_axis:  # as many numbers as there are values; a single sample has the classes first
-        items = items.select(min(1, items.ndim - 1), 0)
+        axis = min(1, items.ndim - 1)
+        if items.shape[axis] == 0:
+            raise ValueError(f"`input` must have at least one class, got shape {list(items.shape)}")
+        items = items.select(axis, 0)
     choice("reduction", reduction, REDUCTIONS)
     normalizer = usable_normalizer(normalizer)
     if weight is not None:
