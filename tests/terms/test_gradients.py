@@ -205,3 +205,16 @@ def test_figures_say_what_they_are_when_printed():
     weight = torch.tensor([1.0, 2.0], requires_grad=True)
     figures = term_gradients({"a": weight.sum(), "b": weight.square().sum()}, weight, want="norm")
     assert repr(figures) == "TermGradients of a, b over 1 parameters: norm"
+
+
+@pytest.mark.parametrize("want", [3, None, 0.5, torch.tensor(1.0), [3], ["norm", None]])
+def test_what_cannot_be_asked_for(want):
+    weight = torch.ones(2, requires_grad=True)
+    with pytest.raises(ValueError, match="`want` must be of norm"):
+        term_gradients({"a": weight.sum()}, weight, want=want)
+
+
+def test_retain_graph_is_true_or_false():
+    weight = torch.ones(2, requires_grad=True)
+    with pytest.raises(TypeError, match="`retain_graph` must be True or False"):
+        term_gradients({"a": weight.sum()}, weight, retain_graph=torch.ones(3))

@@ -17,6 +17,7 @@ from lossproof.terms.sharded import compute_sharded, refuse_flattened, shards
 from lossproof.terms.statistics import SINGLE, StatisticsTable
 from lossproof.terms.terms import Terms, named_terms
 from lossproof.terms.workspace import WORKSPACE
+from lossproof.write.arguments import flag
 from lossproof.write.sharding import is_sharded
 
 Tensor = torch.Tensor
@@ -378,10 +379,8 @@ def term_gradients(
         I. Goodfellow (2015). Efficient Per-Example Gradient Computations, arXiv:1510.01799, for the
         norms of gradients from inputs and cotangents.
     """
-    wanted = (want,) if isinstance(want, str) else tuple(want)
-    for one in wanted:
-        if one not in WANTS:
-            raise ValueError(f"`want` must be of {', '.join(WANTS)}, got {one!r}")
+    wanted = _wanted(want)
+    flag("retain_graph", retain_graph)
     named, parameters = named_terms(terms), chosen_parameters(params)
     figures = computed(
         named, parameters, wanted, hold="gradients" in wanted, retain_graph=retain_graph
@@ -389,6 +388,16 @@ def term_gradients(
     if any(is_sharded(tensor) for tensor in parameters.tensors):
         return synchronised(figures, Ranks.of(None), with_values=True)
     return figures
+
+
+def _wanted(want: Any) -> tuple[Want, ...]:
+    """What is asked for, as a tuple."""
+    several = want if isinstance(want, Iterable) and not isinstance(want, str | Tensor) else (want,)
+    wanted = tuple(several)
+    for one in wanted:
+        if not isinstance(one, str) or one not in WANTS:
+            raise ValueError(f"`want` must be of {', '.join(WANTS)}, got {one!r}")
+    return wanted
 
 
 def computed(

@@ -67,11 +67,7 @@ def named_terms(terms: Any) -> Terms:
         >>> named_terms({"data": torch.tensor(2.0), "bc": None}).names
         ('data',)
     """
-    if not isinstance(terms, Mapping):
-        raise TypeError(
-            "`terms` must be a mapping from the name of each term to a scalar tensor, such as "
-            f"{{'data': data_loss, 'pde': pde_loss}}, got {type(terms).__name__}"
-        )
+    refuse_no_mapping(terms)
     for name, term in terms.items():
         _usable(name, term)
     present = {name: term for name, term in terms.items() if term is not None}
@@ -83,6 +79,19 @@ def named_terms(terms: Any) -> Terms:
         raise ValueError(f"the terms must lie on one device, got {where}")
     absent = tuple(name for name, term in terms.items() if term is None)
     return Terms(tuple(present), tuple(present.values()), absent)
+
+
+def refuse_no_mapping(terms: Any) -> None:
+    """Terms are given by name.
+
+    Raises:
+        TypeError: they are not.
+    """
+    if not isinstance(terms, Mapping):
+        raise TypeError(
+            "`terms` must be a mapping from the name of each term to a scalar tensor, such as "
+            f"{{'data': data_loss, 'pde': pde_loss}}, got {type(terms).__name__}"
+        )
 
 
 def _usable(name: Any, term: Any) -> None:

@@ -214,7 +214,7 @@ def test_wrong_residuals(given, index, error, words):
 def test_a_term_with_points_that_is_not_given():
     with pytest.raises(ValueError, match=r"`points` must name terms of \['pde'\], got \['pdee'\]"):
         ResidualAttention({"pdee": 3})({"pde": torch.ones(3)})
-    with pytest.raises(TypeError, match="the residuals must be a mapping"):
+    with pytest.raises(TypeError, match="`residuals` must be a mapping"):
         ResidualAttention({"pde": 3})(torch.ones(3))
     with pytest.raises(TypeError, match="`index` must be a mapping from the terms"):
         ResidualAttention(POINTS)(

@@ -133,3 +133,15 @@ def test_a_first_step_with_the_wrong_terms_binds_nothing():
         balancer.backward(terms(x), [x])
     right = {"pde" if name == "a" else name: term for name, term in terms(x).items()}
     assert balancer.backward(right, [x]).weights[0] == 1
+
+
+def test_a_tensor_is_no_sequence_of_names():
+    with pytest.raises(TypeError, match="`names` must be a sequence of the names of the terms"):
+        checked_names(torch.tensor(2))
+
+
+@pytest.mark.parametrize("name", sorted(CLASSES))
+@pytest.mark.parametrize("given", [None, [torch.ones(8)], 3, torch.ones(3)])
+def test_terms_that_are_no_mapping(name, given):
+    with pytest.raises(TypeError, match="`(terms|residuals)` must be a mapping"):
+        make(name).backward(given, torch.nn.Linear(1, 1))

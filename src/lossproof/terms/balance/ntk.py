@@ -14,7 +14,7 @@ from lossproof.terms.balance.residuals import mean_square, residual_vector
 from lossproof.terms.balance.step import BalanceStep
 from lossproof.terms.gradients import TermGradients, Want
 from lossproof.terms.targets import targets
-from lossproof.terms.terms import named_terms, solving_dtype
+from lossproof.terms.terms import named_terms, refuse_no_mapping, solving_dtype
 from lossproof.write.arguments import choice, integer, number
 from lossproof.write.sharding import is_sharded
 
@@ -100,6 +100,7 @@ class NTKTrace(Balancer):
         return {"averages": torch.ones(count, dtype=torch.float64)}
 
     def scalars(self, terms: Mapping[str, Any]) -> Mapping[str, Tensor | None]:
+        refuse_no_mapping(terms)
         return {
             name: None if given is None else mean_square(residual_vector(name, given))
             for name, given in terms.items()

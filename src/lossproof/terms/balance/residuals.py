@@ -42,7 +42,7 @@ def all_given(option: str, names: Iterable[str], residuals: Any) -> None:
     """
     if not isinstance(residuals, Mapping):
         raise TypeError(
-            "the residuals must be a mapping from the name of each term to a tensor, got "
+            "`residuals` must be a mapping from the name of each term to a tensor, got "
             f"{type(residuals).__name__}"
         )
     missing = [name for name in names if name not in residuals]

@@ -12,6 +12,7 @@ from lossproof.terms.balance.base import Balancer
 from lossproof.terms.balance.on_cpu import Array
 from lossproof.terms.balance.state import checked_names
 from lossproof.terms.gradients import TermGradients
+from lossproof.terms.terms import refuse_no_mapping
 from lossproof.write.arguments import integer
 
 Tensor = torch.Tensor
@@ -58,6 +59,7 @@ class SampledBalancer(Balancer):
         return {"shares": torch.full((count,), share, dtype=torch.float64)}
 
     def scalars(self, terms: Mapping[str, Any]) -> Mapping[str, Tensor | None]:
+        refuse_no_mapping(terms)
         flat: dict[str, Tensor | None] = {}
         for name, given in terms.items():
             for number, scalar in enumerate(self._checked(name, given)):

@@ -162,7 +162,8 @@ def checked_names(names: Any) -> tuple[str, ...]:
         TypeError: `names` must be a sequence of the names of the terms, got 'data'
     """
     without_order = isinstance(names, Set) and not isinstance(names, type({}.keys()))
-    if isinstance(names, str | Mapping) or without_order or not isinstance(names, Iterable):
+    no_names = isinstance(names, str | Mapping | Tensor)
+    if no_names or without_order or not isinstance(names, Iterable):
         raise TypeError(f"`names` must be a sequence of the names of the terms, got {names!r}")
     found = tuple(names)
     for name in found:
