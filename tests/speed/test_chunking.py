@@ -515,9 +515,10 @@ def test_what_cannot_be_chunked_is_refused_in_words(arguments, options, error, w
         ({"hidden": [1.0]}, TypeError, "`hidden`.*list"),
         ({"hidden": torch.tensor(1.0)}, ValueError, r"`hidden` must have the shape \(\*, H\)"),
         ({"hidden": torch.zeros(ROWS, 4)}, ValueError, r"`hidden`.*\(\*, 6\).*\[40, 4\]"),
+        ({"hidden": torch.zeros(0)}, ValueError, r"`hidden`.*\(\*, 6\).*\[0\]"),
         ({"hidden": torch.zeros(ROWS, WIDTH).float()}, TypeError, "`hidden`.*float64.*float32"),
-        ({"target": torch.zeros(5).long()}, ValueError, r"argument 1 after .*\[40\].*\[5\]"),
-        ({"target": 3}, TypeError, "argument 1 after `hidden`.*int"),
+        ({"target": torch.zeros(5).long()}, ValueError, r"`arguments.0.`.*\[40\].*\[5\]"),
+        ({"target": 3}, TypeError, "`arguments.0.`.*int"),
         ({"weight": torch.ones(CLASSES)}, ValueError, r"`weight`.*\[40\].*partial\(loss, weight"),
         ({"mask": torch.ones(ROWS)}, TypeError, "`mask`.*bool"),
         ({"mask": torch.ones(ROWS, 3).bool()}, ValueError, r"`mask`.*3"),
@@ -535,6 +536,17 @@ def test_wrong_calls_are_refused_in_words(change, error, words):
                 getattr(chunk(focal, LINEAR), method)(first, second, **given)
             finally:
                 given |= {"hidden": first, "target": second}
+
+
+@pytest.mark.parametrize("requires_grad", [True, False])
+def test_a_target_that_is_no_class_is_refused_in_words(requires_grad):
+    hidden, target = batch()
+    hidden = hidden.detach().requires_grad_(requires_grad)
+    ours = chunk(F.cross_entropy, LINEAR, chunk_size=16)
+    ours(hidden, target)
+    target[-1] = CLASSES
+    with pytest.raises(ValueError, match="`target` must hold classes from 0 to 8 or ignore_index"):
+        ours(hidden, target)
 
 
 def test_a_target_given_by_name_is_explained():

@@ -778,3 +778,14 @@ def test_no_warning_in_ordinary_use():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         combined(pairs(product, "logsumexp", block_size=4)(rows(9))).backward()
+
+
+@pytest.mark.parametrize("dim", [0.0, 1.0, True, (0, 0), [0, 1], torch.ones(2), None])
+def test_a_dim_that_is_none(dim) -> None:
+    with pytest.raises(ValueError, match="`dim` must be 1"):
+        pairs(product, "sum", dim=dim)
+
+
+def test_values_beyond_float32() -> None:
+    x = 1e100 * rows(6).double()
+    torch.testing.assert_close(pairs(product, "max")(x), (x @ x.T).amax(1))

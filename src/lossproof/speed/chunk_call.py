@@ -80,14 +80,14 @@ def read_call(
         raise ValueError("`hidden` must have the shape (*, H), got a single number")
     lead = hidden.shape[:-1]
     rows = [
-        _rows_of(f"argument {n} after `hidden`", one, lead, hidden)
-        for n, one in enumerate(arguments, 1)
+        _rows_of(f"arguments[{n}]", one, lead, hidden)
+        for n, one in enumerate(arguments)
     ]
     item_weight = None if weight is None else tensor("weight", weight, "number")
     item_mask = None if mask is None else tensor("mask", mask, "bool")
     found = Call(
         lead,
-        hidden.reshape(-1, hidden.shape[-1]),
+        hidden.reshape(lead.numel(), hidden.shape[-1]),
         tuple(rows),
         None if item_weight is None else _rows_of("weight", item_weight, lead, hidden),
         None if item_mask is None else _rows_of("mask", item_mask, lead, hidden),
@@ -163,4 +163,4 @@ def _rows_of(name: str, value: Any, lead: torch.Size, hidden: Tensor) -> Tensor:
             f"{list(given.shape)}; {shared}"
         )
     same_device(hidden, given, ("hidden", name))
-    return given.reshape(-1, *given.shape[len(lead) :])
+    return given.reshape(lead.numel(), *given.shape[len(lead) :])

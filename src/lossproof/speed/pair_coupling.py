@@ -161,7 +161,7 @@ def _near(one: Tensor, other: Tensor, company: Tensor) -> Tensor:
     """Equal but for rounding, which goes with the size of ordinary values."""
     if not one.is_floating_point():
         return one == other
-    sizes = company[company.isfinite() & (company != 0)].abs().float()
+    sizes = company[company.isfinite() & (company != 0)].abs().cpu().double()
     # Not the largest: a mask is often written as -1e9.
     scale = sizes.quantile(0.25).item() if sizes.numel() else 0.0
     eps = torch.finfo(one.dtype).eps ** 0.4

@@ -191,7 +191,8 @@ def _check_shared(shared: Shared) -> None:
 
 def _usable_dims(dim: Any) -> tuple[int, ...]:
     dims = dim if isinstance(dim, tuple) else (dim,)
-    if dims not in ((0,), (1,), (0, 1), (1, 0)) or any(isinstance(one, bool) for one in dims):
+    whole = all(isinstance(one, int) and not isinstance(one, bool) for one in dims)
+    if not whole or dims not in ((0,), (1,), (0, 1), (1, 0)):
         raise ValueError(
             "`dim` must be 1 (reduce over `y`), 0 (reduce over `x`) or both, as (1, 0), "
             f"got {dim!r}"

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 import torch
 
+from lossproof.write.arguments import class_indices
+
 Tensor = torch.Tensor
 CACHE = 1 << 20
 """Bytes of logits that are gone through at a time on a CPU, so that they stay in its cache."""
@@ -36,6 +38,7 @@ class SoftmaxSlope:
         """
         if logits.device.type != "cpu":
             return self._of_rows(logits, target)
+        class_indices("target", target, logits.shape[1], ignore_index=self.ignore_index)
         rows = max(1, CACHE // (logits.shape[1] * logits.element_size()))
         values = [
             self._of_rows(logits[first : first + rows], target[first : first + rows])
