@@ -489,3 +489,28 @@ def test_what_is_seen_nearer_is_said_once():
     assert codes == ["LP111"]
     alone = lossproof.check(DiceLoss(), "unit[2,1,6,6]", "binary[2,1,6,6]", select=["LP107"])
     assert [finding.code for finding in alone] == ["LP107"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "error"),
+    [
+        ("seed", 0.5, TypeError),
+        ("seed", None, TypeError),
+        ("time_limit", torch.ones(3), TypeError),
+        ("time_limit", 0, ValueError),
+        ("time_limit", float("nan"), ValueError),
+        ("select", 3, UsageError),
+        ("ignore", torch.tensor(1.0), UsageError),
+    ],
+)
+def test_options_of_a_wrong_kind(option, value, error):
+    with pytest.raises(error, match=f"`{option}`"):
+        lossproof.check(mse, "float[3]", "float[3]", **{option: value})
+    if option in {"seed", "time_limit"}:
+        with pytest.raises(error, match=f"`{option}`"):
+            lossproof.compare(mse, mse, "float[3]", "float[3]", **{option: value})
+
+
+def test_an_input_that_is_a_class():
+    report = lossproof.check(nn.L1Loss, torch.Tensor, torch.ones(3), select=["LP101"])
+    assert "class 'torch.Tensor'" in report.reproduce

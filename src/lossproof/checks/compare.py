@@ -32,7 +32,9 @@ from lossproof.checks.report import Location
 from lossproof.checks.subject import subject_of
 from lossproof.checks.threads import threads_for
 from lossproof.checks.time_limit import time_limit as limited
+from lossproof.checks.time_limit import usable_limit
 from lossproof.errors import TimeLimitError, UsageError
+from lossproof.write.arguments import integer
 
 Tensor = torch.Tensor
 FRESH_LEAVES = (
@@ -70,6 +72,7 @@ def compare(
     Raises:
         UsageError: the request itself is wrong: nothing callable, a specification with a typo, or
             inputs that fit neither of the two.
+        TypeError, ValueError: ``seed`` is no integer, or ``time_limit`` no number above 0.
 
     Example:
         >>> import torch, lossproof
@@ -83,6 +86,8 @@ def compare(
     """
     start = time.perf_counter()
     # The caller may be in the middle of a validation, with gradients switched off.
+    integer("seed", seed)
+    usable_limit(time_limit)
     with torch.inference_mode(False), torch.enable_grad():
         cases, errors = _cases(a, b, inputs, seed)
         with threads_for(cases[0].inputs.numel):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from lossproof.checks.rules import RULES, Rule
 from lossproof.errors import UsageError
@@ -60,11 +61,11 @@ def _longest(rule: Rule, prefixes: Iterable[str]) -> int:
     return max((len(prefix) for prefix in prefixes if rule.code.startswith(prefix)), default=0)
 
 
-def _prefixes(words: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(words, str):
+def _prefixes(words: Any) -> tuple[str, ...]:
+    if isinstance(words, str) or getattr(words, "ndim", 1) == 0:  # a tensor that has no rows
         words = [words]
     parts: list[str] = []
-    for word in words:
+    for word in words if isinstance(words, Iterable) else [words]:
         if not isinstance(word, str):
             raise UsageError(
                 "`select` and `ignore` take codes, prefixes or names of rules as text, "

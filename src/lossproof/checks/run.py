@@ -25,8 +25,9 @@ from lossproof.checks.subject import Subject, subject_of
 from lossproof.checks.suppressions import sorted_out
 from lossproof.checks.surrogates import declared, first_call, verdicts_on_declared
 from lossproof.checks.threads import threads_for
-from lossproof.checks.time_limit import time_limit
+from lossproof.checks.time_limit import time_limit, usable_limit
 from lossproof.errors import TimeLimitError
+from lossproof.write.arguments import integer
 
 CRASH = "LP408"
 UNUSED = "LP001"
@@ -97,6 +98,7 @@ def check(
     Raises:
         UsageError: the request itself is wrong: nothing callable, inputs that do not fit the
             signature, a specification with a typo, a rule that does not exist.
+        TypeError, ValueError: ``seed`` is no integer, or ``time_limit`` no number above 0.
 
     Example:
         >>> import torch, lossproof
@@ -116,6 +118,8 @@ def check(
     """
     start = time.perf_counter()
     rules = selected(select, ignore)
+    integer("seed", seed)
+    usable_limit(time_limit)
     # The caller may be in the middle of a validation, with gradients switched off.
     with torch.inference_mode(False), torch.enable_grad():
         subject = subject_of(loss)
@@ -268,7 +272,7 @@ def _reproduction(subject: Subject, inputs: Inputs, seed: int) -> str | None:
 
 def _specification(value: Any) -> str:
     """The nearest specification of an input (its shape and type, not its numbers)."""
-    if not hasattr(value, "dtype"):
+    if not isinstance(value, torch.Tensor):
         return repr(value)
     shape = f"[{','.join(map(str, value.shape))}]"
     kind = str(value.dtype).removeprefix("torch.")

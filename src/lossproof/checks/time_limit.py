@@ -17,9 +17,11 @@ import sys
 import threading
 import weakref
 from types import FrameType, TracebackType
+from typing import Any
 
 from lossproof.checks.sources import is_library, is_machinery
 from lossproof.errors import TimeLimitError
+from lossproof.write.arguments import number
 
 REPEAT_SECONDS = 0.05
 """How long after the exception was raised it is raised again, if the code still runs."""
@@ -27,6 +29,18 @@ REPEAT_SECONDS = 0.05
 
 class _Interrupted(BaseException):
     """Raised inside the watched code. Each limit has a subclass, so that nested ones differ."""
+
+
+def usable_limit(seconds: Any) -> None:
+    """The option ``time_limit``: a number above 0, which may be infinite, or ``None``.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is not above 0.
+    """
+    endless = seconds is None or (isinstance(seconds, float) and seconds == math.inf)
+    if not endless:
+        number("time_limit", seconds, above=0)
 
 
 class time_limit:  # noqa: N801 - used as a statement: `with time_limit(1.0):`
