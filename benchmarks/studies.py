@@ -51,6 +51,10 @@ COMMANDS = (
         "10 min",
     ),
     Command(
+        "fuzz", "benchmarks.fuzz.run",
+        "does any of 10,000 random calls fail in another way than its page says?", "10 min",
+    ),
+    Command(
         "mistakes", "benchmarks.mistakes.run",
         "which mistakes that people make are found, alone and beside a right loss?", "2 min",
     ),
@@ -138,6 +142,7 @@ PAGES = (
     Page("mutation", ("mutation",), "benchmarks.mutation.tables:page"),
     Page("false_alarms", ("false_alarms",), "benchmarks.false_alarms:page"),
     Page("import_time", ("import_time",), "benchmarks.import_time:page"),
+    Page("fuzz", ("fuzz",), "benchmarks.fuzz.run:page"),
     Page("mistakes", ("mistakes",), "benchmarks.mistakes.run:page"),
     Page("libraries", ("libraries",), "benchmarks.libraries.tables:page"),
     Page("catalogue", ("catalogue",), "benchmarks.catalogue.tables:page"),

@@ -1,0 +1,1 @@
+"""Random calls of all that lossproof offers, and what may not come of any."""
