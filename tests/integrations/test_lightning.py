@@ -310,7 +310,9 @@ def test_a_resumed_training_is_the_uninterrupted_one(tmp_path, make):
         for parameter in resumed.parameters():
             parameter.add_(1.0)
     second = trainer_in(tmp_path / "resumed", **options)
-    second.fit(resumed, batches(), ckpt_path=tmp_path / "kept" / "epoch=0.ckpt", weights_only=True)
+    kept = tmp_path / "kept" / "epoch=0.ckpt"
+    assert torch.load(kept, weights_only=True)["global_step"] == 6
+    second.fit(resumed, batches(), ckpt_path=kept)
     assert_same(resumed, whole)
     for ours, theirs in zip(
         second.optimizers[0].state.values(), first.optimizers[0].state.values(), strict=True

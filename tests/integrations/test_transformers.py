@@ -171,6 +171,35 @@ def test_the_mean_of_means_is_another_one(tmp_path):
     )
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_a_causal_model_of_ones_own_says_that_it_shifts(tmp_path, told):
+    """Or Trainer counts the first position of each row, which nothing predicts."""
+
+    class Bigrams(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            if told:
+                self.loss_type = "ForCausalLM"
+            self.table = torch.nn.Embedding(WORDS, WORDS)
+
+        def forward(self, input_ids, labels=None):
+            return {"logits": self.table(input_ids)}
+
+    compute = loss_function(cross_entropy_loss, causal=True)
+    trainer = plain_trainer(
+        tmp_path, compute, Bigrams(), max_steps=1, per_device_train_batch_size=16, learning_rate=0.0
+    )
+    trainer.train()
+    rows = sentences()
+    words, labels = (torch.stack([row[key] for row in rows]) for key in ("input_ids", "labels"))
+    counted = (labels[:, 1:] != -100).sum() / (labels != -100).sum()
+    mean = functional.cross_entropy(
+        trainer.model.table(words)[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+    )
+    wanted = mean if told else mean * counted
+    assert logged(trainer) == pytest.approx([wanted.item()], rel=1e-6)
+
+
 def test_the_hidden_states_through_a_chunked_output_layer(tmp_path):
     """The model computes the logits of one position, and the loss those of all, in chunks."""
     whole = plain_trainer(tmp_path, loss_function(cross_entropy_loss, causal=True))
