@@ -537,6 +537,7 @@ def test_a_compiled_model_stays_one_program(alarms):
     [
         ({"ring": 3}, "`ring` must be"),
         ({"ring": 8.0}, "`ring` must be"),
+        ({"ring": 10**30}, "`ring` must be"),
         ({"share": 0}, "`share` must be"),
         ({"share": "little"}, "`share` must be"),
         ({"memory": -1}, "`memory` must be"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import time
 import traceback
 import warnings
@@ -313,7 +314,7 @@ def _check_modules(model: object, loss: object) -> None:
 
 
 def _check_numbers(ring: object, share: object, memory: object) -> None:
-    if not isinstance(ring, int) or isinstance(ring, bool) or ring < 4:
+    if not isinstance(ring, int) or isinstance(ring, bool) or not 4 <= ring <= sys.maxsize:
         raise ValueError(f"`ring` must be a whole number of steps, at least 4, got {ring!r}")
     if not isinstance(share, (int, float)) or not 0 < share <= 1:
         raise ValueError(f"`share` must be a number in (0, 1], got {share!r}")
