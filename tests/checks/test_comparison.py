@@ -547,3 +547,12 @@ def test_the_viewpoint_is_the_reduction_that_fits():
     assert viewpoint(values, values * 2).reduction == "elements"
     assert viewpoint(values, torch.tensor(3.0)).reduction == "mean"
     assert viewpoint(torch.tensor(9.0), values).reduction == "sum"
+
+
+def test_a_gradient_that_is_nan_beside_one_that_is_zero():
+    comparison = lossproof.compare(
+        nn.L1Loss, nn.MSELoss(), torch.ones(5), torch.full((5,), math.nan)
+    )
+    (gradient,) = comparison.gradients
+    assert (gradient.norm_a, gradient.same) == (0.0, False)
+    assert math.isnan(gradient.difference)

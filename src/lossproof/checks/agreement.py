@@ -99,7 +99,7 @@ def gradient_agreement(
         name=name,
         norm_a=norms[0],
         norm_b=norms[1],
-        difference=0.0 if distance == 0 else distance / max(norms),
+        difference=distance / max(norms) if distance > 0 else distance,  # 0, or NaN
         cosine=float((one * two).sum()) / both if both > 0 else None,
         worst_index=index,
         worst_a=float(one[index]) if gap.numel() else 0.0,
