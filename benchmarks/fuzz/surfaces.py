@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from benchmarks.fuzz import checks, losses, speed, terms, write
+from benchmarks.fuzz import checks, losses, speed, terms, watch, write
 from benchmarks.fuzz.examine import Call
 
 
@@ -31,7 +31,7 @@ class Surface:
 
 
 SURFACES = (
-    Surface("the losses, as functions", losses.call_of_function, 3000),
+    Surface("the losses, as functions", losses.call_of_function, 2900),
     Surface("the losses, as Modules", losses.call_of_module, 1800),
     Surface("reduce", write.call_of_reduce, 700),
     Surface("as_module", write.call_of_as_module, 400),
@@ -44,6 +44,7 @@ SURFACES = (
     Surface("pairs", speed.call_of_pairs, 500),
     Surface("fuse", speed.call_of_fuse, 150),
     Surface("embed", speed.call_of_embed, 200),
+    Surface("watch", watch.call_of_watch, 200),
     Surface("check", checks.call_of_check, 80),
     Surface("compare", checks.call_of_compare, 70),
 )

@@ -18,7 +18,7 @@ from benchmarks.fuzz.surfaces import SURFACES, Surface
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-CALLS = int(os.environ.get("FUZZ_CALLS", "2000"))
+CALLS = int(os.environ.get("FUZZ_CALLS", "3000"))
 TOTAL = sum(surface.share for surface in SURFACES)
 
 
