@@ -45,7 +45,8 @@ def test_every_loss_has_a_picture_of_its_value_and_of_its_derivative():
 def test_a_rule_has_the_page_that_explain_shows():
     text = rules.page(RULES["LP203"])
     assert text.startswith("# LP203 grad-output-ignored\n\nA factor in front of the loss")
-    assert all(f"[`{code}`]({code}.md)" in rules.index() for code in RULES)
+    index = rules.index()
+    assert all(f"[`{code}`]({code}.md)" in index for code in RULES)
 
 
 def test_the_page_of_the_command_line_has_every_command_and_option():
