@@ -1,7 +1,9 @@
 """A step that is performed again is the same step, and leaves no trace."""
 
 import copy
+import gc
 import random
+import weakref
 
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ from torch import nn
 from lossproof.watcher.alarm import AlarmKind
 from lossproof.watcher.diagnosis import diagnose
 from lossproof.watcher.kept import everything_kept
+from lossproof.watcher.lines import Lines
 from lossproof.watcher.replay import Replay
+from lossproof.watcher.step_watch import StepWatch
 
 
 def squared(out, target):
@@ -293,9 +297,21 @@ def test_no_memory_is_a_caveat(recording, monkeypatch):
     assert found.caveat == why
 
 
-def test_the_replay_keeps_no_intermediate_tensor_alive(recording):
-    import weakref
+@pytest.mark.parametrize("kind", list(AlarmKind))
+def test_nothing_of_a_replay_waits_for_the_garbage_collector(recording, network, kind):
+    model = network()
+    recording.terms(squared, recording.model(model, torch.randn(4, 3)), torch.full((4,), 1e25))
+    gc.collect()
+    gc.disable()
+    try:
+        diagnose(kind, recording.record, model)
+        alive = [type(one) for one in gc.get_objects() if type(one) in (Replay, Lines, StepWatch)]
+    finally:
+        gc.enable()
+    assert alive == []
 
+
+def test_the_replay_keeps_no_intermediate_tensor_alive(recording):
     made = []
 
     def loss(out, target):
@@ -309,5 +325,5 @@ def test_the_replay_keeps_no_intermediate_tensor_alive(recording):
     del made[:]
     replay = Replay(recording.record, model)
     done = replay.perform_joined(recording.record.calls[-1])
-    assert done.error is None
+    assert not done.failed
     assert [one() for one in made[:4]] == [None] * 4

@@ -179,7 +179,7 @@ def _broken_data(
         cleaned = Replay(record, model)
         cleaned.put(given.tensor, given.tensor.detach().nan_to_num())
         done = cleaned.perform(failing)
-        if done.error is not None:
+        if done.failed:
             continue
         results = [done.at(bad.place)] if failing is bad.call else list(tensors_in(done.result))
         if all(one is not None and is_finite(one) for one in results):

@@ -48,7 +48,8 @@ class Performed:
 
     call: Call
     result: Any = None
-    error: Exception | None = None
+    failed: bool = False
+    """Whether it raised."""
 
     def at(self, place: int) -> Tensor | None:
         """The tensor at this place of the result, in the order of ``tensors_in``."""
@@ -68,6 +69,24 @@ class Gradients:
     """Whether the gradients of the parameters hold every way through the code in between."""
     failed: bool = False
     """Whether the backward pass raised."""
+
+
+class _Inside:
+    """Which part of the step is being called.
+
+    No part of the replay itself: a circle of references would keep a whole step alive.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.role = "model"
+        self.stack: list[nn.Module] = []
+        self._names = {module: name for name, module in model.named_modules()}
+
+    def __call__(self) -> tuple[str, str | None]:
+        """The part and the innermost module of the model that is being called."""
+        inside = [self._names[module] for module in self.stack if module in self._names]
+        part = "model" if self.role == "model" or inside else "loss"
+        return part, inside[-1] or None if inside else None
 
 
 class Replay:
@@ -96,20 +115,12 @@ class Replay:
         self.caveats: list[str] = []
         self.called: set[nn.Module] = set()
         self.leaves: list[Leaf] = []
-        self._names = {module: name for name, module in model.named_modules()}
-        self._stack: list[nn.Module] = []
-        self._role = "model"
+        self._inside = _Inside(model)
         self._performed: dict[Call, Performed] = {}
         self._stands_in: dict[int, Tensor] = {}
         sources = sources or Sources()
-        self.lines = Lines(sources, self._where)
-        self.watch = StepWatch(sources, BOUNDARY, self._where, measure=measure)
-
-    def _where(self) -> tuple[str, str | None]:
-        """The part and the innermost module of the model that is being called."""
-        inside = [self._names[module] for module in self._stack if module in self._names]
-        part = "model" if self._role == "model" or inside else "loss"
-        return part, inside[-1] or None if inside else None
+        self.lines = Lines(sources, self._inside)
+        self.watch = StepWatch(sources, BOUNDARY, self._inside, measure=measure)
 
     # ------------------------------------------------------------------ calls
     def put(self, original: Tensor, other: Tensor) -> None:
@@ -139,7 +150,7 @@ class Replay:
             except Exception as error:
                 if is_out_of_memory(error):
                     raise
-                done.error = error
+                done.failed = True
                 self.caveats.append(
                     f"`{call.name}` raised when it was called again: {in_brief(error)}"
                 )
@@ -200,7 +211,7 @@ class Replay:
 
     @contextlib.contextmanager
     def _watched(self, call: Call) -> Iterator[None]:
-        self._role = call.role
+        self._inside.role = call.role
         with contextlib.ExitStack() as stack:
             for device, state in call.generators.items():
                 set_generator(device, state)
@@ -214,13 +225,15 @@ class Replay:
 
     @contextlib.contextmanager
     def _modules_noted(self) -> Iterator[None]:
+        stack = self._inside.stack
+
         def before(module: nn.Module, args: Any) -> None:
-            self._stack.append(module)
+            stack.append(module)
             self.called.add(module)
 
         def after(module: nn.Module, args: Any, output: Any) -> None:
-            if self._stack and self._stack[-1] is module:
-                self._stack.pop()
+            if stack and stack[-1] is module:
+                stack.pop()
 
         first = register_module_forward_pre_hook(before)
         last = register_module_forward_hook(after, always_call=True)
@@ -229,7 +242,7 @@ class Replay:
         finally:
             first.remove()
             last.remove()
-            self._stack.clear()
+            stack.clear()
 
     # ------------------------------------------------------------------ gradients
     def parameters(self) -> dict[str, nn.Parameter]:
