@@ -119,6 +119,7 @@ def train_watched(loss: Any) -> list[Alarm]:
     x, target = data()
     model = nn.Sequential(nn.BatchNorm1d(1), nn.Linear(1, 1))
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-2, momentum=1e-3)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=20, gamma=0.1)
     alarms: list[Alarm] = []
     with lossproof.watch(model, on_alarm=alarms.append) as guard:
         compute = guard.wrap(loss)
@@ -126,6 +127,7 @@ def train_watched(loss: Any) -> list[Alarm]:
             optimizer.zero_grad()
             compute(model(x).squeeze(1), target).backward()
             optimizer.step()
+            scheduler.step()
     return alarms
 
 
@@ -203,7 +205,7 @@ def checked() -> Part:
         "What `check` says, without training anything",
         (
             wrong,
-            "Of the other three it says that they are right:",
+            "All four, side by side:",
             table(("loss", "findings", "proved", "in"), *rows),
         ),
         (
