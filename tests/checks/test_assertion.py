@@ -49,3 +49,12 @@ def test_a_reference_is_compared_with():
 def test_a_wrong_request_is_no_failed_assertion():
     with pytest.raises(UsageError):
         lossproof.assert_right(torch.nn.MSELoss(), "flaot[8]", "float[8]")
+
+
+@pytest.mark.parametrize("select", ["LP2", ["LP2"], "LP201,LP204"])
+def test_the_rules_are_chosen_as_for_a_check(select):
+    report = lossproof.assert_right(F.mse_loss, "float[8,3]", "float[8,3]", select=select)
+    assert {one.code[:3] for one in report.outcomes} == {"LP2"}
+    words = iter(select if isinstance(select, list) else [select])
+    again = lossproof.check(F.mse_loss, "float[8,3]", "float[8,3]", select=words)
+    assert [one.code for one in again.outcomes] == [one.code for one in report.outcomes]

@@ -52,7 +52,7 @@ def assert_right(
     __tracebackhide__ = True
     report = check(
         loss, *inputs, reference=reference, seed=seed, time_limit=time_limit,
-        select=tuple(select), ignore=tuple(ignore),
+        select=select, ignore=ignore,
     )  # fmt: skip
     if any(finding.severity is not Severity.PERFORMANCE for finding in report):
         raise FindingsError(f"\n{report}")

@@ -61,11 +61,15 @@ def _longest(rule: Rule, prefixes: Iterable[str]) -> int:
     return max((len(prefix) for prefix in prefixes if rule.code.startswith(prefix)), default=0)
 
 
-def _prefixes(words: Any) -> tuple[str, ...]:
-    if isinstance(words, str) or getattr(words, "ndim", 1) == 0:  # a tensor that has no rows
-        words = [words]
+def listed(words: Any) -> tuple[Any, ...]:
+    """The words of `select` or `ignore`, which may be one, or come from an iterator."""
+    one = isinstance(words, str) or getattr(words, "ndim", 1) == 0  # a tensor that has no rows
+    return (words,) if one or not isinstance(words, Iterable) else tuple(words)
+
+
+def _prefixes(words: Iterable[str]) -> tuple[str, ...]:
     parts: list[str] = []
-    for word in words if isinstance(words, Iterable) else [words]:
+    for word in listed(words):
         if not isinstance(word, str):
             raise UsageError(
                 "`select` and `ignore` take codes, prefixes or names of rules as text, "

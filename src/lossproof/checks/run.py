@@ -17,7 +17,7 @@ from lossproof.checks.charts import charts_later
 from lossproof.checks.examination import Examination
 from lossproof.checks.inputs import Inputs, inputs_for
 from lossproof.checks.report import Finding, Location, Outcome, Report, Severity
-from lossproof.checks.rule_selection import asked_for, selected
+from lossproof.checks.rule_selection import asked_for, listed, selected
 from lossproof.checks.rules import RULES, Rule, Verdict
 from lossproof.checks.rules.lp001_unused_suppression import VERDICTS
 from lossproof.checks.sources import is_library
@@ -117,6 +117,7 @@ def check(
         Griewank and Walther, "Evaluating Derivatives", 2008 (the dot-product test).
     """
     start = time.perf_counter()
+    select, ignore = listed(select), listed(ignore)
     rules = selected(select, ignore)
     integer("seed", seed)
     usable_limit(time_limit)
