@@ -14,7 +14,7 @@ import lossproof
 from benchmarks.fuzz import odd, users_own
 from benchmarks.fuzz.examine import Call
 from benchmarks.fuzz.write import tensor_of
-from lossproof.errors import UsageError
+from lossproof.errors import FindingsError, UsageError
 
 SPECIFICATIONS = (
     *(("float[4,3]", "float[4,3]"),) * 3,
@@ -33,7 +33,8 @@ LOSSES = (
 
 
 def call_of_check(random: Random) -> Callable[[], Call]:
-    """A loss, its inputs, and a choice of rules."""
+    """A loss, its inputs, and a choice of rules; or the demand that it is right."""
+    demanded = random.random() < 0.3
     loss: Any = random.choice(LOSSES) if random.random() < 0.8 else odd.no_function(random)
     inputs = _inputs(random)
     options: dict[str, Any] = {}
@@ -43,6 +44,8 @@ def call_of_check(random: Random) -> Callable[[], Call]:
     options.setdefault("select", random.choice((["LP2"], ["LP101", "flat-loss"], ["LP3"])))
 
     def run() -> Any:
+        if demanded:
+            return lossproof.assert_right(loss, *inputs, **options)
         report = lossproof.check(loss, *inputs, **options)
         str(report)
         report.to_dict()
@@ -79,4 +82,5 @@ def _made(run: Callable[[], Any], given: list[Any]) -> Callable[[], Call]:
     names = {"loss", "a", "b", "inputs", "select", "ignore", "seed", "time_limit", "reference"}
     names |= {"input", "target"}
     # Of what is wrong in a specification its own text is named.
-    return lambda: Call(run, given, frozenset(names), errors=((UsageError, ""),))
+    errors = (UsageError, ""), (FindingsError, "")
+    return lambda: Call(run, given, frozenset(names), errors=errors)

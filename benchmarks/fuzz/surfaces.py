@@ -45,6 +45,6 @@ SURFACES = (
     Surface("fuse", speed.call_of_fuse, 150),
     Surface("embed", speed.call_of_embed, 200),
     Surface("watch", watch.call_of_watch, 200),
-    Surface("check", checks.call_of_check, 80),
+    Surface("check, assert_right", checks.call_of_check, 80),
     Surface("compare", checks.call_of_compare, 70),
 )
