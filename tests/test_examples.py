@@ -254,6 +254,36 @@ def test_contrastive_large_batch_trains_alike_with_less_memory(tmp_path):
     assert abs(matrix - blocks) <= 2
 
 
+def test_lightning_multi_task_sets_a_balancer_beside_the_plain_sum(tmp_path):
+    pytest.importorskip("lightning")
+    path = EXAMPLES / "lightning_multi_task.py"
+    result = run(path, "--epochs", 4, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    rows = re.findall(
+        r"^ *(plain sum|annealed) +([\d.]+) +([\d.]+) % +(\S+), (\S+)$", result.stdout, re.MULTILINE
+    )
+    (plain, *fixed), (annealed, *moved) = ((row[0], *map(float, row[1:])) for row in rows)
+    assert (plain, annealed) == ("plain sum", "annealed")
+    assert fixed[2:] == [1.0, 1.0]
+    assert min(moved[2:]) > 3
+    assert 0 < moved[1] < fixed[1] < 60
+
+
+def test_huggingface_trainer_divides_by_the_tokens_of_the_whole_batch(tmp_path):
+    pytest.importorskip("transformers")
+    path = EXAMPLES / "huggingface_trainer.py"
+    result = run(path, "--steps", 2, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    rows = re.findall(r"^ *(\S.*?)  ([\d.]+) ([\d.]+)$", result.stdout, re.MULTILINE)
+    losses = {name: [float(one) for one in figures] for name, *figures in rows}
+    assert losses["4 of 4, by tokens"] == pytest.approx(losses["one batch of 16"], abs=2e-6)
+    wrong = losses["4 of 4, mean of means"]
+    assert wrong[0] != pytest.approx(losses["one batch of 16"][0], abs=1e-4)
+    found = re.findall(r"value ([\d.]+) +weight ([\d.]+)$", result.stdout, re.MULTILINE)
+    assert len(found) == 2
+    assert all(float(weight) > 0 for _, weight in found)
+
+
 def test_every_example_is_told_above():
     here = [Path(__file__), Path(__file__).with_name("test_distributed_example.py")]
     told = "".join(path.read_text(encoding="utf-8") for path in here)
