@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -119,7 +120,7 @@ def _every(value: float) -> Change:
 
 def _holds(dtype: torch.dtype, value: float) -> bool:
     if dtype.is_floating_point or dtype.is_complex:
-        return True
+        return not math.isfinite(value) or abs(value) <= torch.finfo(dtype).max
     if dtype == torch.bool:
         return value in (0, 1)
     limits = torch.iinfo(dtype)
