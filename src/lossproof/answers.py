@@ -108,7 +108,7 @@ def nothing_to_check(targets: Sequence[str], show: Show | None) -> NoReturn:
 
     Programs get an empty report in their format all the same.
     """
-    files = show is not None and all(Path(target).is_file() for target in targets)
+    files = show is not None and all(map(os.path.isfile, targets))
     places = ", ".join(f"`{target}`" for target in targets[:3]) + ", ..." * (len(targets) > 3)
     if not (files and show is not None and show.quiet):
         typer.echo(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import enum
 import io
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +29,14 @@ from lossproof.answers import (
     test_file,
     text_of,
 )
-from lossproof.console import color, failures_explained, spinner, width
+from lossproof.console import (
+    color,
+    failures_explained,
+    nothing_gets_out,
+    on_terminal,
+    spinner,
+    width,
+)
 from lossproof.show.formats import Format
 
 if TYPE_CHECKING:
@@ -65,7 +73,10 @@ Inputs = Annotated[
 Seed = Annotated[
     int | None,
     typer.Option(
-        min=0, help="Makes every random choice reproducible (default: 0).", show_default=False
+        min=0,
+        max=2**32 - 1,
+        help="Makes every random choice reproducible (default: 0).",
+        show_default=False,
     ),
 ]
 ExitZero = Annotated[
@@ -84,6 +95,12 @@ def _positive(seconds: float | None) -> float | None:
     if seconds is not None and not seconds > 0:
         raise typer.BadParameter("it must be more than 0")
     return seconds
+
+
+def _no_source(file: Path | None) -> Path | None:
+    if file is not None and file.suffix == ".py":  # a slip that would cost somebody a file
+        raise typer.BadParameter(f"`{file}` would be Python, and the report is HTML")
+    return file
 
 
 TimeLimit = Annotated[
@@ -110,7 +127,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal may lack letters that code has
             stream.reconfigure(errors="backslashreplace")
-    app()
+    with nothing_gets_out():
+        app()
 
 
 def _print_version(wanted: bool) -> None:
@@ -161,6 +179,7 @@ def check(
         Path | None,
         typer.Option(
             metavar="FILE",
+            callback=_no_source,
             help="Write the report with its pictures as an HTML file, too.",
             show_default=False,
             dir_okay=False,
@@ -331,7 +350,7 @@ def _losses_as_json(entries: Sequence[CatalogueEntry]) -> None:
 
 def _show_markdown(text: str) -> None:
     """Print Markdown, drawn where a terminal is there to draw it on."""
-    if not sys.stdout.isatty():
+    if not on_terminal():
         typer.echo(text)
         return
     from rich.console import Console
@@ -369,8 +388,8 @@ def init(
 
     with failures_explained(verbose=False):
         root = (path if path.is_dir() else path.parent).resolve()
-        file = (output or root / "tests" / "test_losses.py").resolve()
-        if file.exists() and not force:
+        file = Path(os.path.realpath(output or root / "tests" / "test_losses.py"))
+        if os.path.lexists(file) and not force:
             raise UsageError(f"`{file}` is there already; `--force` writes over it")
         configuration = configuration_for(path)
         found = discover([str(path)], root=configuration.root, exclude=configuration.exclude)
@@ -430,5 +449,5 @@ def _configuration(target: str) -> Configuration:
     """The settings of the project that the first target belongs to."""
     from lossproof.checks.configuration import configuration_for
 
-    place = target if Path(target).exists() else target.rpartition(":")[0].removesuffix(":")
-    return configuration_for(Path(place) if Path(place).exists() else Path())
+    place = target if os.path.exists(target) else target.rpartition(":")[0].removesuffix(":")
+    return configuration_for(Path(place) if os.path.exists(place) else Path())

@@ -10,6 +10,7 @@ import itertools
 import os
 import shutil
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NoReturn
 
@@ -23,10 +24,14 @@ INTERRUPTED = 130
 """What a shell reports of a command that Ctrl-C ended: 128 + SIGINT."""
 
 
+def _watched() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
 @contextlib.contextmanager
 def spinner(what: str, quiet: bool) -> Iterator[None]:
     """A spinner on standard error, where somebody is there to see it."""
-    if quiet or not sys.stderr.isatty():
+    if quiet or not _watched():
         yield
         return
     from rich.console import Console
@@ -50,7 +55,7 @@ def steps(total: int, quiet: bool) -> Iterator[Callable[[int, str], None]]:
 
     Gives what is to be told how many steps are done, and a word on where it is.
     """
-    if quiet or not sys.stderr.isatty():
+    if quiet or not _watched():
         yield lambda done, words: None
         return
     from rich.console import Console
@@ -77,16 +82,60 @@ def failures_explained(verbose: bool) -> Iterator[None]:
     except UsageError as error:
         give_up(f"error: {error}")
     except InternalError as error:
-        advice = "" if verbose else " and the output of the same command with `--verbose`"
-        trace = f"{error.traceback}\n" if verbose else ""
-        give_up(
-            f"{trace}error: lossproof itself failed: {error}\n"
-            "this is a fault of lossproof, not of your loss; please report it with the loss"
-            f"{advice}: https://github.com/lossproof/lossproof/issues"
-        )
+        give_up(own_fault(str(error), error.traceback, verbose))
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         raise typer.Exit(INTERRUPTED) from None
+
+
+def own_fault(words: str, trace: str, verbose: bool) -> str:
+    """What is said where lossproof itself failed."""
+    advice = "" if verbose else " and the output of the same command with `--verbose`"
+    told = (
+        f"error: lossproof itself failed: {words}\n"
+        "this is a fault of lossproof, not of your loss; please report it with the loss"
+        f"{advice}: https://github.com/lossproof/lossproof/issues"
+    )
+    return f"{trace}\n{told}" if verbose else told
+
+
+@contextlib.contextmanager
+def nothing_gets_out() -> Iterator[None]:
+    """Tell in words, as the last resort, what nobody has foreseen: a full disk, a fault of ours."""
+    try:
+        try:
+            yield
+        finally:
+            _flush()
+    except OSError as error:
+        _last_words(f"error: {_what_is_missing(error)}")
+    except Exception as error:
+        verbose = bool({"--verbose", "-v"} & set(sys.argv))
+        words = f"{type(error).__name__}: {error}"
+        _last_words(own_fault(words, traceback.format_exc(), verbose))
+
+
+def _flush() -> None:
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _what_is_missing(error: OSError) -> str:
+    try:
+        os.getcwd()
+    except OSError:
+        return "the current folder is not there any more"
+    place = f": `{error.filename}`" if error.filename else ""
+    return f"{error.strerror or error}{place}"
+
+
+def _last_words(message: str) -> NoReturn:
+    """Write to standard error what can be written, and leave past the streams that failed."""
+    with contextlib.suppress(Exception):
+        give_up(message)
+    with contextlib.suppress(Exception):
+        sys.stderr.flush()
+    os._exit(NO_VERDICT)
 
 
 def give_up(message: str) -> NoReturn:
@@ -103,7 +152,12 @@ def color() -> bool:
         return False
     if os.environ.get("FORCE_COLOR"):
         return True
-    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    return on_terminal() and os.environ.get("TERM") != "dumb"
+
+
+def on_terminal() -> bool:
+    """Whether somebody looks at standard output, which may be closed."""
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 def width() -> int:

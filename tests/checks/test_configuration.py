@@ -84,7 +84,7 @@ def test_where_nothing_is_said_paths_are_relative_to_the_current_folder(tmp_path
         ("sed = 1", "`lossproof` has no key `sed`; did you mean `seed`?"),
         ("time_limit = 1", "did you mean `time-limit`?"),
         ("zzz = 1", "the keys are `select`, `ignore`"),
-        ("seed = '1'", "`seed` must be an integer of at least 0, got the text `1`"),
+        ("seed = '1'", "`seed` must be an integer from 0 to 4294967295, got the text `1`"),
         ("seed = true", "got the boolean `True`"),
         ("seed = -1", "got the integer `-1`"),
         ("time-limit = 0", "`time-limit` must be a number of seconds above 0"),

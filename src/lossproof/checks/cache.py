@@ -90,7 +90,7 @@ def key_of(job: Job, file: Path) -> str:
     sources = [file]
     if job.reference is not None:
         place = Path(job.reference.rpartition(":")[0].removesuffix(":"))
-        sources += [place.resolve()] if place.is_file() else []
+        sources += [place.resolve()] if os.path.isfile(place) else []
     options["target"] = f"{file}:{job.target.rpartition(':')[2]}"
     return _digest(json.dumps([options, _environment(), _contents(sources)], sort_keys=True))
 
@@ -150,7 +150,7 @@ def imported_files(file: Path, content: bytes) -> list[Path]:
     found = set(_module_files(root, own[:-1]))
     try:
         tree = ast.parse(content)
-    except (SyntaxError, ValueError, RecursionError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return sorted(found - {file})
     for names in _imported_names(tree, own[:-1]):
         for folder in {root, Path.cwd()}:

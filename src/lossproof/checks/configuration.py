@@ -40,6 +40,8 @@ else:
 
 OWN_FILE = "lossproof.toml"
 SHARED_FILE = "pyproject.toml"
+LARGEST_SEED = 2**32 - 1
+"""As for numpy's generators; torch's own would take twice as many digits."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,9 @@ def configuration_for(place: Path) -> Configuration:
 def _table(file: Path) -> Mapping[str, Any] | None:
     try:
         data: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise UsageError(f"`{file}` is not valid TOML: it is nested too deeply") from error
+    except ValueError as error:  # TOML's own, that of UTF-8, and that of a number of many digits
         raise UsageError(f"`{file}` is not valid TOML: {error}") from error
     except OSError as error:
         raise UsageError(f"`{file}` cannot be read: {error.strerror}") from error
@@ -147,6 +151,8 @@ def _kind(value: Any) -> str:
     """What TOML calls the type of a value, with the value where it is short."""
     if isinstance(value, (list, dict)):
         return "an array" if isinstance(value, list) else "a table"
+    if isinstance(value, int) and value.bit_length() > 200:  # Python may refuse to write it out
+        return f"an integer of {value.bit_length()} bits"
     names = {str: "the text ", bool: "the boolean ", int: "the integer ", float: "the float "}
     return f"{names.get(type(value), '')}`{value}`"
 
@@ -176,8 +182,8 @@ def _specifications(value: Any, key: str) -> str:
 
 
 def _seed(value: Any, key: str) -> int:
-    if type(value) is not int or value < 0:
-        raise _refuse(key, "an integer of at least 0", value)
+    if type(value) is not int or not 0 <= value <= LARGEST_SEED:
+        raise _refuse(key, f"an integer from 0 to {LARGEST_SEED}", value)
     return value
 
 

@@ -101,8 +101,8 @@ def _named(target: str) -> FoundLoss:
     place, _, name = target.rpartition(":")
     place = place.removesuffix(":")
     path = Path(place)
-    is_file = place.endswith(".py") or path.is_file()
-    return FoundLoss(target, path.resolve() if is_file else None, name.strip())
+    is_file = place.endswith(".py") or os.path.isfile(place)
+    return FoundLoss(target, Path(os.path.realpath(path)) if is_file else None, name.strip())
 
 
 def shown(path: Path) -> str:
@@ -116,9 +116,9 @@ def shown(path: Path) -> str:
 
 def _files(target: str, root: Path, patterns: Sequence[str]) -> Iterator[Path]:
     path = Path(target)
-    if path.is_file():
+    if os.path.isfile(target):
         yield path.resolve()
-    elif path.is_dir():
+    elif os.path.isdir(target):
         yield from _files_in(path.resolve(), root, patterns)
     else:
         place = _module_place(target)
@@ -132,13 +132,18 @@ def _files_in(folder: Path, root: Path, patterns: Sequence[str]) -> list[Path]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """The Python files of a folder, in order. Links to folders are not followed."""
+    """The Python files of a folder, in order. Links to folders are not followed.
+
+    A pipe or a device with such a name is none: reading it would not end.
+    """
     for current, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not _skipped(Path(current, name)))
         for name in sorted(names):
             skipped = any(fnmatch.fnmatch(name, pattern) for pattern in SKIPPED_FILES)
             if name.endswith(".py") and not name.startswith(".") and not skipped:
-                yield Path(current, name)
+                file = Path(current, name)
+                if file.is_file() or not file.exists():  # of a link to nowhere, it is told
+                    yield file
 
 
 def _skipped(folder: Path) -> bool:
@@ -221,7 +226,7 @@ def _below(package: Path, name: str) -> Path | None:
 def _similar(name: str) -> str:
     path = Path(name)
     folder = path.parent
-    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    names = os.listdir(folder) if os.path.isdir(folder) else []
     near = difflib.get_close_matches(path.name, names, 1)
     return f"; did you mean `{(folder / near[0]).as_posix()}`?" if near else ""
 
@@ -247,7 +252,9 @@ def _losses_in_file(file: Path) -> list[FoundLoss]:
     except SyntaxError as error:  # an unknown encoding is one, too
         line = f"line {error.lineno} " if error.lineno else ""
         raise UnreadableError(f"{line}is not valid Python: {error.msg}", error.lineno) from error
-    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+    except (RecursionError, MemoryError) as error:  # the parser's own limit is a MemoryError
+        raise UnreadableError("is not valid Python: it is nested too deeply") from error
+    except (ValueError, LookupError) as error:  # a null byte; a codec that is not one of text
         raise UnreadableError(f"is not valid Python: {error}") from error
     except OSError as error:
         raise UnreadableError(f"cannot be read: {error.strerror}") from error

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lossproof.checks.exception_words import as_code, presentable
 from lossproof.checks.finite_differences import Point, Value
 from lossproof.checks.inputs import Argument, Inputs
 from lossproof.checks.report import Location
@@ -348,11 +349,11 @@ class Examination:
             left = _settings()
             found.settings = tuple(name for name in settings if settings[name] != left[name])
         except SystemExit as error:
-            ended = EndsProgramError(repr(error))
+            ended = EndsProgramError(as_code(error))
             found.error = ended.with_traceback(error.__traceback__)
             return found
         except Exception as error:
-            found.error = error
+            found.error = presentable(error)
             return found
         finally:
             if isinstance(mode, Replay):
@@ -391,7 +392,7 @@ class Examination:
                 value, found.leaves, found.upstream, allow_unused=True, retain_graph=retain
             )
         except Exception as error:
-            found.backward_error = error
+            found.backward_error = presentable(error)
 
     # ------------------------------------------------------------------ measured once
     @functools.cached_property

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -88,6 +89,9 @@ _ITEM = re.compile(
     r"^(?:(?P<name>[A-Za-z_]\w*)\s*[:=\s]\s*)?(?P<kind>[A-Za-z_]\w*)\s*"
     r"\[(?P<shape>[^\]]*)\]\s*(?:>\s*(?P<above>-?\w+)\s*)?(?:<\s*(?P<bound>-?\w+))?$"
 )
+
+MOST_ELEMENTS = 10**9
+"""A tensor made from a specification is no larger: 8 GB in float64, and a check has several."""
 
 # What people call the argument that a gradient is wanted for, and the one it is compared with.
 PREDICTION = re.compile(
@@ -269,8 +273,19 @@ def _parse_item(item: str, generator: torch.Generator) -> Argument:
     if match is None:
         try:
             return Argument("", ast.literal_eval(item))
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, RecursionError, MemoryError):  # nested too deeply
             raise UsageError(f"cannot read `{item}` in the inputs; {GRAMMAR}") from None
+    try:
+        return _drawn(item, match, generator)
+    except (RuntimeError, MemoryError) as error:
+        raise UsageError(f"`{item}` cannot be made: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0]
+
+
+def _drawn(item: str, match: re.Match[str], generator: torch.Generator) -> Argument:
     kind = match["kind"]
     if kind not in KINDS:
         near = difflib.get_close_matches(kind, KINDS, 1, 0.5)
@@ -293,9 +308,17 @@ def _parse_item(item: str, generator: torch.Generator) -> Argument:
 
 def _parse_shape(text: str, item: str) -> tuple[int, ...]:
     sizes = [size.strip() for size in text.split(",") if size.strip()]
-    if not all(size.isdigit() for size in sizes):
+    if not all(map(_is_whole, sizes)):
         raise UsageError(f"the shape in `{item}` must hold whole numbers, got `[{text}]`")
-    return tuple(int(size) for size in sizes)
+    shape = tuple(int(size) for size in sizes)
+    if math.prod(shape) > MOST_ELEMENTS:
+        raise UsageError(f"`{item}` has {math.prod(shape):.1e} elements, at most 1e9 can be made")
+    return shape
+
+
+def _is_whole(text: str) -> bool:
+    """Whether a text is a whole number, in digits that Python reads and of which there are few."""
+    return text.isdecimal() and len(text) < 30
 
 
 def _integers(
@@ -311,7 +334,7 @@ def _integers(
             f"`{item}` needs a bound, such as `{kind}[{','.join(map(str, shape))}]<10` "
             "for integers from 0 to 9"
         )
-    if not bound.isdigit() or int(bound) < 1:
+    if not _is_whole(bound) or int(bound) < 1:
         raise UsageError(f"the bound in `{item}` must be a whole number above 0, got `{bound}`")
     largest = torch.iinfo(INTEGERS[kind]).max
     if int(bound) - 1 > largest:
@@ -324,7 +347,7 @@ def _least(above: str | None, bound: int, kind: str, item: str) -> int:
     """The smallest whole number that a specification asks for."""
     if above is None:
         return 0
-    if not above.removeprefix("-").isdigit():
+    if not _is_whole(above.removeprefix("-")):
         raise UsageError(f"what `>` stands before in `{item}` must be a whole number")
     least = int(above) + 1
     if not torch.iinfo(INTEGERS[kind]).min <= least < bound:

@@ -14,11 +14,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from lossproof.checks.exception_words import words_of
 from lossproof.errors import ImportFailedError, UsageError
 
 FORMS = "write `FILE.py:NAME` or `package.module:NAME`"
 SHARED_INPUTS = ("inputs", "INPUTS", "example_inputs")
 """The names under which a module keeps inputs for all its losses."""
+ABSENT = object()
 
 
 def load(target: str) -> tuple[Any, ModuleType]:
@@ -36,7 +38,7 @@ def load(target: str) -> tuple[Any, ModuleType]:
     """
     place, name = _split(target)
     _put_on_path(os.getcwd())
-    module = _from_file(Path(place)) if _is_file(place) else _from_module(place)
+    module = _from_file(place) if _is_file(place) else _from_module(place)
     if not name:
         raise UsageError(f"`{target}` names no loss: {FORMS}{_listing(module, place)}")
     found = _attribute(module, place, name)
@@ -62,8 +64,8 @@ def neighbour_inputs(module: ModuleType, name: str) -> tuple[Any, ...] | None:
     """
     own = [part for word in (name, *name.split(".")) for part in (word, _snake(word))]
     for beside in (*(f"{word}_inputs" for word in own), *SHARED_INPUTS):
-        found = getattr(module, beside, None)
-        if found is not None:
+        found = _read(module, beside, module.__name__)
+        if found is not None and found is not ABSENT:
             return _as_inputs(_called(found, beside, module), beside)
     return None
 
@@ -86,21 +88,22 @@ def _put_on_path(folder: str) -> None:
         sys.path.insert(0, folder)
 
 
-def _from_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else f"is not there{_similar_files(path)}"
+def _from_file(place: str) -> ModuleType:
+    path = Path(place)
+    if not os.path.isfile(place):
+        what = "is a folder" if os.path.isdir(place) else f"is not there{_similar_files(path)}"
         raise UsageError(f"the file `{path}` {what}")
     path = path.resolve()
     root, name = package_of(path)
     _put_on_path(str(root))
-    if "." in name:
+    if root != path.parent and "." not in path.stem:
         return _imported(lambda: importlib.import_module(name), str(path))
     return _imported(lambda: _executed(name, path), str(path))
 
 
 def _similar_files(path: Path) -> str:
     folder = path.parent
-    names = [file.name for file in folder.glob("*.py")] if folder.is_dir() else []
+    names = [file.name for file in folder.glob("*.py")] if os.path.isdir(folder) else []
     near = difflib.get_close_matches(path.name, names, 1)
     return f"; did you mean `{folder / near[0]}`?" if near else ""
 
@@ -109,7 +112,7 @@ def package_of(path: Path) -> tuple[Path, str]:
     """The folder to import a file from and its dotted name, so that its relative imports work."""
     names = [path.stem]
     folder = path.parent
-    while (folder / "__init__.py").is_file():
+    while os.path.isfile(folder / "__init__.py"):
         names.insert(0, folder.name)
         folder = folder.parent
     return folder, ".".join(names)
@@ -129,7 +132,7 @@ def _executed(name: str, path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except BaseException:
-        del sys.modules[name]
+        sys.modules.pop(name, None)  # the file may have done so itself
         raise
     return module
 
@@ -160,6 +163,8 @@ def _imported(run: Callable[[], ModuleType], file: str | None) -> ModuleType:
     try:
         return run()
     except SyntaxError as error:
+        if not os.path.isfile(error.filename or ""):  # it was raised, or is in code made by code
+            raise _fails(error, file) from error
         raise ImportFailedError(
             f"`{_shown(error.filename)}` line {error.lineno} is not valid Python: {error.msg}"
         ) from error
@@ -173,14 +178,18 @@ def _imported(run: Callable[[], ModuleType], file: str | None) -> ModuleType:
     except SystemExit as error:
         place = _raised_at(error, file) or "the module"
         raise ImportFailedError(
-            f"{place} ends the program (`SystemExit: {error.code}`) when it is imported; "
-            'keep what should only run as a script under `if __name__ == "__main__":`'
+            f"{place} ends the program (`SystemExit: {words_of(error) or None}`) when it is "
+            'imported; keep what should only run as a script under `if __name__ == "__main__":`'
         ) from error
     except Exception as error:
-        place = _raised_at(error, file) or "the module"
-        raise ImportFailedError(
-            f"{place} raises `{type(error).__name__}` when it is imported: {error}"
-        ) from error
+        raise _fails(error, file) from error
+
+
+def _fails(error: Exception, file: str | None) -> ImportFailedError:
+    place = _raised_at(error, file) or (f"`{_shown(file)}`" if file else "the module")
+    return ImportFailedError(
+        f"{place} raises `{type(error).__name__}` when it is imported: {words_of(error)}"
+    )
 
 
 def _raised_at(error: BaseException, file: str | None) -> str | None:
@@ -208,15 +217,28 @@ def _attribute(module: ModuleType, place: str, name: str) -> Any:
     found: Any = module
     path = place
     for part in name.split("."):
-        try:
-            found = getattr(found, part)
-        except AttributeError:
+        value = _read(found, part, path)
+        if value is ABSENT:
             near = difflib.get_close_matches(part, dir(found), 1)
             hint = f"; did you mean `{near[0]}`?" if near else ""
             listing = _listing(module, place) if found is module and not near else ""
-            raise UsageError(f"`{path}` has no `{part}`{hint}{listing}") from None
+            raise UsageError(f"`{path}` has no `{part}`{hint}{listing}")
+        found = value
         path = f"{place}:{part}" if path == place else f"{path}.{part}"
     return found
+
+
+def _read(owner: Any, name: str, place: str) -> Any:
+    """An attribute; ``ABSENT`` where there is none."""
+    try:
+        return getattr(owner, name)
+    except AttributeError:
+        return ABSENT
+    except Exception as error:
+        raise UsageError(
+            f"reading `{name}` of `{place}` raises `{type(error).__name__}`, where what is not "
+            "there should raise `AttributeError`"
+        ) from error
 
 
 def _listing(module: ModuleType, place: str) -> str:
@@ -255,7 +277,7 @@ def _called(found: Any, name: str, module: ModuleType) -> Any:
         place = _raised_at(error, getattr(module, "__file__", None)) or f"`{name}`"
         raise UsageError(
             f"`{name}()`, which should give the inputs, raises `{type(error).__name__}` "
-            f"at {place}: {error}"
+            f"at {place}: {words_of(error)}"
         ) from error
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import re
 import signal
@@ -34,6 +33,8 @@ if TYPE_CHECKING:
     from lossproof.checks.comparison import Comparison
 
 WORKER = "lossproof.checks.worker"
+NO_LIMIT_SECONDS = 1e6
+"""Eleven days: more than that is no limit, and the clocks of the system would overflow."""
 STARTUP_SECONDS = 180.0
 """For Python to start and torch to be imported; minutes on a cold network drive."""
 
@@ -84,7 +85,7 @@ class Job:
         """The time after which the process cannot be running unless something is badly wrong."""
         seconds = STARTUP_SECONDS + self.loading_time + self.verdict_time + self.grace
         seconds += self.charting_time if self.charts else 0.0
-        return seconds if math.isfinite(seconds) else None
+        return seconds if seconds < NO_LIMIT_SECONDS else None
 
 
 class InternalError(LossproofError):

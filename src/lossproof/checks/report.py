@@ -60,12 +60,19 @@ class Location:
         function: str | None = None,
     ) -> Location:
         """A location with its source line looked up (also for notebook cells)."""
-        text = linecache.getline(file, line).rstrip("\n") or None
+        text = _line_of(file, line)
         return cls(file, line, column, end_line, end_column, function, text)
 
     def __str__(self) -> str:
         column = "" if self.column is None else f":{self.column}"
         return f"{self.file}:{self.line}{column}"
+
+
+def _line_of(file: str, line: int) -> str | None:
+    try:
+        return linecache.getline(file, line).rstrip("\n") or None
+    except LookupError:  # the file says that it is encoded as bytes are, such as in base64
+        return None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from lossproof.checks.construction import made_with_natural_values
+from lossproof.checks.exception_words import words_of
 from lossproof.checks.report import Location
 from lossproof.checks.sources import Sources, is_library, is_machinery
 from lossproof.checks.state import State
@@ -130,7 +131,13 @@ def _eager(loss: Any) -> Any:
     """What ``torch.compile`` was given: compiled code cannot be looked into."""
     if isinstance(loss, nn.Module):
         return getattr(loss, "_orig_mod", loss)
-    return getattr(loss, "_torchdynamo_orig_callable", loss)
+    try:
+        return getattr(loss, "_torchdynamo_orig_callable", loss)
+    except Exception as error:
+        raise UsageError(
+            f"`{type(loss).__name__}` cannot be looked into: reading an attribute that it has not "
+            f"raises `{type(error).__name__}`, and should raise `AttributeError`"
+        ) from error
 
 
 def _made(cls: type) -> tuple[Any, tuple[str, ...]]:
@@ -144,7 +151,7 @@ def _made(cls: type) -> tuple[Any, tuple[str, ...]]:
         if found is None:
             raise UsageError(
                 f"`{cls.__name__}` cannot be made without arguments "
-                f"({type(error).__name__}: {error}); pass an instance, such as "
+                f"({type(error).__name__}: {words_of(error)}); pass an instance, such as "
                 f"`{cls.__name__}(...)`"
             ) from error
     instance, call = found
@@ -309,8 +316,9 @@ def _copied(module: nn.Module) -> nn.Module:
         return copy.deepcopy(module, memo)
     except Exception as error:
         raise UsageError(
-            f"`{type(module).__name__}` cannot be copied ({type(error).__name__}: {error}); "
-            "a check works on a copy so that your module stays as it is"
+            f"`{type(module).__name__}` cannot be copied "
+            f"({type(error).__name__}: {words_of(error)}); a check works on a copy so that your "
+            "module stays as it is"
         ) from error
 
 

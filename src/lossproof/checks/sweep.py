@@ -113,10 +113,10 @@ def _place(name: str, configuration: Configuration) -> tuple[str, str]:
     place = place.removesuffix(":")
     if not (place.endswith(".py") or "/" in place):
         return place, loss
-    file = (configuration.root / place).resolve()
-    if not file.is_file():
+    file = configuration.root / place
+    if not os.path.isfile(file):
         raise UsageError(f"`{configuration.file}`: the file of `losses.{name}` is not there")
-    return str(file), loss
+    return str(file.resolve()), loss
 
 
 def _identities(loss: FoundLoss) -> tuple[tuple[str, str], ...]:

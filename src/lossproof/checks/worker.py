@@ -11,7 +11,6 @@ import contextlib
 import faulthandler
 import io
 import json
-import math
 import os
 import sys
 import traceback
@@ -20,7 +19,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from lossproof.checks.process import Job
+from lossproof.checks.exception_words import as_code, words_of
+from lossproof.checks.process import NO_LIMIT_SECONDS, Job
 from lossproof.errors import ImportFailedError, UsageError
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class _Supervised:
         except UsageError as error:
             return {"usage": str(error)}
         except Exception as error:
-            text = f"{type(error).__name__}: {error}"
+            text = f"{type(error).__name__}: {words_of(error)}"
             return {"internal": text, "traceback": traceback.format_exc()}
         except BaseException as error:
             return {"ended": self._ended(error)}
@@ -157,7 +157,7 @@ class _Supervised:
 
     def _limit(self, seconds: float) -> None:
         """Leave a traceback and end the process after this time, also in the middle of C code."""
-        if math.isfinite(seconds):
+        if seconds < NO_LIMIT_SECONDS:
             faulthandler.dump_traceback_later(seconds, exit=True, file=self.trace)
         else:
             faulthandler.cancel_dump_traceback_later()
@@ -173,14 +173,10 @@ class _Supervised:
 
         place = Sources(self.job.target.partition(":")[0]).of_exception(error)
         return {
-            "exception": _written(error),
+            "exception": as_code(error),
             "loading": self.loading,
             "place": None if place is None else asdict(place),
         }
-
-
-def _written(error: BaseException) -> str:
-    return f"{type(error).__name__}({', '.join(map(repr, error.args))})"
 
 
 if __name__ == "__main__":
