@@ -401,6 +401,45 @@ def test_numpy_arrays_and_nan_are_kept():
     assert state.changes() == []
 
 
+class Lazy(dict):
+    """As libraries have them: made from something else, and each item is loaded when asked for."""
+
+    def __init__(self, source, loaded):
+        super().__init__(source)
+        self.loaded = loaded
+
+    def __getitem__(self, name):
+        self.loaded.append(name)
+        return super().__getitem__(name)
+
+    def items(self):
+        return [(name, self[name]) for name in self]
+
+
+@pytest.mark.parametrize("kind", [list, set, collections.deque])
+def test_a_container_of_a_class_of_its_own_is_restored(kind):
+    own = type("Own", (kind,), {"__init__": lambda self, must, be: kind.__init__(self, must)})
+    loss = Loss()
+    loss.held = own([1, 2], "given")
+    state = State([loss], Sources())
+    loss.held.pop()
+    assert [change.kind for change in state.changes()] == ["grown"]
+    state.restore()
+    assert list(loss.held) == [1, 2]
+
+
+def test_a_dictionary_that_loads_what_is_asked_for_is_not_asked():
+    loss, loaded = Loss(), []
+    loss.lazy = Lazy({"a": [1], "b": [2]}, loaded)
+    state = State([loss], Sources())
+    assert state.changes() == []
+    dict.__getitem__(loss.lazy, "a").append(3)
+    assert [change.path.endswith("lazy['a']") for change in state.changes()] == [True]
+    state.restore()
+    assert dict.__getitem__(loss.lazy, "a") == [1]
+    assert loaded == []
+
+
 def test_named_tuples_are_lent_as_what_they_are():
     Pair = collections.namedtuple("Pair", "mean scale")
     pair = Pair(torch.ones(1), 2)

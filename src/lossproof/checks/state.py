@@ -16,7 +16,7 @@ import functools
 import inspect
 import random
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -30,6 +30,8 @@ from lossproof.checks.sources import Sources
 Tensor = torch.Tensor
 DEPTH = 8
 """How far to follow objects that hold objects."""
+STANDARD = ("builtins", "collections")
+"""Where containers come from that can be copied and asked for their items without a side effect."""
 
 
 @dataclass(frozen=True)
@@ -186,11 +188,11 @@ class _Container:
     def __init__(self, path: str, value: Any) -> None:
         self.path = path
         self.value = value
-        self.kept = value.copy()
+        self.kept = _copied(value)
 
     def changes(self) -> Iterator[Change]:
         if not _same_items(self.value, self.kept):
-            yield Change(self.path, "grown", _listed(self.kept), _listed(self.value.copy()))
+            yield Change(self.path, "grown", _listed(self.kept), _listed(_copied(self.value)))
 
     def restore(self) -> None:
         if _same_items(self.value, self.kept):
@@ -203,11 +205,28 @@ class _Container:
         self.value[name] = value
 
 
+def _copied(value: Any) -> Any:
+    """What is in a container."""
+    if type(value).__module__ in STANDARD:
+        return value.copy()
+    if isinstance(value, dict):
+        return dict(_items(value))
+    if isinstance(value, deque):
+        return deque(value, value.maxlen)
+    return list(value) if isinstance(value, list) else set(value)
+
+
+def _items(value: dict[Any, Any]) -> Iterable[tuple[Any, Any]]:
+    """What is in a dictionary, without asking a class that loads an item when it is asked for."""
+    return value.items() if type(value).__module__ in STANDARD else dict.items(value)
+
+
 def _same_items(one: Any, other: Any) -> bool:
     if len(one) != len(other):
         return False
     if isinstance(one, dict):
-        return all(a is b and one[a] is other[b] for a, b in zip(one, other, strict=True))
+        pairs = zip(_items(one), _items(other), strict=True)
+        return all(a is b and here is there for (a, here), (b, there) in pairs)
     if isinstance(one, set):
         return bool(one == other)
     return all(a is b for a, b in zip(one, other, strict=True))
@@ -442,7 +461,7 @@ class State:
     def _visit_container(self, path: str, value: Any, depth: int) -> None:
         container = _Container(path, value)
         self._records.append(container)
-        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        pairs = _items(value) if isinstance(value, dict) else enumerate(value)
         for name, item in list(pairs):
             if isinstance(item, (int, float, str, bytes)):
                 continue
