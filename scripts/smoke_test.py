@@ -230,6 +230,31 @@ def compiles() -> None:
         assert [choice.way for choice in fused.choices] == ["fused"], fused.report()
 
 
+@step
+def watches_a_training() -> None:
+    """The guard says nothing of a step that is right, and names the term of one that is not."""
+    import warnings
+
+    import torch
+
+    import lossproof as package
+
+    model, criterion = torch.nn.Linear(3, 1), torch.nn.MSELoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    found = {}
+    for name, target in (("right", torch.randn(8, 1)), ("wrong", torch.full((8, 1), torch.inf))):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with package.watch(model, criterion) as guard:
+                optimizer.zero_grad()
+                criterion(model(torch.randn(8, 3)), target).backward()
+                optimizer.step()
+        found[name] = [alarm.kind for alarm in guard.alarms]
+        assert guard.retired is None, guard.retired
+    assert not found["right"], found
+    assert found["wrong"], found
+
+
 # ------------------------------------------------------------------ environments
 
 
