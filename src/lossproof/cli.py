@@ -426,7 +426,7 @@ def demo(
     ] = False,
 ) -> None:
     """Tell five stories by running them: real checks, real training, and a page of it all."""
-    with failures_explained(verbose=False):
+    with failures_explained(verbose=True):
         from lossproof.demo.command import run
 
         raise typer.Exit(run(story or (), html, force=force, quiet=quiet))

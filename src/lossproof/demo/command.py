@@ -67,6 +67,7 @@ def worker(request: Request) -> Iterator[Iterator[Message]]:
         [sys.executable, "-m", WORKER, json.dumps(asdict(request))],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
+        env={"OMP_NUM_THREADS": "1", **os.environ},  # for small tensors more threads only wait
         **own_group(),
     )
     assert process.stdout is not None
