@@ -86,7 +86,8 @@ def test_parameters_that_ran_away(recording):
     model = nn.Linear(1, 1, bias=False)
     with torch.no_grad():
         model.weight.fill_(1e9)
-    recording.terms(nn.L1Loss(), recording.model(model, torch.ones(8, 1)), torch.zeros(8, 1))
+    loss = nn.L1Loss(reduction="sum")  # which enlarges 8 times
+    recording.terms(loss, recording.model(model, torch.ones(8, 1)), torch.zeros(8, 1))
     found = of_value(recording, model)
     assert found.operation is None
     assert "its largest parameter is in `weight`: 1e+09" in found.notes[-1]

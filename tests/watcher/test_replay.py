@@ -33,6 +33,7 @@ def test_dropout_draws_the_same_mask(recording):
     model = nn.Sequential(nn.Linear(3, 50), nn.Dropout(0.5), nn.Linear(50, 1))
     out = recording.model(model, torch.randn(16, 3))
     loss = recording.terms(squared, out, torch.randn(16))
+    torch.rand(3)  # the training has gone on
     before = torch.get_rng_state()
     replay, done = replayed(recording, model)
     assert torch.equal(done.result, loss)
@@ -56,10 +57,11 @@ def test_python_and_numpy_go_on_from_where_they_were(recording):
 
     model = nn.Linear(3, 1)
     recording.terms(noisy, recording.model(model, torch.randn(4, 3)), torch.randn(4))
-    python, numpy = random.getstate(), np.random.get_state()[1].copy()
+    python, numpy = random.getstate(), np.random.get_state()
     replay, _ = replayed(recording, model)
     assert random.getstate() == python
-    assert np.array_equal(np.random.get_state()[1], numpy)
+    assert np.array_equal(np.random.get_state()[1], numpy[1])
+    assert np.random.get_state()[2] == numpy[2]
     assert "when it was called again, not" in replay.caveats[0]
 
 
@@ -101,6 +103,43 @@ def test_buffers_at_any_depth(recording):
     state = copy.deepcopy(model.state_dict())
     replayed(recording, model)
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+def test_a_large_buffer(recording, monkeypatch):
+    monkeypatch.setattr("lossproof.watcher.kept.LARGE", 2)
+
+    class Memory(nn.Linear):
+        def __init__(self):
+            super().__init__(3, 1)
+            self.register_buffer("seen", torch.zeros(4, 3))
+
+        def forward(self, x):
+            self.seen += x
+            return super().forward(x)
+
+    model = Memory()
+    recording.terms(squared, recording.model(model, torch.randn(4, 3)), torch.randn(4))
+    seen, version = model.seen.clone(), model.seen._version
+    replayed(recording, model)
+    assert torch.equal(model.seen, seen)
+    assert model.seen._version == version
+
+
+def test_a_buffer_that_the_graph_of_the_step_has_saved(recording):
+    class Scaled(nn.Linear):
+        def __init__(self):
+            super().__init__(3, 1)
+            self.register_buffer("scale", torch.ones(1))
+
+        def forward(self, x):
+            self.scale += 1
+            return super().forward(x) * self.scale
+
+    model = Scaled()
+    loss = recording.terms(squared, recording.model(model, torch.randn(4, 3)), torch.randn(4))
+    replayed(recording, model)
+    loss.backward()
+    assert float(model.scale) == 2
 
 
 def test_what_hooks_and_the_loss_remember_stays(recording):
@@ -150,7 +189,7 @@ def test_objects_that_the_loss_writes_to_stay(recording):
 
 def test_the_recorded_tensors_are_not_written_to(recording):
     def writing(out, target):
-        target.clamp_(0, 1)
+        target.mul_(3)
         return squared(out.mul_(2), target)
 
     model = nn.Linear(3, 1)

@@ -120,11 +120,15 @@ def test_a_derivative_that_is_0_everywhere(recording, network, line_of, loss, op
     assert found.help is not None
 
 
-def test_a_layer_whose_units_are_all_dead(recording):
+@pytest.mark.parametrize(
+    "between", [lambda out: out, lambda out: out[:, :1]], ids=["joined", "view"]
+)
+def test_a_layer_whose_units_are_all_dead(recording, between):
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
     with torch.no_grad():
         model[0].bias.fill_(-100.0)
-    recording.terms(nn.MSELoss(), recording.model(model, torch.randn(8, 3)), torch.ones(8, 1))
+    out = between(recording.model(model, torch.randn(8, 3)))
+    recording.terms(nn.MSELoss(), out, torch.ones(8, 1))
     found = of_parameters(recording, model)
     assert (found.part, found.phase, found.operation) == ("model", "backward", "relu")
     assert "the derivative of `relu` is 0 for each of the 32 numbers here" in found.notes

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.autograd import grad_mode
 from torch.optim import Optimizer
 from torch.utils.data import Dataset
 
@@ -41,12 +42,21 @@ AUTOCAST = ("cpu", "cuda")
 class _State(State):
     """What the functions of a step remember, without a copy of the parameters and of the data."""
 
+    def __init__(self, modules: Sequence[nn.Module], functions: Sequence[Any]) -> None:
+        self._own = {id(buffer) for module in modules for buffer in module._buffers.values()}
+        super().__init__([*modules, *functions], SOURCES)
+
     def _visit(self, path: str, value: Any, depth: int) -> None:
         if isinstance(value, (nn.Parameter, Optimizer, Dataset)) or _is_foreign(value):
             return
-        if isinstance(value, Tensor) and (value.numel() > LARGE or value.grad_fn is not None):
-            return
+        if isinstance(value, Tensor) and id(value) not in self._own:
+            if value.numel() > LARGE or value.grad_fn is not None:
+                return
         super()._visit(path, value, depth)
+
+    def tensors(self) -> list[Tensor]:
+        """The tensors that were found."""
+        return [value for value in self._seen.values() if isinstance(value, Tensor)]
 
 
 def _is_foreign(value: Any) -> bool:
@@ -67,12 +77,12 @@ def everything_kept(calls: Sequence[Call], model: nn.Module) -> Iterator[None]:
     owners = [model, *(function for function in functions if isinstance(function, nn.Module))]
     # The innermost first: a search from the outermost would end at a depth.
     modules = [module for owner in owners for module in owner.modules()][::-1]
-    buffers = _Buffers(modules)
-    state = _State([*modules, *functions], SOURCES)
+    state = _State(modules, functions)
     python, numpy = random.getstate(), np.random.get_state()
     generators = {device: get_generator(device) for call in calls for device in call.generators}
+    tensors = [*state.tensors(), *(one for module in modules for one in module.parameters(False))]
     try:
-        with contextlib.ExitStack() as stack:
+        with _versions_kept(tensors), contextlib.ExitStack() as stack:
             stack.enter_context(kept_settings())
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(warnings.catch_warnings())
@@ -83,30 +93,20 @@ def everything_kept(calls: Sequence[Call], model: nn.Module) -> Iterator[None]:
             yield
     finally:
         state.restore()
-        buffers.restore()
         random.setstate(python)
         np.random.set_state(numpy)
         for device, kept in generators.items():
             set_generator(device, kept)
 
 
-class _Buffers:
-    """The buffers of modules: which they are, and their numbers, of large ones, too."""
-
-    def __init__(self, modules: Sequence[nn.Module]) -> None:
-        self._kept = [
-            (module, name, buffer, buffer.detach().clone())
-            for module in modules
-            for name, buffer in module._buffers.items()
-            if buffer is not None
-        ]
-
-    def restore(self) -> None:
-        for module, name, buffer, numbers in self._kept:
-            # Through `.data`: the graph of the step must not see a new version.
-            buffer.data.copy_(numbers)
-            if module._buffers.get(name) is not buffer:
-                module._buffers[name] = buffer
+@contextlib.contextmanager
+def _versions_kept(tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Put the version counters back: numbers that are restored are what a graph has saved."""
+    with contextlib.ExitStack() as stack:
+        for tensor in tensors:
+            if not tensor.is_inference():
+                stack.enter_context(grad_mode._unsafe_preserve_version_counter(tensor))
+        yield
 
 
 def get_generator(device: torch.device) -> Tensor:
