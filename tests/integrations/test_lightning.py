@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import sys
 import warnings
 
 import pytest
@@ -568,3 +569,9 @@ def test_a_loss_is_watched_as_it_was_computed(tmp_path):
     near = [pytest.approx(one, rel=0.01) for one in expected]
     assert all(row in near for row in rows)
     assert len(rows) == 6
+
+
+def test_without_lightning_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lightning.pytorch", None)
+    with pytest.raises(ImportError, match=r"pip install 'lossproof\[lightning\]'"):
+        watch_callback()

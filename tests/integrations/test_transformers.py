@@ -1,5 +1,6 @@
 """Losses and balancers in the Trainer of Hugging Face, on tiny models that are made on the spot."""
 
+import sys
 import warnings
 
 import pytest
@@ -652,3 +653,9 @@ def test_terms_are_watched_with_their_gradients(tmp_path):
 def test_what_is_no_trainer_cannot_be_watched():
     with pytest.raises(TypeError, match="`trainer` must be a transformers.Trainer, got Linear"):
         watch_callback(torch.nn.Linear(2, 2))
+
+
+def test_without_transformers_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ImportError, match=r"pip install 'lossproof\[transformers\]'"):
+        watch_callback(object())

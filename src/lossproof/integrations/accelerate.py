@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AcceleratedBalancer"]
 
+__all__ = ["AcceleratedBalancer"]
+
 
 class AcceleratedBalancer:
     """Fills the gradients of a set of terms where a loop calls ``accelerator.backward(loss)``.

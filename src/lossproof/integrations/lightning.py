@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["BalancedTerms", "watch_callback"]
 
-Tensor = torch.Tensor
+__all__ = ["BalancedTerms", "watch_callback"]
 
+Tensor = torch.Tensor
 REFUSED = ("DeepSpeedStrategy", "FSDPStrategy", "SingleDeviceXLAStrategy", "XLAStrategy")
 """Strategies that send the loss backward by themselves, or whose parameters are flattened."""
 PROBLEMS = ("nonfinite", "dropped", "dead", "dominating", "conflicting")
