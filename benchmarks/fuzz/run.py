@@ -36,8 +36,6 @@ def main(
     chosen = [surface for surface in SURFACES if only in surface.name]
     found = [_of_surface(surface, calls, seed) for surface in chosen]
     faults = [words for one in found for words in one["faults"]]
-    for words in faults:
-        ON_STDERR.print(words, markup=False)
     if not only and calls == TOTAL and seed == 0:
         results.refuse_if_changed(digest)
         print(results.save("fuzz", {"machine": results.machine(), "surfaces": found}))
@@ -55,7 +53,10 @@ def _of_surface(surface: Surface, calls: int, seed: int) -> dict[str, Any]:
     for number in track(numbers, surface.name, console=ON_STDERR, transient=True):
         outcome = examined(surface.drawn(number))
         kinds[outcome.kind] += 1
-        faults += [f"{surface.name}, call {number}: {words}" for words in outcome.faults]
+        found = [f"{surface.name}, call {number}: {words}" for words in outcome.faults]
+        for words in found:
+            ON_STDERR.print(words, markup=False)
+        faults += found
     return {"name": surface.name, "calls": count, "kinds": dict(kinds), "faults": faults}
 
 

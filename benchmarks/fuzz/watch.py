@@ -34,6 +34,7 @@ def call_of_watch(random: Random) -> Callable[[], Call]:
     loss = odd.no_function(random) if random.random() < 0.05 else None
     seen = random.choice(("a Module", "wrapped", "noted", "told otherwise"))
     told = odd.option(random)
+    warns = isinstance(how := options.get("on_alarm", "warn"), str) and how == "warn"
     spoilt = random.choice((*(None,) * 4, "not finite", "huge", "detached"))
 
     def make() -> Call:
@@ -69,7 +70,7 @@ def call_of_watch(random: Random) -> Callable[[], Call]:
             [batch, target, told, options],
             frozenset({"model", "loss", "term", "terms", "name", "fn", *OPTIONS}),
             errors=((TrainingAlarmError, ""),),
-            warns=("",) if options.get("on_alarm", "warn") == "warn" else (),
+            warns=("",) if warns else (),
         )
 
     return make
