@@ -5,6 +5,7 @@ Sentences and pictures are made from the committed results, so that they say wha
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from statistics import median
@@ -295,12 +296,26 @@ def speed_exactness(data: Any) -> Told:
     )
 
 
+def fuzz(data: Any) -> Told:
+    """Random calls of all that is public."""
+    kinds: Counter[str] = Counter()
+    for surface in data["surfaces"]:
+        kinds.update(surface["kinds"])
+    count = sum(surface["calls"] for surface in data["surfaces"])
+    faults = sum(len(surface["faults"]) for surface in data["surfaces"])
+    return (
+        f"Of {count:,} random calls {kinds['returned']:,} return, {kinds['refused']:,} are refused "
+        f"in words that name an argument, and {faults} do what no page says.",
+        shares([(f"lossproof: {kind}", number, count) for kind, number in kinds.most_common()]),
+    )
+
+
 Teller = Callable[..., Told]
 TOLD: dict[str, Teller] = {
     told.__name__: told
     for told in (
         mutation, false_alarms, mistakes, libraries, cost, import_time, catalogue, catalogue_speed,
-        terms, speed_chunk, speed_pairs, speed_fuse, speed_half, speed_exactness, watch,
+        terms, speed_chunk, speed_pairs, speed_fuse, speed_half, speed_exactness, watch, fuzz,
     )
 }  # fmt: skip
 GROUPS = {
@@ -309,6 +324,7 @@ GROUPS = {
     "Combine": ("terms",),
     "Speed": ("speed_chunk", "speed_pairs", "speed_fuse", "speed_half", "speed_exactness"),
     "Watch": ("watch",),
+    "All of it": ("fuzz",),
 }
 
 
