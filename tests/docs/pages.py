@@ -150,12 +150,15 @@ class Page:
         namespace["__file__"] = str(file)
         for block in blocks:
             printed = io.StringIO()
-            with around(block.text), redirect_stdout(printed):
-                if block in plain:
-                    text = "\n" * (block.line - 1) + block.text
-                    exec(compile(text, str(file), "exec"), namespace)
-                else:
-                    run_doctest(block, namespace, self.name)
+            try:
+                with around(block.text), redirect_stdout(printed):
+                    if block in plain:
+                        text = "\n" * (block.line - 1) + block.text
+                        exec(compile(text, str(file), "exec"), namespace)
+                    else:
+                        run_doctest(block, namespace, self.name)
+            finally:
+                sys.stdout.write(printed.getvalue())
             if block.shown is not None:
                 assert agree(block.shown, printed.getvalue()), (
                     f"{self.name}, below line {block.line}, should show\n{printed.getvalue()}"
