@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lossproof.checks.report import Location
 from lossproof.checks.sources import Sources, is_machinery, locate
 from lossproof.checks.trace import tensors_in
+from lossproof.write.sharding import is_sharded
 
 Tensor = torch.Tensor
 
@@ -244,7 +245,9 @@ def _is_whole(tensor: Tensor) -> bool:
 
 
 def numbers_in(tensor: Tensor) -> Tensor:
-    """What a tensor stores: of a sparse one, its values."""
+    """What a tensor stores here: of a sparse one, its values; of a sharded one, the part here."""
+    if is_sharded(tensor):
+        tensor = tensor.detach().to_local()  # type: ignore[attr-defined]
     if tensor.layout is torch.strided:
         return tensor
     return tensor._values() if tensor.layout is torch.sparse_coo else tensor.values()

@@ -17,6 +17,7 @@ from lossproof.errors import GuardRetiredWarning, TrainingAlarmError, TrainingAl
 from lossproof.watcher.alarm import Alarm, StepFigures
 from lossproof.watcher.budget import Budget
 from lossproof.watcher.hooks import Hooks
+from lossproof.watcher.isolation import in_progress
 from lossproof.watcher.observation import Observation
 
 if TYPE_CHECKING:
@@ -257,12 +258,13 @@ class Guard:
 
     @property
     def _watching(self) -> bool:
-        compiling = torch.compiler.is_compiling()
-        return self._active and not self._busy and torch.is_grad_enabled() and not compiling
+        if not self._active or self._busy or not torch.is_grad_enabled():
+            return False
+        return self._seen.is_training and not torch.compiler.is_compiling() and not in_progress()
 
     def _observe(self, action: Callable[..., None], args: tuple[Any, ...] = ()) -> None:
         """Do something on the side: a failure retires the guard and spares the training."""
-        if self._busy or not self._active:
+        if self._busy or not self._active or in_progress():
             return
         begun = time.perf_counter()
         self._busy = True  # what the guard calls itself is not to be seen

@@ -163,7 +163,8 @@ class Judge:
         if not self._news(AlarmKind.VANISHED_GRADIENT, of, step):
             return []
         words = "every gradient is 0" if total == 0.0 else f"the gradient has shrunk to {total:.3g}"
-        return [Suspicion(AlarmKind.VANISHED_GRADIENT, f"{words}, and the loss is {loss:.4g}")]
+        more = "" if math.isnan(loss) else f", and the loss is {loss:.4g}"
+        return [Suspicion(AlarmKind.VANISHED_GRADIENT, f"{words}{more}")]
 
     def _unreached(self, step: int, gone: Sequence[str]) -> list[Suspicion]:
         found = []

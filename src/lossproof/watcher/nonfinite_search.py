@@ -21,6 +21,7 @@ from lossproof.watcher.batch import (
     given_tensors,
     rows_of,
 )
+from lossproof.watcher.isolation import is_alone
 from lossproof.watcher.lines import nodes_from
 from lossproof.watcher.record import Call, StepRecord
 from lossproof.watcher.replay import Gradients, Replay
@@ -249,10 +250,12 @@ def nonfinite_gradient(record: StepRecord, model: nn.Module, term: str | None) -
     if not known:
         return Diagnosis(caveat=not_held(record, term))
     replay = Replay(record, model)
+    performed = False
     for one in known:
         value = replay.perform_joined(one.call).at(one.place)
         if value is None or not value.requires_grad or not is_finite(value):
             continue
+        performed = True
         gradients = replay.gradients(value, one.call)
         if gradients.failed:
             return finished(Diagnosis(), replay, one)
@@ -266,10 +269,13 @@ def nonfinite_gradient(record: StepRecord, model: nn.Module, term: str | None) -
         if bad:
             found = Diagnosis("loss", "backward", caveat="no operation that torch can see made it")
             return finished(found, replay, one)
-    caveat = (
-        "the gradient of each term was finite when the step was performed again: a factor, a loss "
-        "scale or code after the terms made it so"
-    )
+    caveats = [] if is_alone() else ["it may come from another rank: see what is said there"]
+    if performed:
+        caveats.append(
+            "the gradient of each term was finite when the step was performed again: a factor, a "
+            "loss scale or code after the terms made it so"
+        )
+    caveat = "; ".join(caveats) or "no term could be computed again"
     return finished(Diagnosis(caveat=caveat), replay, known[0])
 
 

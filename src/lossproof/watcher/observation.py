@@ -6,6 +6,7 @@ hundred. Raw tuples are gathered, and made into what others read only when somet
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -21,11 +22,12 @@ from lossproof.checks.trace import tensors_in
 from lossproof.watcher.alarm import Alarm, AlarmKind, Diagnosis, StepFigures
 from lossproof.watcher.budget import Budget
 from lossproof.watcher.gradient_norms import local_gradients, norms_now, total
+from lossproof.watcher.isolation import is_alone, replaying
 from lossproof.watcher.judge import Judge, Suspicion
 from lossproof.watcher.lagging import Lagging, Late
 from lossproof.watcher.optimizers import Trained, Training
 from lossproof.watcher.reading import runs_ahead
-from lossproof.watcher.record import Call, Held
+from lossproof.watcher.record import Call, Held, autocast_now, versions_of
 from lossproof.watcher.snapshot import bytes_of
 from lossproof.watcher.terms import terms_of, value_of
 
@@ -81,6 +83,15 @@ class Observation:
         self._examined: set[int] = set()
         self._wrong: dict[str | None, int] = {}
         self._no_term_norms: str | None = None
+        self._steps_in_evaluation = False
+        self._looked_at = 0
+        self._stepping: object = None
+        self._stepped: set[int] = set()
+
+    @property
+    def is_training(self) -> bool:
+        """Whether this is no evaluation. Some train in evaluation mode; their steps show it."""
+        return self._model.training or self._steps_in_evaluation
 
     @property
     def step(self) -> int:
@@ -91,7 +102,7 @@ class Observation:
 
     def before_model(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """The model is about to be called."""
-        if module.training and torch.is_grad_enabled():
+        if self.is_training and torch.is_grad_enabled():
             self._state = self.generators()
 
     def after_model(self, module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
@@ -102,7 +113,7 @@ class Observation:
 
     def after_loss(self, module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
         """The loss was called, a Module of its own."""
-        if torch.is_grad_enabled():
+        if self.is_training and torch.is_grad_enabled():
             self.returned("loss", module, args, kwargs, GOES_ON, result)
 
     def returned(
@@ -111,7 +122,7 @@ class Observation:
     ) -> None:  # fmt: skip
         """Something returned terms that are to be minimised."""
         self._gather("terms", name, function, args, kwargs, state, result)
-        if isinstance(result, Tensor) and result.requires_grad and result.is_floating_point():
+        if _is_a_term(result):
             self._held.terms[name] = result
             self._value(name, result)
         else:
@@ -123,12 +134,16 @@ class Observation:
     def before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """An optimizer is about to update the parameters."""
         trained = self._training.of(optimizer)
-        if trained is not None:
-            self._before_update(trained, optimizer)
+        if trained is None or self._stepping not in (None, optimizer):
+            return  # of another model, or within an optimizer that wraps it
+        self._stepping = optimizer
+        self._steps_in_evaluation = not self._model.training
+        self._before_update(trained, optimizer)
 
     def after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """An optimizer has updated the parameters: the next step begins."""
-        if self._training.of(optimizer) is not None:
+        if self._stepping in (None, optimizer) and self._training.of(optimizer) is not None:
+            self._stepping = None
             self._next()
 
     def update(self) -> None:
@@ -184,8 +199,9 @@ class Observation:
         self, role: str, name: str, function: Callable[..., Any], args: Any, kwargs: Any,
         state: Generators, result: Any,
     ) -> None:  # fmt: skip
-        versions = _versions(args, kwargs)
-        autocast = _autocast() if torch._C._is_any_autocast_enabled() else {}
+        self._stepping = None  # an optimizer whose step raised has not said that it ended
+        versions = versions_of(args, kwargs)
+        autocast = autocast_now() if torch._C._is_any_autocast_enabled() else {}
         calls = self._held.calls
         calls.append((role, name, function, args, kwargs, versions, state, result, autocast))
         if len(calls) > USUAL:
@@ -226,8 +242,11 @@ class Observation:
         """Now and then take the gradient of each of several terms, which costs a pass or more."""
         if self._held.step < EXAMINED_IN or self._no_term_norms or not self._due("terms"):
             return
-        if self._training.is_distributed():
+        if not is_alone():
             self._no_term_norms = "the gradients of single terms would need the other ranks"
+            return
+        if self._training.has_backward_hooks():
+            self._no_term_norms = "hooks on the backward pass would be called more often"
             return
         from lossproof.terms.gradients import term_gradients
 
@@ -253,12 +272,47 @@ class Observation:
     # Gradients.
 
     def _before_update(self, trained: Trained, optimizer: torch.optim.Optimizer | None) -> None:
+        self._go_on(trained.key)
         if trained.ahead:
             self._step_later(trained, optimizer)
-        elif self._due("norms"):
+        elif self._look_at_norms():
             self._step_now(trained, optimizer)
         else:
-            self._ring.append((self._held.step, self._values, None, self._norms))
+            self._enter(self._held, self._values, None, self._norms)
+
+    def _go_on(self, key: int) -> None:
+        """Another optimizer's step, with nothing computed since, belongs to the same step."""
+        if self._held.calls or self._held.terms or key in self._stepped:
+            self._stepped = set()
+        elif self._stepped:
+            self._held.step -= 1
+            self._held.continued = True
+        self._stepped.add(key)
+
+    def _look_at_norms(self) -> bool:
+        """Whether it is time for that; all optimizers of one step are looked at, or none."""
+        if self._held.continued:
+            return self._looked_at == self._held.step
+        if self._due("norms"):
+            self._looked_at = self._held.step
+        return self._looked_at == self._held.step
+
+    def _enter(
+        self, held: Held, values: dict[str, float], norm: float | None, norms: dict[str, float]
+    ) -> dict[str, float]:
+        """Add figures to the ring, to those of the same step's other optimizers if there are.
+
+        Returns:
+            The values of all terms of the step.
+        """
+        if self._ring and self._ring[-1][0] == held.step:
+            _, known, other, more = self._ring.pop()
+            if held.continued:
+                values, norms = {**known, **values}, {**more, **norms}
+                parts = [one for one in (norm, other) if one is not None]
+                norm = math.hypot(*parts) if parts else None
+        self._ring.append((held.step, values, norm, norms))
+        return values
 
     def _next(self) -> None:
         self._held = Held(self._held.step + 1)
@@ -271,10 +325,9 @@ class Observation:
         if not trained.left_out(optimizer):
             gradients = local_gradients(trained.parameters)
             norms = norms_now(trained.names, gradients, trained.scale(optimizer))
-        figures = self._held.step, self._values, total(norms), self._norms
-        self._ring.append(figures)
+        values = self._enter(self._held, self._values, total(norms), self._norms)
         if norms is not None:
-            self._judge_gradients(self._held.step, trained, norms, self._values)
+            self._judge_gradients(self._held.step, trained, norms, values)
         self._budget.looked("norms", self._held.step, time.perf_counter() - begun)
 
     def _judge_gradients(
@@ -287,7 +340,7 @@ class Observation:
 
     def _step_later(self, trained: Trained, optimizer: torch.optim.Optimizer | None) -> None:
         begun = time.perf_counter()
-        look = self._due("norms")
+        look = self._look_at_norms()
         gradients = local_gradients(trained.parameters) if look else []
         self._late.send(self._held, self._values, self._norms, trained, gradients, optimizer)
         self._settle(self._late.arrived())
@@ -308,9 +361,9 @@ class Observation:
         step = late.held.step
         for name in late.sent:
             self._suspect(self._judge.value(step, name, late.values[name]))
-        self._ring.append((step, late.values, total(late.gradients), late.norms))
+        values = self._enter(late.held, late.values, total(late.gradients), late.norms)
         if late.gradients is not None:
-            self._judge_gradients(step, late.trained, late.gradients, late.values)
+            self._judge_gradients(step, late.trained, late.gradients, values)
 
     # A step that went wrong.
 
@@ -318,7 +371,6 @@ class Observation:
         if suspicion is None:
             return
         from lossproof.watcher.diagnosis import diagnose
-        from lossproof.watcher.isolation import replaying
 
         begun = time.perf_counter()
         restored = self._moved_on and suspicion.kind in NON_FINITE and self._late.has_copy
@@ -337,7 +389,6 @@ class Observation:
     def _examine(self, call: Call) -> None:
         """Whether what somebody wrote by hand in a loss's backward is right."""
         from lossproof.watcher.diagnosis import examine_backward, has_handwritten_backward
-        from lossproof.watcher.isolation import replaying
 
         begun = time.perf_counter()
         findings: tuple[Finding, ...] = ()
@@ -365,17 +416,8 @@ class Observation:
         )  # fmt: skip
 
 
-def _versions(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, ...]:
-    """The version of each tensor in the order of ``tensors_in``."""
-    if not kwargs and all(isinstance(one, Tensor) for one in args):
-        return tuple([tensor._version for tensor in args])  # the usual case, in every step
-    return tuple([tensor._version for tensor in tensors_in((args, kwargs))])
-
-
-def _autocast() -> dict[str, torch.dtype]:
-    """The type that autocast computes in, by the type of the device, where it is on."""
-    return {
-        kind: torch.get_autocast_dtype(kind)
-        for kind in ("cpu", "cuda")
-        if torch.is_autocast_enabled(kind)
-    }
+def _is_a_term(result: Any) -> bool:
+    """Whether a result is a single term that can be minimised: the usual case."""
+    if not isinstance(result, Tensor) or not result.requires_grad:
+        return False
+    return result.is_floating_point() and result.numel() > 0

@@ -95,10 +95,13 @@ class Training:
             return None
         return found if len({one.device for one in found}) == 1 else None
 
-    def is_distributed(self) -> bool:
-        """Whether other ranks take part."""
-        dist = torch.distributed
-        return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    def has_backward_hooks(self) -> bool:
+        """Whether a backward pass calls hooks of somebody else."""
+        modules = list(self._model.modules())
+        tensors = [one for module in modules for one in module._parameters.values()]
+        return any(one._backward_hooks or one._backward_pre_hooks for one in modules) or any(
+            one is not None and one._backward_hooks for one in tensors
+        )
 
     def _look(self, optimizer: torch.optim.Optimizer) -> Trained | None:
         names = {id(parameter): name for name, parameter in self._named()}

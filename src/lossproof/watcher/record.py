@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import torch
 
+from lossproof.checks.trace import tensors_in
+
 Tensor = torch.Tensor
 
 
@@ -59,15 +61,37 @@ class StepRecord:
 class Held:
     """The same of the step in progress: raw calls, which cost little to gather in every step."""
 
-    __slots__ = ("calls", "dropped", "step", "terms")
+    __slots__ = ("calls", "continued", "dropped", "step", "terms")
 
     def __init__(self, step: int) -> None:
         self.step = step
         self.calls: list[tuple[Any, ...]] = []
         self.terms: dict[str, Tensor] = {}
         self.dropped: str | None = None
+        self.continued = False
+        """Whether another optimizer goes on with the step before."""
 
     def record(self) -> StepRecord:
         """What a replay reads."""
         calls = [Call(*call) for call in self.calls]
         return StepRecord(self.step, calls, self.terms, self.dropped)
+
+
+def versions_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, ...]:
+    """The version of each tensor in the order of ``tensors_in``."""
+    if not kwargs and all(isinstance(one, Tensor) for one in args):
+        return tuple(map(_version, args))  # the usual case, in every step
+    return tuple(map(_version, tensors_in((args, kwargs))))
+
+
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version  # which inference mode does not count
+
+
+def autocast_now() -> dict[str, torch.dtype]:
+    """The type that autocast computes in, by the type of the device, where it is on."""
+    return {
+        kind: torch.get_autocast_dtype(kind)
+        for kind in ("cpu", "cuda")
+        if torch.is_autocast_enabled(kind)
+    }
