@@ -33,6 +33,7 @@ SPECIFICATIONS = (
     "int[0]<1", "int[99999999999]<3", "float[3]<3", "float[3]>3", "bool[3]<2", "onehot[3]<3",
     "boxes[3]", "boxes[]", "boxes[0,4]", "rotation[3]", "rotation[3,4]", "rotation[0,0]",
     "rotation[3000,3000,3000]", "onehot[]", "onehot[0]", "prob[]", "prob[0]",
+    "float[0,101010101010101010101010]",
     "logprob[99999999999]", "p float[3]; p float[3]", "p float[3]; q float[3]", "p: float[3]",
     "p = float[3]", "1p float[3]", "p q float[3]", "class float[3]", "p" * 9000 + " float[3]",
     "float[3], float[3], float[3]", "float[3]," * 3000, "float[3]", "float[3], 3", "3", "3, 3",

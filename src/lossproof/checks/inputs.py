@@ -311,8 +311,9 @@ def _parse_shape(text: str, item: str) -> tuple[int, ...]:
     if not all(map(_is_whole, sizes)):
         raise UsageError(f"the shape in `{item}` must hold whole numbers, got `[{text}]`")
     shape = tuple(int(size) for size in sizes)
-    if math.prod(shape) > MOST_ELEMENTS:
-        raise UsageError(f"`{item}` has {math.prod(shape):.1e} elements, at most 1e9 can be made")
+    elements = max(math.prod(shape), *shape, 0)  # an axis of none leaves the others no room either
+    if elements > MOST_ELEMENTS:
+        raise UsageError(f"`{item}` is too large: at most 1e9 elements can be made")
     return shape
 
 
