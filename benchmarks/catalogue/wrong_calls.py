@@ -173,7 +173,7 @@ def _wrong_values(subject: Subject, given: Call, i: int) -> Iterator[WrongCall]:
 
 
 WORDS = ("", "no-such-word", 3, None)
-NUMBERS = (float("nan"), float("inf"), -1e9, "1", None, True, 1j, [1.0])
+NUMBERS = (float("nan"), float("inf"), -1e9, 10**30, "1", None, True, 1j, [1.0], np.ones(3))
 
 
 def _wrong_options(subject: Subject, given: Call, name: str) -> Iterator[WrongCall]:
@@ -185,7 +185,8 @@ def _wrong_options(subject: Subject, given: Call, name: str) -> Iterator[WrongCa
             yield WrongCall(f"{name}={value!r}", given.tensors, {name: value})
     elif isinstance(default, int | float):
         for number in NUMBERS:
-            takes = number is None or number == -1e9 or isinstance(number, bool | list)
+            negative = isinstance(number, float) and number < 0
+            takes = negative or number is None or isinstance(number, bool | list)
             yield WrongCall(f"{name}={number!r}", given.tensors, {name: number}, not takes)
     elif isinstance(default, str):
         for word in WORDS:

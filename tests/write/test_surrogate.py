@@ -149,4 +149,5 @@ def test_the_check_sees_a_mistake_beside_a_surrogate():
 def test_options_that_torch_would_not_take():
     with pytest.raises(TypeError, match="`generator` must be a torch.Generator, got 3"):
         perturbed(errors, generator=3)
-    assert perturbed(errors, sigma=10**30)(torch.ones(3), torch.ones(3)).isfinite()
+    with pytest.raises(ValueError, match="`sigma` must be a float, or an integer"):
+        perturbed(errors, sigma=10**30)

@@ -37,9 +37,11 @@ MININGS = ("hard", "semihard")
 
 
 def _margin(value: Any) -> float | Literal["soft"]:
-    if isinstance(value, str) and value != "soft":
+    if not isinstance(value, str):
+        return number("margin", value, minimum=0)
+    if value != "soft":
         raise ValueError(f"`margin` must be a number of at least 0 or 'soft', got {value!r}")
-    return "soft" if value == "soft" else number("margin", value, minimum=0)
+    return "soft"
 
 
 def _too_near(gap: Tensor, margin: float | Literal["soft"]) -> Tensor:

@@ -193,7 +193,7 @@ def number(
 
     Raises:
         TypeError: it is no number.
-        ValueError: it is out of range, infinite or NaN.
+        ValueError: it is out of range, infinite or NaN, or larger than torch's integers.
 
     Example:
         >>> from lossproof.write.arguments import number
@@ -215,7 +215,11 @@ def number(
         raise ValueError(
             f"`{name}` must be {_range(minimum, maximum, above, below)}, got {value!r}"
         )
-    return value if -_LARGEST_INTEGER <= value <= _LARGEST_INTEGER else float(value)
+    if isinstance(value, int) and not -_LARGEST_INTEGER <= value <= _LARGEST_INTEGER:
+        raise ValueError(
+            f"`{name}` must be a float, or an integer of at most 64 bits, got {value!r}"
+        )
+    return value
 
 
 def _range(
