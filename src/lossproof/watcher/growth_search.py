@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from lossproof.checks.trace import tensors_in
 from lossproof.watcher.alarm import Diagnosis
 from lossproof.watcher.batch import batch_size, row_sizes
 from lossproof.watcher.gradient_flow import Passage, flow_of_gradient
+from lossproof.watcher.guilt import samples_of
 from lossproof.watcher.record import Call, StepRecord
 from lossproof.watcher.replay import Gradients, Replay
 from lossproof.watcher.samples import dominating, values_per_sample
@@ -148,40 +150,64 @@ def _samples(
     replay: Replay, call: Call, gradients: Gradients
 ) -> tuple[tuple[int, ...], str | None]:
     """The few samples that most comes from, and how that is known."""
-    size = batch_size([*(one for one in replay.needed(call) if one.role == "model"), call])
-    if size is None or size < 2:
+    earlier = replay.needed(call)
+    size, batch = batch_size([call]), batch_size([*earlier, call])
+    if size is None or batch is None or batch < 2:
         return (), None
     sizes, what = values_per_sample(call, size), "of the loss"
     if sizes is None:
-        sizes, what = _rows_of(gradients, size), "of the gradient"
+        sizes, what = _row_sizes([grad for _, grad in gradients.leaves], size), "of the gradient"
+    if sizes is not None:
+        rows, part = _weighing(replay, call, sizes, batch)
+        samples, _ = samples_of(replay, call, rows)
+        if samples or not rows:
+            return samples, _in_words(samples, batch, part, what)
+    sizes, what = _row_sizes(gradients.results, batch), "of the gradient"
     if sizes is None:
-        sizes, what = _rows_of_outputs(replay, call, size), "of the model's outputs"
+        outputs = [tensor for one in earlier for tensor in tensors_in(one.result)]
+        sizes, what = _row_sizes(outputs, batch), "of the model's outputs"
     if sizes is None:
         return (), None
     samples = dominating(sizes)
+    return samples, _in_words(samples, batch, _part(sizes, samples), what)
+
+
+def _weighing(replay: Replay, call: Call, sizes: Tensor, batch: int) -> tuple[Sequence[int], float]:
+    """The few rows of a call's arguments that most comes from, and their part.
+
+    Where rows are tokens or pixels, those of a sample count together.
+    """
+    rows: Sequence[int] = dominating(sizes)
+    if rows or len(sizes) == batch or len(sizes) % batch:
+        return rows, _part(sizes, rows)
+    groups, length = sizes.reshape(batch, -1).sum(1), len(sizes) // batch
+    found = dominating(groups)
+    rows = [row for one in found for row in range(one * length, (one + 1) * length)]
+    if set(samples_of(replay, call, rows)[0]) != set(found):  # they are in another order
+        return (), _part(sizes, ())
+    return rows, _part(groups, found)
+
+
+def _part(sizes: Tensor, rows: Sequence[int]) -> float:
+    """What part these rows hold, or the largest."""
     total = float(sizes.sum())
+    held = float(sizes[list(rows)].sum()) if rows else float(sizes.max())
+    return held / total if total > 0 else 0.0
+
+
+def _in_words(samples: Sequence[int], batch: int, part: float, what: str) -> str:
     if not samples:
-        part = float(sizes.max()) / total if total > 0 else 0.0
-        return (), f"no few samples explain it: the largest holds {part:.0%} {what}"
-    if not math.isfinite(total):
-        return samples, f"not finite in {samples_in_words(samples, size)}"
-    part = float(sizes[list(samples)].sum()) / total
+        return f"no few samples explain it: the largest holds {part:.0%} {what}"
+    if not math.isfinite(part):
+        return f"not finite in {samples_in_words(samples, batch)}"
     verb = "holds" if len(samples) == 1 else "hold"
-    return samples, f"{samples_in_words(samples, size)} {verb} {part:.0%} {what}"
+    return f"{samples_in_words(samples, batch)} {verb} {part:.0%} {what}"
 
 
-def _rows_of(gradients: Gradients, size: int) -> Tensor | None:
-    for gradient in (*gradients.results, *(grad for _, grad in gradients.leaves)):
-        if gradient is not None:
-            sizes = row_sizes(gradient, size)
-            if sizes is not None:
-                return sizes
-    return None
-
-
-def _rows_of_outputs(replay: Replay, call: Call, size: int) -> Tensor | None:
-    for earlier in replay.needed(call):
-        for tensor in tensors_in(earlier.result):
+def _row_sizes(tensors: Iterable[Tensor | None], size: int) -> Tensor | None:
+    """How large the rows of the first of these are that has so many."""
+    for tensor in tensors:
+        if tensor is not None and tensor.dim() and len(tensor) == size:
             sizes = row_sizes(tensor, size)
             if sizes is not None:
                 return sizes

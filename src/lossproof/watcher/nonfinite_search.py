@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,11 +22,11 @@ from lossproof.watcher.batch import (
     given_tensors,
     rows_of,
 )
+from lossproof.watcher.guilt import guilty_rows, samples_of
 from lossproof.watcher.isolation import is_alone
 from lossproof.watcher.lines import nodes_from
 from lossproof.watcher.record import Call, StepRecord
 from lossproof.watcher.replay import Gradients, Replay
-from lossproof.watcher.samples import by_halving
 from lossproof.watcher.subjects import Subject, subjects
 from lossproof.watcher.wording import (
     birth_in_words,
@@ -70,7 +71,7 @@ def nonfinite_value(record: StepRecord, model: nn.Module, term: str | None) -> D
         or _first(_broken_data(record, model, call, bad) for call in chain)
         or _born_in_value(replay, before, bad)
         or _made_between(replay, bad.call)
-        or _first(map(_infinite_data, chain))
+        or _first(_infinite_data(replay, call) for call in chain)
         or Diagnosis(caveat=f"no operation that torch can see made `{bad.name}` so")
     )
     if found.part == "parameters" and record.before is not None:
@@ -149,15 +150,15 @@ def _made_between(replay: Replay, failing: Call) -> Diagnosis | None:
         "between" if earlier else None,
         "forward",
         operation=names[0] if len(names) == 1 and earlier else None,
-        samples=_bad_rows(given, replay.record.calls),
+        samples=_bad_samples(replay, failing, given),
         notes=tuple(notes),
         help="put this code into the function that is wrapped, so that its line can be named",
     )
 
 
-def _bad_rows(given: Given, calls: Sequence[Call]) -> tuple[int, ...]:
-    bad = ~torch.isfinite(given.tensor.detach())
-    return tuple(rows_of(bad, batch_size(calls)) or ())[:MOST_SAMPLES]
+def _bad_samples(replay: Replay, failing: Call, given: Given) -> tuple[int, ...]:
+    rows = rows_of(~torch.isfinite(given.tensor.detach()), batch_size([failing]))
+    return samples_of(replay, failing, rows)[0][:MOST_SAMPLES]
 
 
 def _data(call: Call) -> list[Given]:
@@ -184,22 +185,21 @@ def _broken_data(
             continue
         results = [done.at(bad.place)] if failing is bad.call else list(tensors_in(done.result))
         if all(one is not None and is_finite(one) for one in results):
-            return _blamed(given, failing, "nan", torch.isnan(given.tensor))
+            return _blamed(cleaned, given, failing, "nan", torch.isnan(given.tensor))
     return None
 
 
-def _infinite_data(failing: Call) -> Diagnosis | None:
+def _infinite_data(replay: Replay, failing: Call) -> Diagnosis | None:
     """An infinity in the batch, where no operation made any."""
     for given in _data(failing):
         bad = ~torch.isfinite(given.tensor)
         if bool(bad.any()):
-            return _blamed(given, failing, "inf", bad)
+            return _blamed(replay, given, failing, "inf", bad)
     return None
 
 
-def _blamed(given: Given, failing: Call, what: str, bad: Tensor) -> Diagnosis:
-    size = batch_size([failing])
-    rows = rows_of(bad, size)
+def _blamed(replay: Replay, given: Given, failing: Call, what: str, bad: Tensor) -> Diagnosis:
+    rows, size = samples_of(replay, failing, rows_of(bad, batch_size([failing])))
     count = int(bad.sum())
     notes = [f"`{given.name}` holds {count} {what} when `{failing.name}` gets it"]
     if rows:
@@ -207,7 +207,7 @@ def _blamed(given: Given, failing: Call, what: str, bad: Tensor) -> Diagnosis:
     return Diagnosis(
         "data",
         "forward",
-        samples=tuple(rows or ())[:MOST_SAMPLES],
+        samples=rows[:MOST_SAMPLES],
         evidence={what: count, "numbers": given.tensor.numel()},
         notes=tuple(notes),
         help=CLEAN_DATA.replace("x)", f"{given.name})"),
@@ -237,10 +237,8 @@ def _born_in_value(replay: Replay, before: Sequence[Call], bad: Subject) -> Diag
     event = births[0]
     detail = replay.watch.details[event]
     call = before[0] if before and detail.part == "model" else bad.call
-    samples = detail.rows
-    if samples is None:
-        samples = by_halving(call, lambda out: not all(map(is_finite, tensors_in(out))))
-    return _of_event(replay, call, event, samples)
+    rows = guilty_rows(call, detail.rows, lambda out: not all(map(is_finite, tensors_in(out))))
+    return _of_event(replay, call, event, rows)
 
 
 # ---------------------------------------------------------------------------- the gradient
@@ -262,8 +260,7 @@ def nonfinite_gradient(record: StepRecord, model: nn.Module, term: str | None) -
         bad = _not_finite(gradients)
         births = replay.watch.births_before(bad) if bad else []
         if births:
-            rows = _rows_of_gradient(replay, births[0], gradients)
-            found = _of_event(replay, one.call, births[0], rows)
+            found = _with_guilty_rows(replay, one, births[0], gradients)
             note = f"the gradient of `{one.name}` is the one that is not finite"
             return finished(replace(found, notes=(*found.notes, note)), replay, one)
         if bad:
@@ -288,22 +285,55 @@ def _not_finite(gradients: Gradients) -> list[Tensor]:
     return [grad for grad in every if grad is not None and not is_finite(grad)]
 
 
-def _rows_of_gradient(replay: Replay, event: Event, gradients: Gradients) -> tuple[int, ...] | None:
-    detail = replay.watch.details[event]
-    if detail.rows is not None:
-        return detail.rows
-    for gradient in (*gradients.results, *(grad for _, grad in gradients.leaves)):
+def _with_guilty_rows(
+    replay: Replay, one: Subject, event: Event, gradients: Gradients
+) -> Diagnosis:
+    """What is said of an operation of the backward pass, with the samples that it was for."""
+    rows = replay.watch.details[event].rows
+    line = replay.lines.nodes.get(event.node)
+    earlier = replay.needed(one.call)
+    if not earlier or (line is not None and line.part == "loss"):
+        rows = guilty_rows(one.call, rows, lambda out: _has_bad_gradient([_at(out, one.place)]))
+        return _of_event(replay, one.call, event, rows)
+    if line is None or len(earlier) > 1:  # code in between, whose graph says what it leads to
+        return _of_event(replay, earlier[0], event, _rows_of_results(gradients, earlier[0]))
+    sent = [grad for grad in gradients.results if grad is not None]
+    rows = guilty_rows(earlier[0], rows, lambda out: _has_bad_gradient(_carrying(out), sent))
+    return _of_event(replay, earlier[0], event, rows)
+
+
+def _rows_of_results(gradients: Gradients, call: Call) -> list[int] | None:
+    """The samples for which the model's results get a gradient that is not finite."""
+    size = batch_size([call])
+    for gradient in gradients.results:
         if gradient is not None and not gradient.is_sparse and not is_finite(gradient):
-            rows = rows_of(~torch.isfinite(gradient), detail.size)
-            if rows:
-                return tuple(rows)
+            if gradient.dim() and len(gradient) == size:
+                return rows_of(~torch.isfinite(gradient), size)
     return None
 
 
+def _at(result: Any, place: int) -> Tensor:
+    return list(tensors_in(result))[place]
+
+
+def _carrying(result: Any) -> list[Tensor]:
+    return [tensor for tensor in tensors_in(result) if tensor.grad_fn is not None]
+
+
+def _has_bad_gradient(roots: Sequence[Tensor], sent: Sequence[Tensor] | None = None) -> bool:
+    """Whether some leaf gets a gradient that is not finite."""
+    nodes = nodes_from([root.grad_fn for root in roots])
+    leaves = [node.variable for node in nodes if hasattr(node, "variable")]
+    sent = [torch.ones_like(root) for root in roots] if sent is None else sent
+    found: tuple[Tensor | None, ...] = torch.autograd.grad(roots, leaves, sent, allow_unused=True)
+    return not all(is_finite(one) for one in found if one is not None)
+
+
 # ---------------------------------------------------------------------------- in words
-def _of_event(replay: Replay, call: Call, event: Event, samples: Sequence[int] | None) -> Diagnosis:
+def _of_event(replay: Replay, call: Call, event: Event, rows: Sequence[int] | None) -> Diagnosis:
     culprit = named(event, replay.site_of)
     detail = replay.watch.details[event]
+    samples, size = samples_of(replay, call, rows)
     part, module = detail.part, detail.module
     if event.node is not None:
         line = replay.lines.nodes.get(event.node)
@@ -315,10 +345,10 @@ def _of_event(replay: Replay, call: Call, event: Event, samples: Sequence[int] |
             evidence["second operand"] = detail.second
     notes = [birth_in_words(culprit, detail)]
     if samples:
-        notes[0] += f", for {samples_in_words(samples, detail.size)}"
+        notes[0] += f", for {samples_in_words(samples, size)}"
         evidence["samples"] = len(samples)
-    if detail.size is not None:
-        evidence["batch"] = detail.size
+    if size is not None:
+        evidence["batch"] = size
     made_by = chain_in_words(culprit.chain) if culprit.phase == "forward" else None
     notes += [made_by] if made_by else []
     notes += [f"in the module `{module}` of the model"] if module else []

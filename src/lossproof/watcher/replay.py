@@ -140,9 +140,7 @@ class Replay:
             args, kwargs = mapped(
                 (call.args, call.kwargs), lambda tensor: self._stand_in(tensor, names[id(tensor)])
             )
-            self.watch.samples = batch_size(
-                [*(one for one in self.needed(call) if one.role == "model"), call]
-            )
+            self.watch.samples = batch_size([call])
             done = self._performed[call] = Performed(call)
             try:
                 with self._watched(call):

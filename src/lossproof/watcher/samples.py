@@ -41,7 +41,7 @@ def by_halving(call: Call, is_bad: Callable[[Any], bool]) -> tuple[int, ...]:
         nonlocal trials
         trials += 1
         try:
-            return is_bad(_on_rows(call, rows, size))
+            return is_bad(on_rows(call, rows, size))
         except Exception:  # a layer that needs more samples, a shape that is fixed
             return False
 
@@ -59,17 +59,19 @@ def by_halving(call: Call, is_bad: Callable[[Any], bool]) -> tuple[int, ...]:
     return tuple(sorted(found)[:MOST_SAMPLES])
 
 
-def _on_rows(call: Call, rows: range, size: int) -> Any:
+def on_rows(call: Call, rows: range, size: int) -> Any:
+    """Perform a call again on some rows of each argument that has `size` of them."""
+
     def part(tensor: Tensor) -> Tensor:
         whole = tensor.detach()
         if isinstance(tensor, nn.Parameter) or not tensor.dim() or tensor.shape[0] != size:
             return whole.clone().requires_grad_(tensor.requires_grad)
         return whole[rows.start : rows.stop].clone().requires_grad_(tensor.requires_grad)
 
-    return _plainly(call, part)
+    return plainly(call, part)
 
 
-def _plainly(call: Call, swap: Callable[[Tensor], Tensor], **options: Any) -> Any:
+def plainly(call: Call, swap: Callable[[Tensor], Tensor], **options: Any) -> Any:
     """Perform a call again with other tensors, in the state of the generators that it had."""
     args, kwargs = mapped((call.args, call.kwargs), swap)
     for device, state in call.generators.items():
@@ -86,7 +88,7 @@ def values_per_sample(call: Call, size: int) -> Tensor | None:
         with _unreduced(call) as options, torch.no_grad():
             if options is None:
                 return None
-            result = _plainly(call, lambda tensor: tensor.detach().clone(), **options)
+            result = plainly(call, lambda tensor: tensor.detach().clone(), **options)
     except Exception:  # it does not understand the word
         return None
     values = next(tensors_in(result), None)
