@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import pickle
 import sys
 import warnings
 
@@ -14,7 +15,7 @@ pytest.importorskip("lightning")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # of what Lightning imports
     import lightning as L
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.precision import MixedPrecision
 
@@ -25,6 +26,7 @@ from lossproof.terms import (
     DualProj,
     FixedWeights,
     LearningRateAnnealing,
+    ResidualAttention,
     UncertaintyWeights,
     UPGrad,
 )
@@ -281,6 +283,41 @@ def test_a_loss_that_is_no_set_of_terms_goes_its_own_way(tmp_path):
     assert [row["step"] for row in rows_of(trainer)] == [6, 7, 8, 9, 10, 11]
 
 
+@pytest.mark.filterwarnings("ignore:.training_step. returned .None.")
+def test_a_step_that_is_left_out_leaves_nothing_behind(tmp_path):
+    class Skipping(Net):
+        def training_step(self, batch, number):
+            if number == 2:  # an ordinary loss after terms that nobody sent backward
+                return self.own[0].square().sum()
+            loss = self.balance(self.balancer, self.terms(batch))
+            return None if number in (1, 5) else loss
+
+    model = net(kind=Skipping)
+    trainer_in(tmp_path).fit(model, batches(6))
+    assert model.balancer.steps == 3
+    copied = pickle.loads(pickle.dumps(copy.deepcopy(model).own))
+    assert all(map(torch.equal, copied, model.own))
+
+
+def test_residuals_at_points_are_squared_in_what_is_compared(tmp_path):
+    class Points(Net):
+        def terms(self, batch):
+            x, y = batch
+            hidden = self.trunk(x)
+            ends = [head(hidden)[:, 0] - y[:, k] for k, head in enumerate(self.heads)]
+            return dict(zip(NAMES, ends, strict=True))
+
+        def validation_step(self, batch, _):
+            self.log("compared", self.balance(self.balancer, self.terms(batch)))
+
+    model = net(lambda: ResidualAttention(dict.fromkeys(NAMES, 4)), kind=Points)
+    loader = batches(1)
+    (found,) = trainer_in(tmp_path).validate(model, loader, verbose=False)
+    ends = model.terms(next(iter(loader))).values()
+    expected = sum(one.detach().double().square().mean().item() for one in ends)
+    assert found["compared"] == pytest.approx(expected, rel=1e-6)
+
+
 def test_a_validation_sees_the_plain_sum_and_changes_nothing(tmp_path):
     class Validated(Net):
         def validation_step(self, batch, _):
@@ -347,8 +384,19 @@ def test_figures_are_fetched_for_the_steps_that_are_written_alone(tmp_path, monk
     )
     trainer = trainer_in(tmp_path, log_every_n_steps=5)
     trainer.fit(net(), batches())
-    assert len(fetched) == 2
+    assert len(fetched) == 2 + 1  # the last is for callbacks at the end of the epoch
     assert [row["step"] for row in rows_of(trainer)] == [4, 9]
+
+
+def test_an_epoch_of_fewer_steps_than_loggers_wait_for_can_be_monitored(tmp_path):
+    best = ModelCheckpoint(tmp_path / "best", monitor="terms/total")
+    stopping = EarlyStopping("terms/total", patience=1)
+    options = {"log_every_n_steps": 50, "enable_checkpointing": True, "max_epochs": 2}
+    trainer = trainer_in(tmp_path, callbacks=[best, stopping], **options)
+    model = net()
+    trainer.fit(model, batches(3))
+    assert stopping.best_score == best.best_model_score
+    assert best.best_model_score <= model.balance_step.total.float()
 
 
 def test_another_prefix_or_none(tmp_path):
@@ -569,6 +617,25 @@ def test_a_loss_is_watched_as_it_was_computed(tmp_path):
     near = [pytest.approx(one, rel=0.01) for one in expected]
     assert all(row in near for row in rows)
     assert len(rows) == 6
+
+
+def test_the_callback_goes_to_processes_that_are_spawned(tmp_path):
+    watching = pickle.loads(pickle.dumps(watch_callback(prefix="seen/", ring=8)))
+    trainer = trainer_in(tmp_path, callbacks=[watching])
+    trainer.fit(net(), batches(3))
+    assert len(watching.guard.history) == 3
+    assert "seen/near" in trainer.callback_metrics
+
+
+def test_a_step_that_was_replaced_before_is_put_back(tmp_path):
+    model = net()
+
+    def replaced(batch, batch_idx):  # as torch.compile does
+        return Net.training_step(model, batch, batch_idx)
+
+    model.training_step = replaced
+    trainer_in(tmp_path, callbacks=[watch_callback()]).fit(model, batches(2))
+    assert model.training_step is replaced
 
 
 def test_without_lightning_the_extra_is_named(monkeypatch):

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 
 from lossproof.terms.balance.base import Balancer
+from lossproof.terms.balance.point_balancer import PointBalancer
+from lossproof.terms.balance.residuals import unweighted
 
 Tensor = torch.Tensor
 
@@ -34,8 +36,11 @@ class _Guarded(torch.autograd.Function):
         )
 
 
-def plain_sum(terms: Mapping[str, Any]) -> Tensor:
-    """The sum of the terms, each without a weight; of a term given by points or samples the mean.
+def plain_sum(terms: Mapping[str, Any], balancer: Balancer) -> Tensor:
+    """The sum of the terms, each without a weight.
+
+    Of a term given by samples it takes the mean; of the residuals at points, which a
+    :class:`PointBalancer` takes, the mean of their squares.
 
     Raises:
         TypeError: ``terms`` is no mapping of names to tensors.
@@ -43,13 +48,21 @@ def plain_sum(terms: Mapping[str, Any]) -> Tensor:
     """
     if not isinstance(terms, Mapping):
         raise TypeError(f"`terms` must map names to tensors, got {type(terms).__name__}")
-    means = [mean for name, term in terms.items() for mean in _means(name, term)]
+    compared = squared(terms, balancer)
+    means = [mean for name, term in compared.items() for mean in _means(name, term)]
     if not means:
         raise ValueError("`terms` must hold a term that is not None")
     total = means[0]
     for mean in means[1:]:
         total = total + mean
     return total
+
+
+def squared(terms: Mapping[str, Any], balancer: Balancer) -> Mapping[str, Any]:
+    """The terms, and in place of residuals at points the mean of their squares."""
+    if not isinstance(balancer, PointBalancer):
+        return terms
+    return {name: unweighted(name, term) for name, term in terms.items()}
 
 
 def _means(name: str, term: Any) -> Iterator[Tensor]:
@@ -69,13 +82,13 @@ def guarded(terms: Mapping[str, Any], balancer: Balancer) -> Tensor:
     ``DistributedDataParallel`` searches it for the parameters that it waits for.
     """
     learned = [parameter for parameter in balancer.parameters() if parameter.requires_grad]
-    total: Tensor = _Guarded.apply(plain_sum(terms), *learned)  # type: ignore[no-untyped-call]
+    total: Tensor = _Guarded.apply(plain_sum(terms, balancer), *learned)  # type: ignore[no-untyped-call]
     return total
 
 
-def leaf(terms: Mapping[str, Any]) -> Tensor:
+def leaf(terms: Mapping[str, Any], balancer: Balancer) -> Tensor:
     """The plain sum as a leaf: when it went backward, its ``.grad`` is the factor."""
-    return plain_sum(terms).detach().requires_grad_()
+    return plain_sum(terms, balancer).detach().requires_grad_()
 
 
 def factor_between(loss: Tensor, stand_in: Tensor) -> Tensor:

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 __all__ = ["AcceleratedBalancer"]
 
-__all__ = ["AcceleratedBalancer"]
-
 
 class AcceleratedBalancer:
     """Fills the gradients of a set of terms where a loop calls ``accelerator.backward(loss)``.
@@ -84,7 +82,7 @@ class AcceleratedBalancer:
         Returns:
             What was done in this micro-batch.
         """
-        total = leaf(terms)
+        total = leaf(terms, self.balancer)
         self.accelerator.backward(total)  # what it multiplies a loss by
         scaler = self.accelerator.scaler
         given = {

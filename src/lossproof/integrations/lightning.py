@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lossproof.integrations._passes import Passes
-from lossproof.integrations._stand_in import factor_between, guarded, plain_sum, without_scale
+from lossproof.integrations._stand_in import (
+    factor_between,
+    guarded,
+    plain_sum,
+    squared,
+    without_scale,
+)
 from lossproof.terms.balance.base import Balancer
 
 if TYPE_CHECKING:
     from lossproof.terms.balance.step import BalanceStep
     from lossproof.watcher.guard import Guard
-
-__all__ = ["BalancedTerms", "watch_callback"]
 
 __all__ = ["BalancedTerms", "watch_callback"]
 
@@ -37,6 +41,8 @@ class _Pending:
     terms: Mapping[str, Any]
     options: Mapping[str, Any]
     loss: Tensor
+    batch: tuple[int, int] | None
+    """Which batch they are of: a step that returns ``None`` leaves them behind."""
 
 
 class BalancedTerms:
@@ -111,18 +117,25 @@ class BalancedTerms:
                 "the checkpoint"
             )
         if not (torch.is_grad_enabled() and module.training):
-            return plain_sum(terms)
+            return plain_sum(terms, balancer)
         loss = guarded(terms, balancer)
-        self._pending = _Pending(balancer, terms, options, loss)
+        self._pending = _Pending(balancer, terms, options, loss, _batch_of(module))
         return loss
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied and sent to other processes: terms that wait have a graph, and stay."""
+        state = dict(super().__getstate__())  # type: ignore[misc,arg-type]
+        state.pop("_pending", None)
+        return state
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Where Lightning sends the loss backward: the balancer fills the gradients."""
         pending, self._pending = self._pending, None
-        if pending is None:
+        module: Any = self
+        batch = _batch_of(module)
+        if pending is None or pending.batch != batch:
             super().backward(loss, *args, **kwargs)  # type: ignore[misc]
             return
-        module: Any = self
         _refuse_what_does_not_work(module)
         factor = factor_between(loss, pending.loss)
         trainer, balancer = module.trainer, pending.balancer
@@ -133,7 +146,6 @@ class BalancedTerms:
             if id(parameter) not in own
         }
         self._passes = self._passes or Passes()
-        batch = trainer.current_epoch, trainer.fit_loop.batch_idx
         self._passes.backward(
             balancer,
             pending.terms,
@@ -151,12 +163,23 @@ class BalancedTerms:
         self._log_terms(self._passes.step)
 
     def _log_terms(self, step: BalanceStep | None) -> None:
-        """Log the figures in the steps of which the loggers write: elsewhere nobody waits."""
+        """Log the figures where somebody reads them: elsewhere nobody waits for the device.
+
+        The loggers do in every n-th step, callbacks that monitor a figure at the end of an epoch.
+        """
         module: Any = self
-        every = module.trainer.log_every_n_steps
-        due = every and (module.trainer.global_step + 1) % every == 0
-        if step and self.terms_prefix is not None and (due or module.trainer.fast_dev_run):
+        trainer = module.trainer
+        every = trainer.log_every_n_steps
+        written = every and (trainer.global_step + 1) % every == 0
+        due = written or trainer.is_last_batch or trainer.fast_dev_run
+        if step and self.terms_prefix is not None and due:
             module.log_dict(_always_there(step, self.terms_prefix))
+
+
+def _batch_of(module: Any) -> tuple[int, int] | None:
+    """Which batch of a fit it is; none outside of one."""
+    trainer = module._trainer  # `trainer` raises where there is none
+    return None if trainer is None else (trainer.current_epoch, trainer.fit_loop.batch_idx)
 
 
 def _always_there(step: BalanceStep, prefix: str) -> dict[str, float]:
@@ -247,7 +270,8 @@ def watch_callback(*, prefix: str = "watch/", **options: Any) -> Any:
 
         def on_train_batch_end(self, trainer: Any, pl_module: Any, *others: Any) -> None:
             every = trainer.log_every_n_steps
-            if self.guard is not None and every and trainer.global_step % every == 0:
+            due = trainer.is_last_batch or (every and trainer.global_step % every == 0)
+            if self.guard is not None and due:
                 pl_module.log_dict(self.guard.as_dict(prefix))
 
         def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
@@ -255,6 +279,9 @@ def watch_callback(*, prefix: str = "watch/", **options: Any) -> Any:
 
         def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
             self._stop()
+
+        def __reduce__(self) -> Any:  # to processes that are spawned it goes without a guard
+            return functools.partial(watch_callback, prefix=prefix, **options), ()
 
         def _stop(self) -> None:
             if self.guard is not None and self.step is not None:
@@ -275,6 +302,7 @@ class WatchedStep:
     def __init__(self, guard: Guard, module: Any) -> None:
         self._module = module
         self._original = module.training_step
+        self._replaced = vars(module).get("training_step")  # such as a compiled one
         self._live = False
         self._output: Any = None
         self._watched = guard.wrap(self._terms)
@@ -284,6 +312,8 @@ class WatchedStep:
     def remove(self) -> None:
         """Put the step back."""
         vars(self._module).pop("training_step", None)
+        if self._replaced is not None:
+            self._module.training_step = self._replaced
         self._output = None
 
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -311,7 +341,7 @@ class WatchedStep:
     def _minimised(self, output: Any) -> Any:
         pending = getattr(self._module, "_pending", None)
         if pending is not None:
-            return pending.terms
+            return squared(pending.terms, pending.balancer)
         return output.get("loss") if isinstance(output, Mapping) else output
 
 

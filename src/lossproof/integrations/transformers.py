@@ -107,8 +107,8 @@ class BalancedTerms:
         parts = self._parts(num_items_in_batch)
         terms = self._computed(outputs, labels, num_items_in_batch, parts)
         if not torch.is_grad_enabled():
-            return plain_sum(terms) / parts
-        total = leaf(terms)
+            return plain_sum(terms, self.balancer) / parts
+        total = leaf(terms, self.balancer)
         self._pending = terms, total
         return total / parts
 
