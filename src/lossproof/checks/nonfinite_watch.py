@@ -287,5 +287,15 @@ def _operand(first: Tensor | None, results: list[Tensor]) -> float | None:
         return None
     if first.layout is not torch.strided or results[0].layout is not torch.strided:
         return None
-    bad = ~torch.isfinite(results[0].detach())
-    return float(first[bad].reshape(-1)[0]) if bool(bad.any()) else None
+    return first_number(first, ~torch.isfinite(results[0].detach()))
+
+
+def first_number(tensor: Tensor, where: Tensor) -> float | None:
+    """The number that a tensor holds at the first true place of another, if there is one.
+
+    It is looked up alone: a tensor may be most of the memory, and true nearly everywhere.
+    """
+    if where.numel() == 0:
+        return None
+    place = torch.unravel_index(where.flatten().view(torch.uint8).argmax(), where.shape)
+    return float(tensor[place]) if bool(where[place]) else None

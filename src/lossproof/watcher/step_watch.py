@@ -13,6 +13,7 @@ from lossproof.checks.nonfinite_watch import (
     Event,
     Maker,
     NonFiniteWatch,
+    first_number,
     makers_before,
     numbers_in,
 )
@@ -140,10 +141,10 @@ class StepWatch(NonFiniteWatch):  # type: ignore[no-untyped-call]
 
 def _at(operand: Tensor | None, bad: Tensor) -> float | None:
     """The number that an operand held where the result is bad first."""
-    if operand is None or operand.is_complex() or not bool(bad.any()):
+    if operand is None or operand.is_complex():
         return None
     try:
         spread = operand.detach().expand(bad.shape)
     except RuntimeError:
         return None
-    return float(spread[bad].reshape(-1)[0])
+    return first_number(spread, bad)
