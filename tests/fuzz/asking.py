@@ -11,6 +11,7 @@ import sys
 import time
 import traceback
 
+import typer.main
 from typer.testing import CliRunner
 
 from lossproof.checks import process, worker
@@ -88,6 +89,10 @@ def answer_here(job):
                 if not name.startswith(("lossproof", "torch", "numpy", "sympy")):
                     del sys.modules[name]
     return process._read(job, answer, started)
+
+
+MADE = typer.main.get_command(app)
+"""The command, made once: to make it takes longer than most of what it is asked."""
 
 
 class Command:
