@@ -251,7 +251,7 @@ def sliced_wasserstein_loss(
             "`input` and `target` must have as many points, "
             f"got {list(input.shape)} and {list(target.shape)}"
         )
-    if isinstance(p, bool) or not isinstance(p, int | float) or p not in (1, 2):
+    if number("p", p) not in (1, 2):
         raise ValueError(f"`p` must be 1 or 2, got {p!r}")
     points = torch.cat((input, target))
     directions = unit_vectors(projections).to(points.dtype).mT
