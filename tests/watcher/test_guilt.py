@@ -141,3 +141,12 @@ def test_a_sequence_that_explodes_as_a_whole(recording):
     out = recording.model(model, x.repeat(1, 8, 1))
     recording.terms(F.mse_loss, out.reshape(-1, 5), target.reshape(-1, 5))
     assert blamed(recording, model, AlarmKind.EXPLODING_LOSS) == (2,)
+
+
+def test_an_infinity_of_the_batch_is_no_finite_number(recording):
+    model, x = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1)), torch.randn(6, 3)
+    x[2] = float("inf")
+    recording.terms(lambda x: model(x).mean(), x)
+    found = diagnose(AlarmKind.NON_FINITE_LOSS, recording.record, model, term="loss")
+    assert (found.operation, found.samples) == ("addmm", (2,))
+    assert found.notes[0] == "`addmm` of infinite numbers is nan, for sample 2 of 6"

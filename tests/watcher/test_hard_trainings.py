@@ -217,3 +217,49 @@ def test_a_copy_trains_alone(alarms):
         train(model, compute)
     assert alarms == []
     assert guard.history[-1].step == 6
+
+
+def test_calls_of_the_model_without_a_loss_are_let_go(alarms):
+    model = network()
+    with lossproof.watch(model, on_alarm=alarms.append) as guard:
+        compute = guard.wrap(lambda x, y, n: (model(x) - y).square().mean() / (n != 0))
+        held = []
+        for _ in range(100):  # as an agent plays
+            model(torch.randn(4, 3))
+            held.append(len(guard._seen._held.calls))
+        train(model, compute, steps=2)
+    assert max(held) == held[-1] == 32
+    assert alarms[0].diagnosis.operation == "div"
+    assert "no more than 32" in alarms[0].diagnosis.caveat
+
+
+def test_terms_of_one_name_in_two_groups_are_two_terms(alarms):
+    model = network()
+    with lossproof.watch(model, on_alarm=alarms.append) as guard:
+        compute = guard.wrap(
+            lambda x, y, n: {
+                "fine": {"fit": (model(x) - y).square().mean() / (n != 4)},
+                "coarse": {"fit": 1e6 * (model(x) - y).square().mean()},
+            }
+        )
+        train(model, lambda *batch: compute(*batch)["fine"]["fit"])
+    assert set(guard.history[0].values) == {"fine/fit", "coarse/fit"}
+    (alarm,) = alarms
+    assert (alarm.term, alarm.diagnosis.operation) == ("fine/fit", "div")
+
+
+def test_the_norm_of_a_complex_gradient_that_overflows(alarms):
+    class Complex(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.tensor([1 + 1j]))
+
+        def forward(self, factor):
+            return (self.weight * factor).imag.sum()
+
+    model = Complex()
+    with lossproof.watch(model, on_alarm=alarms.append) as guard:
+        model(torch.tensor([1e25])).backward()
+        guard.update()
+    assert alarms == []
+    assert guard.history[-1].norm == pytest.approx(1e25, rel=1e-6)

@@ -61,4 +61,5 @@ def total(norms: Mapping[str, float] | None) -> float | None:
 
 
 def _exact(gradient: Tensor) -> float:
-    return float(torch.linalg.vector_norm(gradient.to(torch.float64)))
+    dtype = torch.complex128 if gradient.is_complex() else torch.float64
+    return float(torch.linalg.vector_norm(gradient.to(dtype)))

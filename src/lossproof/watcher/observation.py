@@ -45,6 +45,9 @@ USUAL = 2
 """How many calls a step usually has: they hold what the training itself holds."""
 MOST = 256
 """How many calls of one step are held, however small they are."""
+UNUSED = 32
+"""How many calls of the model are held that no loss has followed: each holds what it computed, as
+nobody does who plays or evaluates with a model in training mode."""
 CPU = torch.device("cpu")
 NON_FINITE = (AlarmKind.NON_FINITE_LOSS, AlarmKind.NON_FINITE_GRADIENT)
 MOVED_ON = "the parameters have been updated since, and the replay uses them as they are now"
@@ -214,6 +217,9 @@ class Observation:
             del calls[0], sizes[0]
             words = f"{self._memory / 2**20:.0f} MiB, or {MOST} calls of one step"
             self._held.dropped = f"no more than {words}, are held"
+        if len(calls) > UNUSED and all(call[0] == "model" for call in calls[-UNUSED - 1 :]):
+            del calls[-UNUSED - 1]
+            self._held.dropped = f"no more than {UNUSED} calls of the model before a loss are held"
 
     def _value(self, name: str, term: Tensor) -> None:
         if runs_ahead(term):

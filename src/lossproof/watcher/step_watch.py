@@ -16,6 +16,7 @@ from lossproof.checks.nonfinite_watch import (
     first_number,
     makers_before,
     numbers_in,
+    size_of,
 )
 from lossproof.checks.report import Location
 from lossproof.checks.sources import Sources
@@ -36,6 +37,8 @@ class Detail:
     """The number that it made there: NaN or an infinity."""
     second: float | None
     """The number that its second operand held there."""
+    finite: bool
+    """Whether its operands were finite: an infinity may become a NaN."""
     dtype: torch.dtype
     """The type of the result."""
     module: str | None
@@ -96,6 +99,7 @@ class StepWatch(NonFiniteWatch):  # type: ignore[no-untyped-call]
         part, module = self.where()
         self.details[event] = Detail(
             None if rows is None else tuple(rows), self.samples, _at(result, bad), _at(second, bad),
+            all(math.isfinite(size_of(one)) for one in operands),
             result.dtype,
             module, part,
         )  # fmt: skip

@@ -16,13 +16,17 @@ def terms_of(result: Any, name: str) -> Iterator[tuple[str, Tensor]]:
     Args:
         result: a tensor, or a mapping, tuple or list of such.
         name: what a single tensor is called, and the elements of a tuple or list by their place.
+
+    The terms of a mapping within a mapping are called by both keys: ``"mesh/edges"``.
     """
     if isinstance(result, torch.Tensor):
         if result.is_floating_point() and result.numel():
             yield name, result
     elif isinstance(result, Mapping):
         for key, term in result.items():
-            yield from terms_of(term, str(key))
+            nested = isinstance(term, Mapping)
+            inner = {f"{key}/{one}": each for one, each in term.items()} if nested else term
+            yield from terms_of(inner, str(key))
     elif isinstance(result, (tuple, list)):
         for place, term in enumerate(result):
             yield from terms_of(term, f"{name}[{place}]")

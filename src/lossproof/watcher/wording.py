@@ -49,7 +49,7 @@ def birth_in_words(culprit: Culprit, detail: Detail) -> str:
         kind = "infinite" if culprit.produced == "inf" else "undefined (nan)"
         return f"the derivative of `{name}` is {kind} here"
     if culprit.operand is None:
-        return f"`{name}` of finite numbers is {made}"
+        return f"`{name}` of {'finite' if detail.finite else 'infinite'} numbers is {made}"
     if name in SYMBOLS and detail.second is not None:
         return f"{culprit.operand:.6g} {SYMBOLS[name]} {detail.second:.6g} is {made}"
     return f"`{name}` of {culprit.operand:.6g} is {made}"
