@@ -371,6 +371,11 @@ def test_what_takes_no_ignored_label_is_given_the_others():
             r"no tensor called 'scores': choose `output` from \['logits'\]",
         ),
         (
+            lambda: loss_function(dice_loss)((torch.zeros(2, 3),), torch.zeros(2)),
+            ValueError,
+            "it is a tuple, give `output` as a position below 1",
+        ),
+        (
             lambda: loss_function(dice_loss, causal=True)(
                 {"logits": torch.zeros(2, 3, 4)}, torch.zeros(2, 4, dtype=torch.long)
             ),
@@ -641,13 +646,26 @@ def test_terms_are_watched_with_their_gradients(tmp_path):
     watching = watch_callback(trainer, on_alarm="raise", share=1.0, prefix="")
     with pytest.raises(NonFiniteTermError, match="root"):
         trainer.train()
-    watching.guard.stop()
+    assert "stopped" in repr(watching.guard)  # though no callback was told of the end
     rows = [row for row in trainer.state.log_history if "loss" in row]
     assert len(rows) == 4
     for row in rows:
         for name in terms:
             assert row[f"gradient_norm/{name}"] == pytest.approx(row[f"terms/norm/{name}"])
             assert row[name] == pytest.approx(row[f"terms/value/{name}"])
+
+
+def test_a_model_that_is_made_anew_for_the_training_is_watched(tmp_path):
+    options = {"model_init": language_model, "args": arguments(tmp_path, max_steps=3)}
+    trainer = Trainer(
+        **options,
+        train_dataset=sentences(),
+        compute_loss_func=loss_function(cross_entropy_loss, causal=True),
+    )
+    watching = watch_callback(trainer)
+    trainer.train()
+    assert len(watching.guard.history) == 3
+    assert logged(trainer, "watch/loss") == pytest.approx(logged(trainer))
 
 
 def test_what_is_no_trainer_cannot_be_watched():

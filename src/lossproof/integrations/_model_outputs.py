@@ -212,11 +212,16 @@ def _picked(outputs: Any, which: str | int) -> Tensor:
     if isinstance(found, tuple | list) and found:
         found = found[-1]
     if not isinstance(found, Tensor):
-        there = list(outputs) if isinstance(outputs, Mapping) else type(outputs).__name__
-        raise ValueError(
-            f"the model returned no tensor called {which!r}: choose `output` from {there}"
-        )
+        raise ValueError(f"the model returned no tensor called {which!r}: {_choice(outputs)}")
     return found
+
+
+def _choice(outputs: Any) -> str:
+    if isinstance(outputs, Mapping):
+        return f"choose `output` from {list(outputs)}"
+    if isinstance(outputs, tuple | list):
+        return f"it is a {type(outputs).__name__}, give `output` as a position below {len(outputs)}"
+    return f"choose `output` from what {type(outputs).__name__} has"
 
 
 def _options_of(loss: Callable[..., Tensor]) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -245,7 +246,7 @@ def watch_callback(
 
     The guard sees the model, what ``compute_loss_func`` returns, and of :class:`BalancedTerms` the
     terms and the norms of their gradients. It starts with ``trainer.train()`` and stops at its
-    end; where that raises, call ``callback.guard.stop()``.
+    end, also where that raises.
 
     Args:
         trainer: a ``Trainer``. The callback is added to it, before those that report to trackers.
@@ -254,7 +255,7 @@ def watch_callback(
         **options: as for :func:`lossproof.watch`: ``on_alarm``, ``ring``, ``share``, ``memory``.
 
     Returns:
-        The callback; its ``guard`` watches.
+        The callback; its ``guard`` watches. With ``model_init`` each training has another one.
 
     Raises:
         ImportError: transformers is not installed.
@@ -274,9 +275,21 @@ def watch_callback(
     class Watch(TrainerCallback):
         """Starts and stops the guard."""
 
-        guard = watch(trainer.model, loss, **options)
+        def __init__(self) -> None:
+            seen = "_computed" if isinstance(trainer, BalancedTerms) else "compute_loss_func"
+            self.seen, self.original = seen, getattr(trainer, seen)
+            self.watch_model()
+
+        def watch_model(self) -> None:
+            """Make the guard, for the model that the trainer has now."""
+            self.model = trainer.model
+            self.guard = watch(self.model, loss, **options)
+            if self.original is not None:
+                setattr(trainer, self.seen, self.guard.wrap(self.original))
 
         def on_train_begin(self, *others: Any, **kwargs: Any) -> None:
+            if trainer.model is not self.model:  # `model_init` makes another one for each training
+                self.watch_model()
             self.guard.start()
 
         def on_pre_optimizer_step(self, *others: Any, **kwargs: Any) -> None:
@@ -292,13 +305,16 @@ def watch_callback(
                 logs.update(figures)
                 state.log_history[-1].update(figures)
 
-        def on_train_end(self, *others: Any, **kwargs: Any) -> None:
-            self.guard.stop()
-
     callback = Watch()
-    seen = "_computed" if isinstance(trainer, BalancedTerms) else "compute_loss_func"
-    function = getattr(trainer, seen)
-    if function is not None:
-        setattr(trainer, seen, callback.guard.wrap(function))
+    train = trainer.train
+
+    @functools.wraps(train)
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return train(*args, **kwargs)
+        finally:  # a training that raises calls no callback
+            callback.guard.stop()
+
+    trainer.train = watched
     trainer.callback_handler.callbacks.insert(0, callback)
     return callback
