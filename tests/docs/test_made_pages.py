@@ -73,6 +73,13 @@ def test_the_index_of_the_benchmarks_says_what_the_results_say():
     assert "gradcheck: 0 of 4" in drawn
 
 
+def test_the_random_calls_are_told_by_what_came_of_them():
+    surface = {"calls": 10, "kinds": {"returned": 7, "refused": 3}, "faults": ["one"]}
+    sentence, drawn = benchmarks.fuzz({"surfaces": [surface, surface]})
+    assert sentence.startswith("Of 20 random calls 14 return, 6 are refused in words")
+    assert "returned: 14 of 20" in drawn
+
+
 def test_bars_are_as_long_as_their_figures():
     drawn = picture([Bar("a & b", 1.0, "2 s", ours=True), Bar("c", 0.5, "1 s"), Bar("d", 0, "0")])
     widths = [float(part.partition('"')[0]) for part in drawn.split(' width="')[2:]]
