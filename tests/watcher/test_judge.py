@@ -111,6 +111,19 @@ def test_a_parameter_that_gets_none_any_more(judge):
     assert "step 14" in found.message
 
 
+def test_what_lasts_is_said_once_however_far_apart_the_looks_are(judge):
+    told = [judge.reach(step, 0, ["a", "b"], {"a": 1.0}, 1.0) for step in range(1, 5000, 500)]
+    assert [len(found) for found in told].count(1) == 1
+    gone = [judge.reach(step, 1, ["c"], {}, 1.0) for step in range(1, 5000, 500)]
+    assert sum(map(len, gone)) == 1
+
+
+def test_and_again_when_the_parameter_had_been_reached(judge):
+    norms = [{"a": 1.0, "b": float(step == 2500)} for step in range(0, 5000, 500)]
+    told = [judge.reach(500 * k, 0, ["a", "b"], of, 1.0) for k, of in enumerate(norms)]
+    assert sum(map(len, told)) == 2
+
+
 def test_a_parameter_that_is_used_now_and_then_is_reached(judge):
     assert reached(judge, lambda step: {"a": 1.0, "b": 1.0, "c": float(step % 8 == 0)}) == {}
 

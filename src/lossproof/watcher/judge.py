@@ -47,6 +47,7 @@ class Judge:
         self._reached: dict[str, _Reach] = {}
         self._small: dict[object, int] = {}
         self._said: dict[tuple[AlarmKind, object], int] = {}
+        self._lasting: set[tuple[AlarmKind, object]] = set()
         self._last_nonfinite: int | None = None
 
     def value(self, step: int, term: str, value: float) -> Suspicion | None:
@@ -114,6 +115,7 @@ class Judge:
         if total <= VANISHED * usual or total == 0.0:
             return self._vanished(step, of, total, loss)
         self._small[of] = 0
+        self._lasting.discard((AlarmKind.VANISHED_GRADIENT, of))
         gone = []
         for name in names:
             reach = self._reached.get(name)
@@ -121,6 +123,7 @@ class Judge:
                 reach = self._reached[name] = _Reach(step)
             if norms.get(name, 0.0) > 0.0:
                 reach.last, reach.misses = step, 0
+                self._lasting.discard((AlarmKind.UNREACHED_PARAMETER, name))
             elif reach.missed(step):
                 gone.append(name)
         return self._unreached(step, gone)
@@ -160,7 +163,7 @@ class Judge:
         self._small[of] = self._small.get(of, 0) + 1
         if self._small[of] < IN_A_ROW or loss == 0.0:
             return []
-        if not self._news(AlarmKind.VANISHED_GRADIENT, of, step):
+        if not self._first_look(AlarmKind.VANISHED_GRADIENT, of, step):
             return []
         words = "every gradient is 0" if total == 0.0 else f"the gradient has shrunk to {total:.3g}"
         more = "" if math.isnan(loss) else f", and the loss is {loss:.4g}"
@@ -172,7 +175,7 @@ class Judge:
             (True, [name for name in gone if self._reached[name].last is None]),
             (False, [name for name in gone if self._reached[name].last is not None]),
         ):
-            news = [n for n in names if self._news(AlarmKind.UNREACHED_PARAMETER, n, step)]
+            news = [n for n in names if self._first_look(AlarmKind.UNREACHED_PARAMETER, n, step)]
             if not news:
                 continue
             more = f" and {_more(news)}" if len(news) > 1 else ""
@@ -197,6 +200,12 @@ class Judge:
         last = self._said.get((kind, about))
         self._said[kind, about] = step
         return last is None or step - last > self._ring
+
+    def _first_look(self, kind: AlarmKind, about: object, step: int) -> bool:
+        """Whether this is news, and was not so at the last close look, however long ago it was."""
+        news = self._news(kind, about, step) and (kind, about) not in self._lasting
+        self._lasting.add((kind, about))
+        return news
 
 
 def _more(names: Sequence[str]) -> str:
