@@ -60,8 +60,9 @@ def watch(
     given here is seen as it is called; any other function is wrapped once by :meth:`Guard.wrap`;
     values alone can be given to :meth:`Guard.note`.
 
-    It takes no more than `share` of a step: norms are measured in every step where that is cheap
-    enough, else in every second, third, .... If the guard itself fails, it says so once and leaves
+    It takes some tens of microseconds in a step, and with its close looks no more than `share` of
+    it: norms are measured in every step where that is cheap enough, else in every second, third,
+    ..., at the least in one of 1,024. If the guard itself fails, it says so once and leaves
     the training alone. Not seen: evaluation (``model.eval()`` or ``torch.no_grad()``), what runs
     inside a compiled program, and steps that ``torch.amp.GradScaler`` leaves out. Of a model that
     is sharded over ranks each rank sees its own part, and what would need the other ranks is not
