@@ -181,6 +181,17 @@ def test_the_figures_are_those_of_all_micro_batches(tmp_path):
     assert torch.equal(balance.balance_step.weights, told[0].weights)
 
 
+def test_a_step_whose_last_micro_batch_is_left_out_ends_all_the_same():
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
+    model, batches = accelerator.prepare(model_of(), loader(5))
+    balance, told = AcceleratedBalancer(accelerator, UPGrad(), model), []
+    for k, batch in enumerate(batches):
+        with accelerator.accumulate(model):
+            if k != 1:
+                told.append((k, balance.backward(terms_of(model, batch)).refreshed))
+    assert told == [(0, True), (2, True), (3, False), (4, True)]
+
+
 def test_wrong_arguments():
     accelerator, model = Accelerator(cpu=True), model_of()
     with pytest.raises(TypeError, match=r"`accelerator` must be an accelerate.Accelerator, got"):

@@ -16,7 +16,7 @@ from torch.nn import functional
 from lossproof.integrations import keras as integration
 from lossproof.integrations.keras import balanced_model, keras_loss
 from lossproof.losses import CrossEntropyLoss, clip_loss, pinball_loss
-from lossproof.terms import FixedWeights, UncertaintyWeights, UPGrad
+from lossproof.terms import FixedWeights, ResidualAttention, UncertaintyWeights, UPGrad
 from lossproof.write.reduction import reduce
 
 # Keras chooses its backend once, when it is imported, and writes a file into its home. Whatever
@@ -414,6 +414,28 @@ def test_validation_shows_the_terms_and_learns_nothing():
     assert found["loss"] == pytest.approx((error**2).mean() + 0.5 * error.mean() ** 2, rel=1e-5)
     assert balancer.steps == 1
     assert all(map(np.array_equal, training.get_weights(), before))
+
+
+def test_validation_of_residuals_at_points_compares_their_squares():
+    x, y = numbers(8, 3, seed=1), numbers(8, 1, seed=2)
+    balancer = ResidualAttention({"error": 8})
+    training = balanced_model(net(), lambda y_pred, y_true: {"error": y_pred - y_true}, balancer)
+    training.compile(optimizer="sgd")
+    training.fit(x, y, batch_size=8, verbose=0)
+    error = outputs(training.net, x[:6]) - y[:6]  # of other points than those it has weights for
+    found = training.evaluate(x[:6], y[:6], verbose=0, return_dict=True)
+    expected = pytest.approx((error.astype("float64") ** 2).mean(), rel=1e-5)
+    assert found == {"loss": expected, "value/error": expected}
+
+
+def test_a_batch_that_is_given_as_an_array_trains_as_in_fit():
+    x, y = numbers(8, 3, seed=1).astype("float64"), numbers(8, 1, seed=2).astype("float64")
+    one, other = (balanced_model(net(), terms_of, FixedWeights()) for _ in range(2))
+    for training in (one, other):
+        training.compile(optimizer="sgd")
+    one.fit(x, y, batch_size=8, shuffle=False, verbose=0)
+    other.train_on_batch(x, y)
+    assert all(map(np.array_equal, one.get_weights(), other.get_weights()))
 
 
 def test_sample_weights_go_to_the_terms():

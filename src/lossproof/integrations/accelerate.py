@@ -61,7 +61,8 @@ class AcceleratedBalancer:
         self.balancer = balancer
         self.params = params
         self._passes = Passes()
-        self._finished = 0
+        self._window = 0
+        self._at = 0
 
     @property
     def balance_step(self) -> BalanceStep | None:
@@ -91,9 +92,21 @@ class AcceleratedBalancer:
             "scaler": scaler,
             "factor": without_scale(total.grad, scaler),
         }
-        step = self._passes.backward(self.balancer, terms, self._finished, given)
-        self._finished += bool(self.accelerator.sync_gradients)
+        step = self._passes.backward(self.balancer, terms, self._place(), given)
+        self._window += bool(self.accelerator.sync_gradients)
         return step
+
+    def _place(self) -> int:
+        """Which optimizer step the micro-batch belongs to.
+
+        The last micro-batch of a step, which synchronises, may have been left out by the loop; then
+        the accelerator's own count tells, which is 0 in the last one of the data.
+        """
+        size = self.accelerator.gradient_accumulation_steps
+        before, self._at = self._at, self.accelerator.step or self._at + 1
+        if self._at < before or (self._at - 1) // size != (before - 1) // size:
+            self._window += 1
+        return self._window
 
 
 def refuse_what_does_not_work(accelerator: Any) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from lossproof.integrations._stand_in import plain_sum, squared
 from lossproof.terms.balance.base import Balancer
+from lossproof.terms.balance.point_balancer import PointBalancer
 from lossproof.terms.balance.step import BalanceStep
 
 Tensor = torch.Tensor
@@ -50,7 +52,7 @@ def make_class(keras: Any) -> Any:
         def train_step(self, data: Any) -> dict[str, Any]:
             x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
             y_pred = self(x, training=True)
-            terms = self._balancing.terms(y_pred, y, weight, self.losses)
+            terms = self._terms(y_pred, y, weight)
             variables = list(self.trainable_variables)
             self.zero_grad()
             step = self._balancing.backward(
@@ -68,8 +70,12 @@ def make_class(keras: Any) -> Any:
         def test_step(self, data: Any) -> dict[str, Any]:
             x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
             y_pred = self(x, training=False)
-            terms = self._balancing.terms(y_pred, y, weight, self.losses)
+            terms = self._terms(y_pred, y, weight)
             return self._logs(self._balancing.figures(terms), x, y, y_pred, weight)
+
+        def _terms(self, y_pred: Any, y: Any, weight: Any) -> dict[str, Any]:
+            y, weight = keras.tree.map_structure(lambda one: on_device(keras, one), (y, weight))
+            return self._balancing.terms(y_pred, y, weight, self.losses)
 
         def _logs(
             self, figures: Mapping[str, float], x: Any, y: Any, y_pred: Any, weight: Any
@@ -100,6 +106,19 @@ def make_class(keras: Any) -> Any:
     BalancedModel.__module__ = "lossproof.integrations.keras"
     BalancedModel.__qualname__ = "BalancedModel"
     return BalancedModel
+
+
+def on_device(keras: Any, one: Any) -> Any:
+    """An array or a tensor as a tensor where the model is.
+
+    ``train_on_batch`` and loaders of PyTorch hand data on as they are.
+    """
+    if isinstance(one, Tensor):
+        return keras.ops.convert_to_tensor(one)
+    if not isinstance(one, np.ndarray):
+        return one
+    real = np.issubdtype(one.dtype, np.floating)
+    return keras.ops.convert_to_tensor(one, dtype=keras.config.floatx() if real else None)
 
 
 class Balancing:
@@ -163,18 +182,27 @@ class Balancing:
         return step
 
     def figures(self, terms: Mapping[str, Any]) -> dict[str, float]:
-        """What is minimised and the values, with the weights of the last step."""
-        training = self.balancer.training
-        self.balancer.eval()
-        try:
-            total = float(self.balancer(terms, nonfinite="ignore"))
-        finally:
-            self.balancer.train(training)
-        scalars = self.balancer.scalars(terms)
+        """What is minimised and the values, with the weights of the last step.
+
+        Points are others than those of the training: they have no weights.
+        """
+        if isinstance(self.balancer, PointBalancer):
+            scalars = squared(terms, self.balancer)
+            total = float(plain_sum(terms, self.balancer))
+        else:
+            scalars, total = self.balancer.scalars(terms), self._minimised(terms)
         return {
             "loss": total,
             **{f"value/{name}": float(one) for name, one in scalars.items() if one is not None},
         }
+
+    def _minimised(self, terms: Mapping[str, Any]) -> float:
+        training = self.balancer.training
+        self.balancer.eval()
+        try:
+            return float(self.balancer(terms, nonfinite="ignore"))
+        finally:
+            self.balancer.train(training)
 
     # ---- means over an epoch
 

@@ -124,7 +124,7 @@ class BalancedTerms:
 
     def __getstate__(self) -> dict[str, Any]:
         """What is copied and sent to other processes: terms that wait have a graph, and stay."""
-        state = dict(super().__getstate__())  # type: ignore[misc,arg-type]
+        state = dict(super().__getstate__())  # type: ignore[misc]
         state.pop("_pending", None)
         return state
 
