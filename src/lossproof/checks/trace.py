@@ -241,6 +241,7 @@ def is_stop(out: Any, operands: Sequence[Tensor]) -> bool:
 
 
 def is_discrete(out: Any) -> bool:
+    """Whether a result holds no number that could change by a little: integers, comparisons."""
     results = list(tensors_in(out))
     if results:
         return not any(result.is_floating_point() or result.is_complex() for result in results)

@@ -79,10 +79,7 @@ def read_call(
     if not hidden.ndim:
         raise ValueError("`hidden` must have the shape (*, H), got a single number")
     lead = hidden.shape[:-1]
-    rows = [
-        _rows_of(f"arguments[{n}]", one, lead, hidden)
-        for n, one in enumerate(arguments)
-    ]
+    rows = [_rows_of(f"arguments[{n}]", one, lead, hidden) for n, one in enumerate(arguments)]
     item_weight = None if weight is None else tensor("weight", weight, "number")
     item_mask = None if mask is None else tensor("mask", mask, "bool")
     found = Call(
