@@ -160,6 +160,26 @@ def test_a_gradient_that_is_not_finite_is_told_before_the_update():
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
+def test_a_gradient_that_nobody_looked_at_shows_in_the_next_step(alarms):
+    model = network()
+
+    def loss_of(out, y):
+        return (out * y).square().sum(1).sqrt().mean()  # <-- not where y is 0
+
+    guard = lossproof.watch(model, on_alarm=alarms.append, share=1e-9)
+    loss = guard.wrap(loss_of)
+    (x, _) = next(batches(1))
+    data = [(x, torch.ones(16, 1))] * 8 + [(x, torch.arange(16.0)[:, None] - 5)] * 2
+    with guard:
+        train(model, lambda x, y: loss(model(x), y), data=data)
+    assert guard.history[-2].norm is None
+    (alarm,) = alarms
+    assert (alarm.kind, alarm.step) == (AlarmKind.NON_FINITE_LOSS, 10)
+    assert alarm.diagnosis.operation == "sqrt"
+    assert alarm.diagnosis.samples == (5,)
+    assert "since the update of step 9" in alarm.diagnosis.notes[0]
+
+
 def test_a_warning_shows_the_alarm():
     model = network()
     guard = lossproof.watch(model)

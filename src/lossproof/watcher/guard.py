@@ -189,7 +189,7 @@ class Guard:
         def watched(*args: Any, **kwargs: Any) -> Any:
             if not self._watching:
                 return function(*args, **kwargs)
-            state = self._seen.generators()
+            state = self._seen.generators_of_terms()
             self._busy = True  # the model within is a part of the function
             try:
                 result = function(*args, **kwargs)

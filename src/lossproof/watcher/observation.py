@@ -43,6 +43,8 @@ SHOWN = 8
 """How many steps an alarm tells of."""
 USUAL = 2
 """How many calls a step usually has: they hold what the training itself holds."""
+SIZED_EVERY = 64
+"""How many steps go by until somebody asks again how much one holds."""
 MOST = 256
 """How many calls of one step are held, however small they are."""
 UNUSED = 32
@@ -89,6 +91,7 @@ class Observation:
         self._steps_in_evaluation = False
         self._looked_at = 0
         self._stepping: object = None
+        self._sized = self._small = False
         self._stepped: set[int] = set()
 
     @property
@@ -155,6 +158,11 @@ class Observation:
         self._next()
 
     # What it may be told besides.
+
+    def generators_of_terms(self) -> Generators:
+        """The same before terms are computed, which usually go on where the model ended."""
+        calls = self._held.calls
+        return GOES_ON if calls and calls[-1][0] == "model" else self.generators()
 
     def generators(self) -> Generators:
         """The states of the random number generators that a step may draw from."""
@@ -321,9 +329,20 @@ class Observation:
         return values
 
     def _next(self) -> None:
-        self._held = Held(self._held.step + 1)
+        self._held = Held(self._held.step + 1, self._still_needed())
         self._values, self._norms = {}, {}
         self._budget.stepped()
+
+    def _still_needed(self) -> Held | None:
+        """The step that ends, if a gradient that nobody looked at may show in the next one."""
+        held = self._held
+        held.before = None
+        if self._looked_at == held.step:
+            return None
+        if held.step % SIZED_EVERY == 0 or not self._sized:
+            self._sized = True
+            self._small = sum(bytes_of(list(tensors_in(one))) for one in held.calls) <= self._memory
+        return held if self._small else None
 
     def _step_now(self, trained: Trained, optimizer: torch.optim.Optimizer | None) -> None:
         begun = time.perf_counter()

@@ -61,10 +61,12 @@ class StepRecord:
 class Held:
     """The same of the step in progress: raw calls, which cost little to gather in every step."""
 
-    __slots__ = ("calls", "continued", "dropped", "step", "terms")
+    __slots__ = ("before", "calls", "continued", "dropped", "step", "terms")
 
-    def __init__(self, step: int) -> None:
+    def __init__(self, step: int, before: Held | None = None) -> None:
         self.step = step
+        self.before = before
+        """The step before, if nobody looked at its gradients."""
         self.calls: list[tuple[Any, ...]] = []
         self.terms: dict[str, Tensor] = {}
         self.dropped: str | None = None
@@ -74,7 +76,8 @@ class Held:
     def record(self) -> StepRecord:
         """What a replay reads."""
         calls = [Call(*call) for call in self.calls]
-        return StepRecord(self.step, calls, self.terms, self.dropped)
+        before = None if self.before is None else self.before.record()
+        return StepRecord(self.step, calls, self.terms, self.dropped, before)
 
 
 def versions_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, ...]:
