@@ -627,6 +627,30 @@ def test_the_callback_goes_to_processes_that_are_spawned(tmp_path):
     assert "seen/near" in trainer.callback_metrics
 
 
+def test_with_manual_optimisation_the_gradients_are_watched(tmp_path):
+    class Manual(Net):
+        def __init__(self, balancer):
+            super().__init__(balancer)
+            self.automatic_optimization = False
+            self.norms = []
+
+        def training_step(self, batch, _):
+            optimizer = self.optimizers()
+            optimizer.zero_grad()
+            loss = watching.guard.note(self.terms(batch)["near"])
+            self.manual_backward(loss)
+            self.norms.append(
+                torch.cat([one.grad.flatten() for one in self.own if one.grad is not None]).norm()
+            )
+            optimizer.step()
+
+    watching, model = watch_callback(share=1.0), net(kind=Manual)
+    trainer_in(tmp_path, callbacks=[watching]).fit(model, batches(4))
+    found = [(step.norm, set(step.values)) for step in watching.guard.history]
+    assert found == [(pytest.approx(float(norm)), {"loss"}) for norm in model.norms]
+    assert "stopped" in repr(watching.guard)
+
+
 def test_a_step_that_was_replaced_before_is_put_back(tmp_path):
     model = net()
 

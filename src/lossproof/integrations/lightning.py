@@ -233,7 +233,8 @@ def watch_callback(*, prefix: str = "watch/", **options: Any) -> Any:
     The guard sees ``training_step``: its loss, or the terms of :class:`BalancedTerms`, with the
     norms of their gradients where the balancer measured them. Where an alarm needs it, the step is
     performed again, on the same batch and with the same random numbers; what it logs then is
-    dropped.
+    dropped. With manual optimisation it sees the gradients at each step of an optimizer, and no
+    terms: note them in ``training_step`` by ``guard.note``.
 
     Args:
         prefix: what the name of each logged figure begins with.
@@ -261,7 +262,8 @@ def watch_callback(*, prefix: str = "watch/", **options: Any) -> Any:
 
         def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
             self.guard = watch(pl_module, **options).start()
-            self.step = WatchedStep(self.guard, pl_module)
+            if pl_module.automatic_optimization:  # else the optimizer steps within it
+                self.step = WatchedStep(self.guard, pl_module)
 
         def on_after_backward(self, trainer: Any, pl_module: Any) -> None:
             step = getattr(pl_module, "balance_step", None)
@@ -284,9 +286,11 @@ def watch_callback(*, prefix: str = "watch/", **options: Any) -> Any:
             return functools.partial(watch_callback, prefix=prefix, **options), ()
 
         def _stop(self) -> None:
-            if self.guard is not None and self.step is not None:
+            if self.guard is not None:
                 self.guard.stop()
+            if self.step is not None:
                 self.step.remove()
+                self.step = None
 
     return Watch()
 
