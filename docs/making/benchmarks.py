@@ -303,9 +303,11 @@ def fuzz(data: Any) -> Told:
         kinds.update(surface["kinds"])
     count = sum(surface["calls"] for surface in data["surfaces"])
     faults = sum(len(surface["faults"]) for surface in data["surfaces"])
+    raised = count - kinds["returned"] - kinds["refused"] - faults
     return (
         f"Of {count:,} random calls {kinds['returned']:,} return, {kinds['refused']:,} are refused "
-        f"in words that name an argument, and {faults} do what no page says.",
+        f"in words that name an argument, {raised:,} raise what a page or the user's own function "
+        f"says, and {faults} do what no page says.",
         shares([(f"lossproof: {kind}", number, count) for kind, number in kinds.most_common()]),
     )
 
