@@ -128,7 +128,7 @@ def page(data: dict[str, Any]) -> Iterable[str]:
     for case in data["cases"]:
         methods = case["methods"]
         ratio = {name: found["ratio"][WHOLE] for name, found in methods.items() if name != ALONE}
-        step = methods[ALONE]["cpu_ms"][WHOLE]["median"] / STEPS
+        step = methods[ALONE]["processor_ms"][WHOLE]["median"] / STEPS
         looked = methods[WATCHED]["facts"]["looked"]
         rows.append((
             case["case"], f"{step:.3g}", *(shown(ratio[name]) for name in (
