@@ -53,14 +53,14 @@ class Judge:
     def value(self, step: int, term: str, value: float) -> Suspicion | None:
         """Judge the value of a term."""
         series = self._values.get(term)
+        if series is not None and -series.top <= value <= series.top:
+            series.add(abs(value))  # the usual case, in every step: nothing that is not finite
+            return None
         if series is None:
             series = self._values[term] = Series(self._ring)
         if not math.isfinite(value):
             return self._nonfinite_value(step, term, value, series)
         size = abs(value)
-        if size <= series.top:  # the usual case, in every step
-            series.add(size)
-            return None
         others = [one.top for one in self._values.values() if one is not series]
         before = series.middle()
         if not series.add(size, floor=10 * max(others, default=0.0)):

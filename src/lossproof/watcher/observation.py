@@ -29,7 +29,7 @@ from lossproof.watcher.optimizers import Trained, Training
 from lossproof.watcher.reading import runs_ahead
 from lossproof.watcher.record import Call, Held, autocast_now, versions_of
 from lossproof.watcher.snapshot import bytes_of
-from lossproof.watcher.terms import terms_of, value_of
+from lossproof.watcher.terms import are_terms, terms_of, value_of
 
 if TYPE_CHECKING:
     from lossproof.terms.balance.step import BalanceStep
@@ -43,6 +43,8 @@ SHOWN = 8
 """How many steps an alarm tells of."""
 USUAL = 2
 """How many calls a step usually has: they hold what the training itself holds."""
+UNDRAWN = 16
+"""After how many steps a model that has drawn no random numbers is taken for one that does not."""
 SIZED_EVERY = 64
 """How many steps go by until somebody asks again how much one holds."""
 MOST = 256
@@ -92,6 +94,7 @@ class Observation:
         self._looked_at = 0
         self._stepping: object = None
         self._sized = self._small = False
+        self._undrawn = 0
         self._stepped: set[int] = set()
 
     @property
@@ -108,14 +111,19 @@ class Observation:
 
     def before_model(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """The model is about to be called."""
-        if self.is_training and torch.is_grad_enabled():
+        if self._undrawn >= UNDRAWN and self._held.step % UNDRAWN:
+            self._state = GOES_ON  # it does not draw; now and then this is asked again
+        elif self.is_training and torch.is_grad_enabled():
             self._state = self.generators()
 
     def after_model(self, module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
         """The model was called."""
         state, self._state = self._state, None
-        if state is not None:
-            self._gather("model", "model", module, args, kwargs, state, result)
+        if state is None or not torch.is_grad_enabled() or not self.is_training:
+            return
+        if state is not GOES_ON:
+            self._note_draws(state)
+        self._gather("model", "model", module, args, kwargs, state, result)
 
     def after_loss(self, module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
         """The loss was called, a Module of its own."""
@@ -132,7 +140,7 @@ class Observation:
             self._held.terms[name] = result
             self._value(name, result)
         else:
-            self._several(dict(terms_of(result, name)))
+            self._several(result if are_terms(result) else dict(terms_of(result, name)))
         if self._held.step >= EXAMINED_IN and id(function) not in self._examined:
             self._examined.add(id(function))
             self._examine(Call(*self._held.calls[-1]))
@@ -158,6 +166,15 @@ class Observation:
         self._next()
 
     # What it may be told besides.
+
+    def _note_draws(self, before: Generators) -> None:
+        """Whether the model draws random numbers: the states of the generators are large."""
+        if self._undrawn < UNDRAWN or self._held.step % UNDRAWN == 0:
+            now = self.generators()
+            same = before.keys() == now.keys() and all(
+                torch.equal(state, now[device]) for device, state in before.items()
+            )
+            self._undrawn = self._undrawn + 1 if same else 0
 
     def generators_of_terms(self) -> Generators:
         """The same before terms are computed, which usually go on where the model ended."""

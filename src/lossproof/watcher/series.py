@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from statistics import median
 
@@ -19,8 +20,8 @@ rises: what has shrunk to nothing may jump about."""
 class Series:
     """The last figures of one kind, such as the values of a term.
 
-    To add one costs a comparison or two: this happens in every step of a training. What costs more
-    is only asked where a figure has risen.
+    To add one that is not the largest takes a comparison and no more: this happens in every step of
+    a training. The rest is only asked where a figure has risen.
 
     Args:
         length: how many are kept, at least 4.
@@ -30,18 +31,14 @@ class Series:
         top: the largest of about the last `length`; 0 where there is none.
     """
 
-    __slots__ = ("_before", "_block", "_count", "_half", "_rising", "_start", "sizes", "top")
+    __slots__ = ("_kept", "_left", "_start", "sizes", "top")
 
     def __init__(self, length: int) -> None:
         self.sizes: deque[float] = deque(maxlen=length)
         self.top = 0.0
-        # The largest is found over two halves, the older of which is forgotten as a whole.
-        self._half = length // 2
-        self._before = 0.0
-        self._block = 0.0
-        self._count = 0
+        self._kept = length // 2
+        self._left = self._kept
         self._start = 0.0
-        self._rising = 0
 
     def add(self, size: float, floor: float = 0.0) -> bool:
         """Add a finite magnitude, and tell whether it explodes.
@@ -54,15 +51,14 @@ class Series:
             floor: how large it must be to matter: a term that grows from nothing to little is none.
         """
         exploding = size > self.top and size > floor and self._explodes(size)
-        self._rising = self._rising + 1 if self.sizes and size > self.sizes[-1] else 0
         self.sizes.append(size)
-        self._count += 1
-        if self._count <= RISING:
-            self._start = max(self._start, size)
-        self._block = max(self._block, size)
-        if self._count % self._half == 0:
-            self._before, self._block = self._block, 0.0
-        self.top = max(self._block, self._before)
+        if len(self.sizes) <= RISING:
+            self._start = max(self.sizes)
+        self.top = max(self.top, size)
+        self._left -= 1
+        if not self._left:  # the largest is forgotten some time after it has left the ring
+            self._left = self._kept
+            self.top = max(self.sizes)
         return exploding
 
     def middle(self) -> float:
@@ -74,6 +70,10 @@ class Series:
             return False
         if size > SUDDEN * self.top:
             return True
-        if self._rising + 1 < RISING or size < self._start:
+        if not self._has_risen(size) or size < self._start:
             return False
         return size > SUDDEN * self._start > 0.0 or size > STEADY * self.middle() > 0.0
+
+    def _has_risen(self, size: float) -> bool:
+        last = [*list(self.sizes)[-RISING:], size]
+        return len(last) > RISING and all(a < b for a, b in itertools.pairwise(last))
