@@ -106,6 +106,8 @@ def _made(call: Call) -> _Made:
     start = time.process_time()
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
+        # torch's own, where numpy is given a tensor; it depends on what else was imported.
+        warnings.filterwarnings("ignore", "__array_wrap__ must accept", DeprecationWarning)
         made = _run(call)
     took = time.process_time() - start
     made.faults += [f"{what} after the call" for what in given.changes()]
