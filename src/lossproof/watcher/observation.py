@@ -1,7 +1,7 @@
 """What a guard sees of a training, step by step.
 
-What is done in every step is kept short: it costs a few microseconds in a step that may take a few
-hundred. Raw tuples are gathered, and made into what others read only when something goes wrong.
+What is done in every step is kept short: it costs some tens of microseconds, and a small step takes
+a few hundred. Raw tuples are gathered, and made into what others read only when something goes wrong.
 """
 
 from __future__ import annotations
