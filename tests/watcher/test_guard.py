@@ -75,6 +75,32 @@ def test_the_random_numbers_are_those_of_the_training_alone():
     assert torch.equal(*draws)
 
 
+def test_a_model_that_begins_to_draw_late_is_replayed_with_what_it_drew(alarms):
+    class Late(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))
+            self.calls, self.out = 0, None
+
+        def forward(self, x):
+            self.calls += 1
+            drawn = torch.randperm(len(x)) if self.calls > 41 else torch.arange(1, 1 + len(x))
+            self.out = drawn
+            return self.scale * drawn
+
+    model = Late()
+    guard = lossproof.watch(model, on_alarm=alarms.append)
+    loss = guard.wrap(lambda out: out.log().mean())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    with guard:
+        for _ in range(42):
+            optimizer.zero_grad()
+            loss(model(torch.ones(64))).backward()
+            worst = int(model.out.argmin())
+            optimizer.step()
+    assert (alarms[0].step, alarms[0].diagnosis.samples) == (42, (worst,))
+
+
 def test_figures_are_those_of_the_training(alarms):
     model, criterion = network(), Squares()
     values, norms = [], []

@@ -1,7 +1,8 @@
 """What a guard sees of a training, step by step.
 
-What is done in every step is kept short: it costs some tens of microseconds, and a small step takes
-a few hundred. Raw tuples are gathered, and made into what others read only when something goes wrong.
+What is done in every step is kept short: it costs some tens of microseconds, and a small step
+takes a few hundred. Raw tuples are gathered, and made into what others read only when something
+goes wrong.
 """
 
 from __future__ import annotations
@@ -43,8 +44,6 @@ SHOWN = 8
 """How many steps an alarm tells of."""
 USUAL = 2
 """How many calls a step usually has: they hold what the training itself holds."""
-UNDRAWN = 16
-"""After how many steps a model that has drawn no random numbers is taken for one that does not."""
 SIZED_EVERY = 64
 """How many steps go by until somebody asks again how much one holds."""
 MOST = 256
@@ -94,7 +93,6 @@ class Observation:
         self._looked_at = 0
         self._stepping: object = None
         self._sized = self._small = False
-        self._undrawn = 0
         self._stepped: set[int] = set()
 
     @property
@@ -111,19 +109,14 @@ class Observation:
 
     def before_model(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """The model is about to be called."""
-        if self._undrawn >= UNDRAWN and self._held.step % UNDRAWN:
-            self._state = GOES_ON  # it does not draw; now and then this is asked again
-        elif self.is_training and torch.is_grad_enabled():
+        if self.is_training and torch.is_grad_enabled():
             self._state = self.generators()
 
     def after_model(self, module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
         """The model was called."""
         state, self._state = self._state, None
-        if state is None or not torch.is_grad_enabled() or not self.is_training:
-            return
-        if state is not GOES_ON:
-            self._note_draws(state)
-        self._gather("model", "model", module, args, kwargs, state, result)
+        if state is not None:
+            self._gather("model", "model", module, args, kwargs, state, result)
 
     def after_loss(self, module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
         """The loss was called, a Module of its own."""
@@ -167,20 +160,6 @@ class Observation:
 
     # What it may be told besides.
 
-    def _note_draws(self, before: Generators) -> None:
-        """Whether the model draws random numbers: the states of the generators are large."""
-        if self._undrawn < UNDRAWN or self._held.step % UNDRAWN == 0:
-            now = self.generators()
-            same = before.keys() == now.keys() and all(
-                torch.equal(state, now[device]) for device, state in before.items()
-            )
-            self._undrawn = self._undrawn + 1 if same else 0
-
-    def generators_of_terms(self) -> Generators:
-        """The same before terms are computed, which usually go on where the model ended."""
-        calls = self._held.calls
-        return GOES_ON if calls and calls[-1][0] == "model" else self.generators()
-
     def generators(self) -> Generators:
         """The states of the random number generators that a step may draw from."""
         found = {CPU: torch.get_rng_state()}
@@ -188,6 +167,11 @@ class Observation:
             device = torch.device("cuda", torch.cuda.current_device())
             found[device] = torch.cuda.get_rng_state(device)
         return found
+
+    def generators_of_terms(self) -> Generators:
+        """Those states before terms are computed, which go on where the model ended."""
+        calls = self._held.calls
+        return GOES_ON if calls and calls[-1][0] == "model" else self.generators()
 
     def noted(self, terms: Any, name: str) -> None:
         """Values were given; nobody knows what they were made by."""
@@ -237,7 +221,7 @@ class Observation:
 
     def _let_go(self, calls: list[tuple[Any, ...]]) -> None:
         """Drop the oldest calls, as under gradient accumulation, if they hold too much."""
-        sizes = [bytes_of(list(tensors_in(call))) for call in calls]
+        sizes = [_bytes(call) for call in calls]
         while (sum(sizes) > self._memory and len(calls) > USUAL) or len(calls) > MOST:
             del calls[0], sizes[0]
             words = f"{self._memory / 2**20:.0f} MiB, or {MOST} calls of one step"
@@ -358,7 +342,7 @@ class Observation:
             return None
         if held.step % SIZED_EVERY == 0 or not self._sized:
             self._sized = True
-            self._small = sum(bytes_of(list(tensors_in(one))) for one in held.calls) <= self._memory
+            self._small = sum(map(_bytes, held.calls)) <= self._memory
         return held if self._small else None
 
     def _step_now(self, trained: Trained, optimizer: torch.optim.Optimizer | None) -> None:
@@ -456,6 +440,11 @@ class Observation:
                 tuple([StepFigures(*one) for one in shown[-SHOWN:]]), suspicion.help,
             )
         )  # fmt: skip
+
+
+def _bytes(call: tuple[Any, ...]) -> int:
+    """How much memory the tensors of a raw call take."""
+    return bytes_of(list(tensors_in(call)))
 
 
 def _is_a_term(result: Any) -> bool:
