@@ -1,6 +1,9 @@
 """Settings for the whole suite."""
 
+import inspect
 import os
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -33,3 +36,16 @@ def internal_errors_raise(monkeypatch: pytest.MonkeyPatch) -> None:
         raise error
 
     monkeypatch.setattr(run, "_internal_error", fail)
+
+
+@pytest.fixture(scope="session")
+def marked() -> Callable[[Any], int]:
+    """The line of ``# <-- here`` in the source of a function or class."""
+
+    def line(target: Any) -> int:
+        lines, first = inspect.getsourcelines(inspect.unwrap(target))
+        places = [first + offset for offset, text in enumerate(lines) if "# <-- here" in text]
+        assert len(places) == 1, f"{target} has {len(places)} marked lines"
+        return places[0]
+
+    return line

@@ -1,9 +1,8 @@
-"""What the tests of the checks share: marked lines, pages, losses in files of their own."""
+"""What the tests of the checks share: pages, losses in files of their own."""
 
 from __future__ import annotations
 
 import importlib.util
-import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -18,8 +17,6 @@ from lossproof.checks.inputs import inputs_for
 from lossproof.checks.report import Finding, Outcome, Status
 from lossproof.checks.rules import RULES
 from lossproof.checks.subject import subject_of
-
-MARK = "# <-- here"
 
 
 @pytest.fixture(scope="session")
@@ -68,19 +65,6 @@ def silent(verdicts: Callable[..., list[Any]]) -> Callable[..., Status]:
         return status
 
     return run
-
-
-@pytest.fixture(scope="session")
-def marked() -> Callable[[Any], int]:
-    """The line of ``# <-- here`` in the source of a function or class."""
-
-    def line(target: Any) -> int:
-        lines, first = inspect.getsourcelines(inspect.unwrap(target))
-        places = [first + offset for offset, text in enumerate(lines) if MARK in text]
-        assert len(places) == 1, f"{target} has {len(places)} marked lines"
-        return places[0]
-
-    return line
 
 
 @pytest.fixture

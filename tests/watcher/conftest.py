@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -12,8 +11,6 @@ from torch import nn
 
 from lossproof.checks.trace import tensors_in
 from lossproof.watcher.record import Call, StepRecord
-
-MARK = "# <-- here"
 
 
 class Recording:
@@ -57,19 +54,6 @@ def recording() -> Recording:
 def next_recording() -> Recording:
     """The step after it."""
     return Recording(13)
-
-
-@pytest.fixture(scope="session")
-def line_of() -> Callable[[Any], int]:
-    """The line of ``# <-- here`` in the source of a function or class."""
-
-    def line(target: Any) -> int:
-        lines, first = inspect.getsourcelines(inspect.unwrap(target))
-        places = [first + offset for offset, text in enumerate(lines) if MARK in text]
-        assert len(places) == 1, f"{target} has {len(places)} marked lines"
-        return places[0]
-
-    return line
 
 
 def two_layers(width: int = 4, out: int = 1) -> nn.Sequential:

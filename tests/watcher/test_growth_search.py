@@ -43,7 +43,7 @@ def test_two_outliers_among_the_targets(recording, network, loss, search):
         assert loss.reduction == "mean"
 
 
-def test_the_term_and_the_operation_that_enlarges_most(recording, network, line_of):
+def test_the_term_and_the_operation_that_enlarges_most(recording, network, marked):
     def terms_of(out, scale):
         return {
             "fit": out.square().mean(),
@@ -55,7 +55,7 @@ def test_the_term_and_the_operation_that_enlarges_most(recording, network, line_
     terms = recording.terms(terms_of, recording.model(model, torch.randn(16, 3)), scale)
     found = of_value(recording, model)
     assert (found.part, found.phase, found.operation) == ("loss", "forward", "div")
-    assert found.location.line == line_of(terms_of)
+    assert found.location.line == marked(terms_of)
     assert found.text == "out.abs() / scale"
     assert found.samples == (3,)
     assert found.evidence["value"] == pytest.approx(float(terms["ratio"].detach()))
@@ -65,7 +65,7 @@ def test_the_term_and_the_operation_that_enlarges_most(recording, network, line_
     assert found.operation != "div"
 
 
-def test_an_exponential_in_the_model(recording, line_of):
+def test_an_exponential_in_the_model(recording, marked):
     class Scale(nn.Module):
         def forward(self, x):
             return torch.exp(x)  # <-- here
@@ -76,7 +76,7 @@ def test_an_exponential_in_the_model(recording, line_of):
     recording.terms(nn.L1Loss(), recording.model(model, torch.ones(8, 1)), torch.zeros(8, 1))
     found = of_value(recording, model)
     assert (found.part, found.operation) == ("model", "exp")
-    assert found.location.line == line_of(Scale)
+    assert found.location.line == marked(Scale)
     assert found.samples == ()
     assert "no few samples explain it: the largest holds 12% of the loss" in found.notes[1]
     assert "clip_grad_norm_" in found.help
@@ -93,7 +93,7 @@ def test_parameters_that_ran_away(recording):
     assert "its largest parameter is in `weight`: 1e+09" in found.notes[-1]
 
 
-def test_which_term_the_gradient_comes_from(recording, network, line_of):
+def test_which_term_the_gradient_comes_from(recording, network, marked):
     def terms_of(out):
         return {
             "size": out.square().mean(),
@@ -106,14 +106,14 @@ def test_which_term_the_gradient_comes_from(recording, network, line_of):
     terms = recording.terms(terms_of, out)
     found = of_gradient(recording, model)
     assert found.notes[0].startswith("the gradient comes from `steep`")
-    assert found.location.line == line_of(terms_of)
+    assert found.location.line == marked(terms_of)
     assert found.operation == "mul"
     sum(terms.values()).backward()
     largest = max(model.named_parameters(), key=lambda one: one[1].grad.norm())[0]
     assert any(f"the largest is that of `{largest}`" in note for note in found.notes)
 
 
-def test_one_sample_near_a_pole(recording, line_of):
+def test_one_sample_near_a_pole(recording, marked):
     def loss(out, target):
         return torch.log((out - target).abs()).mean()  # <-- here
 
@@ -124,7 +124,7 @@ def test_one_sample_near_a_pole(recording, line_of):
     recording.terms(loss, out, target)
     found = of_gradient(recording, model)
     assert (found.part, found.phase, found.operation) == ("loss", "backward", "log")
-    assert found.location.line == line_of(loss)
+    assert found.location.line == marked(loss)
     assert found.samples == (8,)
 
 

@@ -25,7 +25,7 @@ def of_gradient(recording, model, term=None):
 
 
 # ---------------------------------------------------------------------------- values
-def test_a_logarithm_of_0_for_one_sample_in_one_of_three_terms(recording, network, line_of):
+def test_a_logarithm_of_0_for_one_sample_in_one_of_three_terms(recording, network, marked):
     def terms_of(out, target, weight):
         probability = torch.sigmoid(out)
         return {
@@ -42,7 +42,7 @@ def test_a_logarithm_of_0_for_one_sample_in_one_of_three_terms(recording, networ
     for term in ("log", None):
         found = of_value(recording, model, term)
         assert (found.part, found.phase, found.operation) == ("loss", "forward", "log")
-        assert found.location.line == line_of(terms_of)
+        assert found.location.line == marked(terms_of)
         assert found.text == "torch.log(probability * weight)"
         assert found.samples == (17,)
         assert found.evidence["operand"] == 0
@@ -66,7 +66,7 @@ def test_the_mend_of_a_pair_that_has_a_stable_form(recording, network):
     assert "logsigmoid(x)" in found.help
 
 
-def test_a_count_of_0_for_some_samples(recording, network, line_of):
+def test_a_count_of_0_for_some_samples(recording, network, marked):
     def masked(out, target, mask):
         errors = (out - target).square() * mask
         per_sample = errors.sum(1) / mask.sum(1)  # <-- here
@@ -77,13 +77,13 @@ def test_a_count_of_0_for_some_samples(recording, network, line_of):
     out = recording.model(model, torch.randn(8, 3))
     recording.terms(masked, out, torch.randn(8, 5), mask)
     found = of_value(recording, model)
-    assert (found.operation, found.location.line) == ("div", line_of(masked))
+    assert (found.operation, found.location.line) == ("div", marked(masked))
     assert found.samples == (2, 6)
     assert found.notes[0] == "0 / 0 is nan, for samples 2, 6 of 8"
     assert "a / (b + eps)" in found.help
 
 
-def test_an_exponential_that_overflows_in_one_term(recording, network, line_of):
+def test_an_exponential_that_overflows_in_one_term(recording, network, marked):
     def terms_of(out, log_variance):
         precision = torch.exp(-log_variance)  # <-- here
         return {"nll": (out.square() * precision + log_variance).mean(), "l1": out.abs().mean()}
@@ -92,11 +92,11 @@ def test_an_exponential_that_overflows_in_one_term(recording, network, line_of):
     log_variance[3] = -100.0
     recording.terms(terms_of, recording.model(model, torch.randn(10, 3)), log_variance)
     found = of_value(recording, model, "nll")
-    assert (found.operation, found.location.line) == ("exp", line_of(terms_of))
+    assert (found.operation, found.location.line) == ("exp", marked(terms_of))
     assert (found.samples, found.evidence["operand"]) == ((3,), 100.0)
 
 
-def test_an_infinity_that_is_dealt_with_is_innocent(recording, network, line_of):
+def test_an_infinity_that_is_dealt_with_is_innocent(recording, network, marked):
     def attention(out, allowed, target):
         weights = torch.softmax(out + torch.log(allowed), 1)  # its -inf is meant
         return torch.log(weights - target).mean()  # <-- here
@@ -105,7 +105,7 @@ def test_an_infinity_that_is_dealt_with_is_innocent(recording, network, line_of)
     allowed[:, 3] = 0
     recording.terms(attention, recording.model(model, torch.randn(6, 3)), allowed, torch.ones(6, 4))
     found = of_value(recording, model)
-    assert (found.operation, found.location.line) == ("log", line_of(attention))
+    assert (found.operation, found.location.line) == ("log", marked(attention))
     assert found.samples == (0, 1, 2, 3, 4, 5)
     assert "all 6 samples" in found.notes[0]
 
@@ -133,7 +133,7 @@ def test_samples_of_sequences_that_were_made_flat(recording):
     assert of_value(recording, model).samples == (3,)
 
 
-def test_half_precision_overflows(recording, line_of):
+def test_half_precision_overflows(recording, marked):
     def loss(out):
         return (out * 300.0).square().mean()  # <-- here
 
@@ -146,13 +146,13 @@ def test_half_precision_overflows(recording, line_of):
     recording.terms(loss, recording.model(model, x))
     found = of_value(recording, model)
     assert (found.operation, found.samples) == ("pow", (2,))
-    assert found.location.line == line_of(loss)
+    assert found.location.line == marked(loss)
     assert "inf in float16" in found.notes[0]
     assert "x.float()" in found.help
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_what_autocast_made_overflow(recording, dtype, line_of):
+def test_what_autocast_made_overflow(recording, dtype, marked):
     def loss(out):
         scaled = out @ torch.full((1, 1), 6e4 if dtype is torch.float16 else 3e38)  # <-- here
         return scaled.float().mean()
@@ -165,13 +165,13 @@ def test_what_autocast_made_overflow(recording, dtype, line_of):
     with torch.autocast("cpu", dtype):
         assert not torch.isfinite(recording.terms(loss, recording.model(model, x)))
     found = of_value(recording, model)
-    assert (found.operation, found.location.line) == ("mm", line_of(loss))
+    assert (found.operation, found.location.line) == ("mm", marked(loss))
     assert found.samples == (1,)
     assert f"in {str(dtype).removeprefix('torch.')}" in found.notes[0]
 
 
 # ---------------------------------------------------------------------------- where it was made
-def test_a_layer_of_the_model(recording, line_of):
+def test_a_layer_of_the_model(recording, marked):
     class Log(nn.Module):
         def forward(self, x):
             return torch.log(x)  # <-- here
@@ -182,12 +182,12 @@ def test_a_layer_of_the_model(recording, line_of):
     recording.terms(lambda out: out.square().mean(), recording.model(model, x))
     found = of_value(recording, model)
     assert (found.part, found.operation) == ("model", "log")
-    assert found.location.line == line_of(Log)
+    assert found.location.line == marked(Log)
     assert found.samples == (4,)
     assert found.notes[-1] == "in the module `1.0` of the model"
 
 
-def test_a_model_that_the_terms_call_themselves(recording, line_of):
+def test_a_model_that_the_terms_call_themselves(recording, marked):
     class Root(nn.Module):
         def forward(self, x):
             return torch.sqrt(x)  # <-- here
@@ -203,7 +203,7 @@ def test_a_model_that_the_terms_call_themselves(recording, line_of):
     recording.terms(terms_of, torch.tensor([[1.0], [-4.0], [9.0]]))
     found = of_value(recording, model)
     assert (found.part, found.operation, found.samples) == ("model", "sqrt", (1,))
-    assert found.location.line == line_of(Root)
+    assert found.location.line == marked(Root)
 
 
 def test_between_the_model_and_the_loss(recording):
@@ -219,7 +219,7 @@ def test_between_the_model_and_the_loss(recording):
     assert "`input` was not finite when `loss` got it" in found.notes[0]
 
 
-def test_a_model_that_overflows_before_code_in_between(recording, line_of):
+def test_a_model_that_overflows_before_code_in_between(recording, marked):
     class Wide(nn.Module):
         def forward(self, x):
             return torch.exp(x)  # <-- here
@@ -233,10 +233,10 @@ def test_a_model_that_overflows_before_code_in_between(recording, line_of):
     recording.terms(loss, recording.model(model, x)[:, 0], torch.ones(5))
     found = of_value(recording, model)
     assert (found.part, found.operation, found.samples) == ("model", "exp", (3,))
-    assert found.location.line == line_of(Wide)
+    assert found.location.line == marked(Wide)
 
 
-def test_an_infinity_that_the_model_returns_on_purpose(recording, line_of):
+def test_an_infinity_that_the_model_returns_on_purpose(recording, marked):
     class Masked(nn.Linear):
         def forward(self, x):
             return super().forward(x).masked_fill(torch.tensor([False, False, True]), -math.inf)
@@ -250,7 +250,7 @@ def test_an_infinity_that_the_model_returns_on_purpose(recording, line_of):
     recording.terms(loss, recording.model(model, torch.randn(5, 2)), target)
     found = of_value(recording, model)
     assert (found.part, found.operation, found.samples) == ("loss", "log", (4,))
-    assert found.location.line == line_of(loss)
+    assert found.location.line == marked(loss)
 
 
 def test_terms_that_are_finite_while_their_sum_is_not(recording, network):
@@ -270,7 +270,7 @@ def test_a_nan_in_the_batch(recording, network, place):
     assert f"`{place}` holds 1 nan" in found.notes[0]
 
 
-def test_a_nan_in_the_batch_that_the_loss_leaves_out(recording, network, line_of):
+def test_a_nan_in_the_batch_that_the_loss_leaves_out(recording, network, marked):
     def loss(out, target):
         known = ~target.isnan()
         fit = torch.where(known, out - torch.where(known, target, 0.0), 0.0).square().mean()
@@ -281,7 +281,7 @@ def test_a_nan_in_the_batch_that_the_loss_leaves_out(recording, network, line_of
     recording.terms(loss, recording.model(model, torch.randn(4, 3)), target)
     found = of_value(recording, model)
     assert (found.part, found.operation) == ("loss", "log")
-    assert found.location.line == line_of(loss)
+    assert found.location.line == marked(loss)
 
 
 def test_an_infinity_in_the_batch(recording, network):
@@ -303,7 +303,7 @@ def test_parameters_that_are_broken_already(recording, network):
     assert found.evidence == {"parameters not finite": 1, "parameters": 4}
 
 
-def test_what_broke_them_in_the_step_before(recording, next_recording, network, line_of):
+def test_what_broke_them_in_the_step_before(recording, next_recording, network, marked):
     def spread(out):
         return (out - out.detach()).square().sum(1).sqrt().mean()  # <-- here
 
@@ -318,7 +318,7 @@ def test_what_broke_them_in_the_step_before(recording, next_recording, network, 
     following.record.before = recording.record
     found = of_value(following, model)
     assert (found.part, found.phase, found.operation) == ("loss", "backward", "sqrt")
-    assert found.location.line == line_of(spread)
+    assert found.location.line == marked(spread)
     assert "since the update of step 12" in found.notes[0]
 
 
@@ -345,7 +345,7 @@ def test_what_is_said_where_nothing_is_held(recording, network):
 
 
 # ---------------------------------------------------------------------------- gradients
-def test_a_root_at_0_whose_value_is_fine(recording, network, line_of):
+def test_a_root_at_0_whose_value_is_fine(recording, network, marked):
     def loss(out, target):
         distance = (out - target).square().sum(1).sqrt()  # <-- here
         return {"distance": distance.mean(), "size": out.abs().mean()}
@@ -357,13 +357,13 @@ def test_a_root_at_0_whose_value_is_fine(recording, network, line_of):
     recording.terms(loss, out, target)
     found = of_gradient(recording, model)
     assert (found.part, found.phase, found.operation) == ("loss", "backward", "sqrt")
-    assert found.location.line == line_of(loss)
+    assert found.location.line == marked(loss)
     assert found.samples == (5, 11)
     assert "the gradient of `distance` is the one that is not finite" in found.notes
     assert found.caveat is None
 
 
-def test_a_logarithm_that_a_mask_hides(recording, network, line_of):
+def test_a_logarithm_that_a_mask_hides(recording, network, marked):
     def loss(probability, mask):
         logs = torch.log(probability)  # <-- here
         return -(torch.where(mask, logs, torch.zeros(()))).mean()
@@ -377,10 +377,10 @@ def test_a_logarithm_that_a_mask_hides(recording, network, line_of):
     assert recording.terms(loss, recording.model(model, x), mask).isfinite()
     found = of_gradient(recording, model)
     assert (found.operation, found.samples) == ("log", (7,))
-    assert found.location.line == line_of(loss)
+    assert found.location.line == marked(loss)
 
 
-def test_it_is_followed_into_the_model(recording, line_of):
+def test_it_is_followed_into_the_model(recording, marked):
     class Length(nn.Module):
         def forward(self, x):
             return x.square().sum(1, keepdim=True).sqrt()  # <-- here
@@ -394,7 +394,7 @@ def test_it_is_followed_into_the_model(recording, line_of):
     assert not torch.isfinite(model[0].weight.grad).all()
     found = of_gradient(recording, model)
     assert (found.part, found.operation, found.samples) == ("model", "sqrt", (3,))
-    assert found.location.line == line_of(Length)
+    assert found.location.line == marked(Length)
     assert "in the module `1` of the model" in found.notes
 
 
@@ -408,7 +408,7 @@ def test_between_the_graph_itself_is_asked(recording):
     assert (found.part, found.operation, found.samples) == ("between", "sqrt", (3,))
 
 
-def test_a_handwritten_backward(recording, network, line_of):
+def test_a_handwritten_backward(recording, network, marked):
     class Absolute(torch.autograd.Function):
         @staticmethod
         def forward(ctx, x):
@@ -428,10 +428,10 @@ def test_a_handwritten_backward(recording, network, line_of):
     recording.terms(loss, recording.model(model, torch.randn(7, 3)), mask)
     found = of_gradient(recording, model)
     assert (found.phase, found.samples) == ("backward", (2,))
-    assert found.location.line == line_of(Absolute)
+    assert found.location.line == marked(Absolute)
 
 
-def test_0_times_infinity(recording, network, line_of):
+def test_0_times_infinity(recording, network, marked):
     def loss(out, mask):
         return (mask * torch.exp(out * 1e4).clamp(max=2.0)).mean()  # <-- here
 
@@ -443,7 +443,7 @@ def test_0_times_infinity(recording, network, line_of):
     found = of_gradient(recording, model)
     # The derivative of `exp` is its value: 0 from the clamp times infinity.
     assert found.operation == "exp"
-    assert found.location.line == line_of(loss)
+    assert found.location.line == marked(loss)
 
 
 def test_a_gradient_that_is_finite_when_it_is_taken_again(recording, network):

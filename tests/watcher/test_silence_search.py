@@ -55,17 +55,17 @@ def without_gradients(out):
         (without_gradients, "no_grad", "`no_grad`"),
     ],
 )
-def test_where_the_graph_of_a_term_ends(recording, network, line_of, terms_of, operation, piece):
+def test_where_the_graph_of_a_term_ends(recording, network, marked, terms_of, operation, piece):
     model = network(out=2)
     terms = recording.terms(terms_of, recording.model(model, torch.randn(8, 3)))
     assert not terms["size"].requires_grad
     found = of_term(recording, model, "size")
     assert (found.part, found.operation) == ("loss", operation.replace("__gt__", "gt"))
-    assert found.location.line == line_of(terms_of)
+    assert found.location.line == marked(terms_of)
     assert piece is None or piece in found.help
 
 
-def test_a_logged_number_is_not_the_cut(recording, network, line_of):
+def test_a_logged_number_is_not_the_cut(recording, network, marked):
     def terms_of(out):
         size = out.detach().abs().mean()  # <-- here
         size.item(), out.sum().item()
@@ -74,7 +74,7 @@ def test_a_logged_number_is_not_the_cut(recording, network, line_of):
     model = network()
     recording.terms(terms_of, recording.model(model, torch.randn(8, 3)))
     found = of_term(recording, model, "size")
-    assert (found.operation, found.location.line) == ("detach", line_of(terms_of))
+    assert (found.operation, found.location.line) == ("detach", marked(terms_of))
 
 
 def test_detached_between_the_model_and_the_loss(recording, network):
@@ -109,12 +109,12 @@ def flat_tanh(out):
 @pytest.mark.parametrize(
     ("loss", "operation"), [(clamped, "clamp"), (saturated, "sigmoid"), (flat_tanh, "tanh")]
 )
-def test_a_derivative_that_is_0_everywhere(recording, network, line_of, loss, operation):
+def test_a_derivative_that_is_0_everywhere(recording, network, marked, loss, operation):
     model = network()
     recording.terms(loss, recording.model(model, torch.randn(8, 3)))
     found = of_gradient(recording, model)
     assert (found.part, found.phase, found.operation) == ("loss", "backward", operation)
-    assert found.location.line == line_of(loss)
+    assert found.location.line == marked(loss)
     assert found.notes[0].endswith("is 0 for each of the 8 numbers here")
     assert found.evidence["leaving"] == 0
     assert found.help is not None
@@ -137,7 +137,7 @@ def test_a_layer_whose_units_are_all_dead(recording, between):
     assert "leaky_relu" in found.help
 
 
-def test_where_a_gradient_shrinks_most(recording, line_of):
+def test_where_a_gradient_shrinks_most(recording, marked):
     class Small(nn.Module):
         def forward(self, x):
             return x * 1e-12  # <-- here
@@ -146,7 +146,7 @@ def test_where_a_gradient_shrinks_most(recording, line_of):
     recording.terms(nn.MSELoss(), recording.model(model, torch.randn(8, 3)), torch.ones(8, 1))
     found = of_gradient(recording, model)
     assert (found.part, found.operation) == ("model", "mul")
-    assert found.location.line == line_of(Small)
+    assert found.location.line == marked(Small)
     assert found.notes[0].startswith("the gradient shrinks most in `mul`")
 
 
@@ -167,13 +167,13 @@ class Parts(nn.Module):
         return self.trunk(x) + other, self.unheard(x)
 
 
-def test_what_becomes_of_the_parameters_that_get_no_gradient(recording, line_of):
+def test_what_becomes_of_the_parameters_that_get_no_gradient(recording, marked):
     model = Parts()
     out = recording.model(model, torch.randn(8, 3))
     loss = recording.terms(lambda outs: outs[0].square().mean(), out)
     found = of_parameters(recording, model)
     assert (found.part, found.operation) == ("model", "no_grad")
-    assert found.location.line == line_of(Parts)
+    assert found.location.line == marked(Parts)
     assert "`frozen.weight` is behind it" in found.notes
     assert "the module `idle` was not called in this step" in found.notes
     assert "no operation of this step uses `scale`" in found.notes

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import statistics
-import sys
 import time
 import warnings
 import weakref
@@ -13,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from lossproof.checks.comparison import Spread, Times
+from lossproof.checks.dispatch_mode import LeanDispatchMode
 from lossproof.checks.examination import Examination, primary, untouched_globals, weights_like
 from lossproof.checks.trace import tensors_in
 from lossproof.write.accelerated import Accelerated
@@ -181,7 +180,7 @@ def _cuda_peak(case: Examination, device: torch.device) -> int:
         return int(torch.cuda.max_memory_allocated(device)) - before
 
 
-class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _LiveBytes(LeanDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of all tensors that operations have made and nobody has freed yet."""
 
     def __init__(self) -> None:
@@ -189,14 +188,6 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.peak = 0
         self._bytes = 0
         self._sizes: dict[int, int] = {}
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Whether torch should keep its compiler away from this class's methods.
-
-        To do so it loads the compiler, which takes a second: needless where nobody uses it.
-        """
-        return "torch._dynamo" in sys.modules
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

@@ -10,8 +10,8 @@ from types import CodeType, FrameType
 from typing import Any, Literal
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from lossproof.checks.dispatch_mode import LeanDispatchMode
 from lossproof.checks.report import Location
 from lossproof.checks.sources import Sources, is_machinery, locate
 from lossproof.checks.trace import tensors_in
@@ -82,7 +82,7 @@ def makers_before(makers: Collection[Maker]) -> Iterator[Maker]:
             waiting += maker.operands
 
 
-class NonFiniteWatch(TorchDispatchMode):
+class NonFiniteWatch(LeanDispatchMode):
     """Notes every operation that makes something non-finite of finite operands.
 
     Args:
@@ -102,11 +102,6 @@ class NonFiniteWatch(TorchDispatchMode):
         self._given: dict[tuple[int, int, int], tuple[float, Tensor]] = {}
         """How large tensors are that no operation was seen to make, such as parameters; with the
         tensor, so that nothing else comes to lie in its memory."""
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Spares the import of torch's compiler, which takes longer than a whole check."""
-        return False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from lossproof.checks.dispatch_mode import LeanDispatchMode
 from lossproof.checks.sources import Sources
 from lossproof.checks.subject import separate_setup
 from lossproof.checks.trace import HALVES, Interceptor, Recorder, branch_taken, tensors_in
@@ -120,12 +120,8 @@ class Branches(Interceptor):
         return out
 
 
-class LiftedBackward(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class LiftedBackward(LeanDispatchMode):  # type: ignore[no-untyped-call]
     """Lifts casts to float64 while torch runs a backward, where no function mode is active."""
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # else the first operation loads torch's compiler, which takes seconds
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -15,7 +15,7 @@ import gc
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 from lossproof.checks.sources import Site, Sources
 
 Tensor = torch.Tensor
+Maker = TypeVar("Maker")
 
 # Attributes and methods that only describe a tensor: neither a derivative nor a value leaves.
 DESCRIPTIONS = frozenset(
@@ -248,6 +249,26 @@ def is_discrete(out: Any) -> bool:
     return isinstance(out, (bool, int))
 
 
+def note_nodes(known: dict[Any, Maker], node: Any, maker: Maker) -> None:
+    """Note who made a node of the graph.
+
+    One Python-level function may make several nodes; all that nobody is known to have made are
+    its own.
+
+    Args:
+        known: the makers of the nodes that were noted before; added to.
+        node: the node of a result.
+        maker: what made it.
+    """
+    waiting = [node]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in known or hasattr(node, "variable"):
+            continue
+        known[node] = maker
+        waiting += [following for following, _ in node.next_functions]
+
+
 def _asks_for_a_type(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether a floating type narrower than float64 is asked for by name."""
     if name in ("float", "half", "bfloat16"):
@@ -452,23 +473,13 @@ class Recorder(Interceptor):
             self.results[id(result)] = (operation, result)
             self._note_singleton(operation, operands, args, result)
             if result.grad_fn is not None:
-                self._note_nodes(result.grad_fn, operation)
+                note_nodes(self.nodes, result.grad_fn, operation)
         return operation
 
     def _origin_of(self, operands: Sequence[Tensor]) -> frozenset[int]:
         """Which of the loss's inputs these tensors were made from."""
         origins = {self._origin.get(id(operand), NOWHERE) for operand in operands}
         return origins.pop() if len(origins) == 1 else NOWHERE.union(*origins)
-
-    def _note_nodes(self, node: Any, operation: Operation) -> None:
-        """One Python-level function may make several nodes; all the new ones are its own."""
-        waiting = [node]
-        while waiting:
-            node = waiting.pop()
-            if node is None or node in self.nodes or hasattr(node, "variable"):
-                continue
-            self.nodes[node] = operation
-            waiting += [following for following, _ in node.next_functions]
 
     def _note_stop(self, operation: Operation, out: Any) -> None:
         results = list(tensors_in(out))
@@ -575,7 +586,7 @@ class Recorder(Interceptor):
                 self._origin[id(result)] = origin
                 self.results[id(result)] = (operation, result)
                 if result.grad_fn is not None:
-                    self._note_nodes(result.grad_fn, operation)
+                    note_nodes(self.nodes, result.grad_fn, operation)
         return out
 
 

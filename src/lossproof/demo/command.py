@@ -22,9 +22,10 @@ import typer
 from lossproof.checks.process import InternalError, kill, own_group
 from lossproof.console import color, steps, width
 from lossproof.demo.messages import Begun, Message, Page, Request, Told
-from lossproof.demo.page_file import is_ours, write
+from lossproof.demo.page_file import is_ours
 from lossproof.errors import UsageError
 from lossproof.show.source import shown_path
+from lossproof.show.whole_file import write_whole
 
 WORKER = "lossproof.demo.worker"
 COUNT = 5
@@ -139,7 +140,7 @@ def save(page: Page, file: Path) -> None:
         UsageError: it cannot be written.
     """
     try:
-        write(page.text, file)
+        write_whole(page.text, file)
     except OSError as error:
         raise UsageError(f"`{file}` cannot be written: {error.strerror}") from error
 

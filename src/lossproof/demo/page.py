@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Sequence
 
 from markupsafe import Markup
@@ -14,27 +12,21 @@ from lossproof.checks.report import Report
 from lossproof.demo.page_file import GENERATOR
 from lossproof.demo.story import Block, Code, Pictures, Said, Story, Table
 from lossproof.show import plots
-from lossproof.show.html import environment
+from lossproof.show.html import document
 from lossproof.show.source import lines_of
 from lossproof.watcher.alarm import Alarm
 
 
 def render(stories: Sequence[Story]) -> str:
     """The stories as a page, with an index."""
-    templates = environment()
-    script = templates.loader_source("copy.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    style = templates.loader_source("report.css") + templates.loader_source("demo.css")
-    return templates.get_template("demo.html").render(
+    return document(
+        "demo.html",
+        ("report.css", "demo.css"),
+        generator=Markup(f'{GENERATOR}{lossproof.__version__}">'),
         stories=stories,
         kind_of=kind_of,
         listing=listing,
         drawn=plots.can_draw(),
-        generator=Markup(f'{GENERATOR}{lossproof.__version__}">'),
-        style=Markup(style),
-        script=Markup(script),
-        digest=digest,
-        version=lossproof.__version__,
     )
 
 

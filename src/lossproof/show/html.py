@@ -11,7 +11,6 @@ import base64
 import functools
 import hashlib
 import math
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from lossproof.checks.comparison import Comparison
 from lossproof.checks.report import Location, Number, Outcome, Report, Severity
 from lossproof.show import comparison, plots
 from lossproof.show.source import Line, lines_of, shown_path, visible
+from lossproof.show.whole_file import write_whole
 
 AROUND = 2
 """Lines of source shown before and after the culprit."""
@@ -51,27 +51,39 @@ def render(reports: Sequence[Report]) -> str:
         >>> "<title>my_loss: undecided" in page
         True
     """
-    template = environment()
-    script = template.loader_source("copy.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return template.get_template("report.html").render(
+    return document(
+        "report.html",
+        ("report.css",),
+        generator=Markup('<meta name="generator" content="lossproof {}">').format(
+            lossproof.__version__
+        ),
         reports=[report.with_charts() for report in reports],
         summary=_summary(reports),
-        style=Markup(template.loader_source("report.css")),
+    )
+
+
+def document(template: str, style_sheets: Sequence[str], **shown: Any) -> str:
+    """A page made from a template that extends ``page.html``.
+
+    Args:
+        template: its name.
+        style_sheets: the names of the style sheets that it wants, which lie beside it.
+        **shown: what it shows.
+    """
+    templates = environment()
+    script = templates.loader_source("copy.js")
+    return templates.get_template(template).render(
+        style=Markup("".join(map(templates.loader_source, style_sheets))),
         script=Markup(script),
-        digest=digest,
+        digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         version=lossproof.__version__,
+        **shown,
     )
 
 
 def write(reports: Sequence[Report], path: Path) -> Path:
     """Write the page to a file, which is replaced whole or not at all; give back its path."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(render(reports), encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_whole(render(reports), path)
     return path
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from lossproof.checks.dispatch_mode import LeanDispatchMode
 from lossproof.checks.trace import tensors_in
 from lossproof.errors import LossproofError
 from lossproof.write.sharding import is_sharded
@@ -27,13 +27,8 @@ class CollectiveInReplayError(LossproofError, RuntimeError):
     """A step that is performed again would need the other ranks, which do not perform it."""
 
 
-class _NoCollectives(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _NoCollectives(LeanDispatchMode):  # type: ignore[no-untyped-call]
     """Refuses every operation that talks to other ranks."""
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Spares the import of torch's compiler, which takes longer than a whole check."""
-        return False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

@@ -20,6 +20,7 @@ from lossproof.checks.trace import (
     is_carrying,
     is_discrete,
     is_stop,
+    note_nodes,
     operands_of,
     result_of,
     tensors_in,
@@ -119,17 +120,7 @@ class Lines(Interceptor):
             if before:
                 self._cuts_in[result] = before | self._cuts_in.get(result, NONE)
             if result.grad_fn is not None:
-                self._note_nodes(result.grad_fn, line)
-
-    def _note_nodes(self, node: Any, line: Line) -> None:
-        """One Python-level function may make several nodes; all the new ones are its own."""
-        waiting = [node]
-        while waiting:
-            node = waiting.pop()
-            if node is None or node in self.nodes or hasattr(node, "variable"):
-                continue
-            self.nodes[node] = line
-            waiting += [following for following, _ in node.next_functions]
+                note_nodes(self.nodes, result.grad_fn, line)
 
 
 def nodes_behind(roots: Iterable[Any], leaf: Tensor) -> set[Any]:
