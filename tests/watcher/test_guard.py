@@ -440,7 +440,7 @@ def test_a_copy_of_the_model_is_not_watched(alarms):
         for other in (average, again):
             other(x * float("nan"))
         criterion(model(x), y)
-        assert len(guard._seen._held.calls) == 2
+        assert len(guard._seen.tape.held.calls) == 2
     assert alarms == []
 
 
@@ -541,10 +541,10 @@ def test_what_a_step_holds_is_bounded():
     with lossproof.watch(model, criterion, memory=1000) as guard:
         for x, y in batches(10):
             criterion(model(x), y).backward()
-        assert len(guard._seen._held.calls) == 2
-        assert guard._seen._held.dropped
+        assert len(guard._seen.tape.held.calls) == 2
+        assert guard._seen.tape.held.dropped
         guard.update()
-        assert guard._seen._held.calls == []
+        assert guard._seen.tape.held.calls == []
 
 
 def test_nothing_is_held_after_the_end():

@@ -59,7 +59,7 @@ def test_an_evaluation_with_gradients_is_one(alarms):
         for _ in range(3):
             criterion(model(torch.randn(4, 3)), torch.full((4, 1), float("nan")))
             values(torch.randn(4, 3))
-        assert guard._seen._held.calls == []
+        assert guard._seen.tape.held.calls == []
     assert alarms == []
     assert "watch/value" not in guard.as_dict()
 
@@ -203,7 +203,7 @@ def test_two_guards_of_one_model_see_the_training_alone():
     ):
         out = model(torch.randn(6, 3))
         criterion(out, torch.full((6, 1), float("nan")))
-        calls = [len(guard._seen._held.calls) for guard in (one, other)]
+        calls = [len(guard._seen.tape.held.calls) for guard in (one, other)]
     assert calls == [2, 2]
     assert len(first) == len(second) == 1
 
@@ -226,7 +226,7 @@ def test_calls_of_the_model_without_a_loss_are_let_go(alarms):
         held = []
         for _ in range(100):  # as an agent plays
             model(torch.randn(4, 3))
-            held.append(len(guard._seen._held.calls))
+            held.append(len(guard._seen.tape.held.calls))
         train(model, compute, steps=2)
     assert max(held) == held[-1] == 32
     assert alarms[0].diagnosis.operation == "div"

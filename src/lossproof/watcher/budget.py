@@ -9,6 +9,10 @@ MOST = 1024
 """However dear a close look is, one is taken every so many steps."""
 SETTLING = 3
 """The first steps load and compile things, and say nothing of the others."""
+LEARNING = 16
+"""The first steps are timed one by one."""
+WINDOW = 8
+"""Later a clock is read in one of so many steps: to read it is a part of what it measures."""
 MEMORY = 0.9
 """How much of an average is what it was before."""
 
@@ -25,7 +29,20 @@ class Budget:
         kinds: the kinds of close looks.
     """
 
-    __slots__ = ("_ended", "_looks", "_next", "_steps", "base", "every", "share", "spent", "step")
+    __slots__ = (
+        "_ended",
+        "_left",
+        "_looks",
+        "_steps",
+        "_window",
+        "base",
+        "every",
+        "next",
+        "share",
+        "spent",
+        "step",
+        "timed",
+    )  # fmt: skip
 
     def __init__(self, share: float, kinds: Sequence[str]) -> None:
         self.share = share
@@ -34,42 +51,54 @@ class Budget:
         self.base = self.step = 0.0
         self.spent = 0.0
         """What the guard has taken of the step in progress, without its close looks."""
+        self.timed = True
+        """Whether that is wanted of this step: the first of each window."""
+        self._steps = 0
+        self._window = self._left = 1
         self._ended = time.perf_counter()
         self._looks = dict.fromkeys(kinds, 0.0)
-        self._next = dict.fromkeys(kinds, 0)
-        self._steps = 0
+        self.next = dict.fromkeys(kinds, 0)
+        """Of each kind, the step from which on a close look is due."""
 
     def started(self) -> None:
         """The training goes on from here."""
-        self._ended = time.perf_counter()
-        self.spent = 0.0
-
-    def due(self, kind: str, step: int) -> bool:
-        """Whether a close look is to be taken in this step."""
-        return step >= self._next[kind]
+        self._begin()
 
     def looked(self, kind: str, step: int, seconds: float) -> None:
         """A close look in this step took that long."""
-        self.spent -= seconds
+        self._leave_out(seconds)
         self._looks[kind] = _average(self._looks[kind], seconds)
         if self.step:
             self.every[kind] = self._spacing(self._looks[kind])
-        self._next[kind] = step + self.every[kind]
+        self.next[kind] = step + self.every[kind]
 
     def paused(self, seconds: float) -> None:
         """Something took that long which no usual step does."""
-        self.spent -= seconds
+        self._leave_out(seconds)
         self._ended += seconds
 
     def stepped(self) -> None:
         """A step ended."""
-        now = time.perf_counter()
-        self._steps += 1
+        self._left -= 1
+        if self._left:
+            self.timed = False
+            return
+        self._steps += self._window
         if self._steps > SETTLING:
             self.base = _average(self.base, self.spent)
-            self.step = _average(self.step, now - self._ended)
+            self.step = _average(self.step, (time.perf_counter() - self._ended) / self._window)
+        self._begin()
+
+    def _leave_out(self, seconds: float) -> None:
+        if self.timed:
+            self.spent -= seconds
+
+    def _begin(self) -> None:
+        """Begin a window."""
+        self._window = self._left = 1 if self._steps < LEARNING else WINDOW
+        self.timed = True
         self.spent = 0.0
-        self._ended = now
+        self._ended = time.perf_counter()
 
     @property
     def cost(self) -> float:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
+from torch.compiler import is_compiling
 
 from lossproof.errors import GuardRetiredWarning, TrainingAlarmError, TrainingAlarmWarning
 from lossproof.watcher.alarm import Alarm, StepFigures
 from lossproof.watcher.budget import Budget
 from lossproof.watcher.hooks import Hooks
-from lossproof.watcher.isolation import in_progress
+from lossproof.watcher.isolation import REPLAYS
 from lossproof.watcher.observation import Observation
 
 if TYPE_CHECKING:
@@ -189,13 +190,13 @@ class Guard:
         def watched(*args: Any, **kwargs: Any) -> Any:
             if not self._watching:
                 return function(*args, **kwargs)
-            state = self._seen.generators_of_terms()
+            state = self._seen.tape.generators_of_terms()
             self._busy = True  # the model within is a part of the function
             try:
                 result = function(*args, **kwargs)
             finally:
                 self._busy = False
-            self._observe(self._seen.returned, (name, function, args, kwargs, state, result))
+            self._observe(self._seen.returned, name, function, args, kwargs, state, result)
             return result
 
         functools.update_wrapper(watched, function)
@@ -208,13 +209,13 @@ class Guard:
         and in which step, but not on which line.
         """
         if self._watching:
-            self._observe(self._seen.noted, (terms, name))
+            self._observe(self._seen.noted, terms, name)
         return terms
 
     def note_step(self, step: BalanceStep) -> None:
         """Note what ``balancer.backward`` returned: values and gradient norms of all terms."""
         if self._watching:
-            self._observe(self._seen.balanced, (step,))
+            self._observe(self._seen.balanced, step)
 
     def update(self) -> None:
         """Say that the parameters are about to be updated.
@@ -261,13 +262,14 @@ class Guard:
     def _watching(self) -> bool:
         if not self._active or self._busy or not torch.is_grad_enabled():
             return False
-        return self._seen.is_training and not torch.compiler.is_compiling() and not in_progress()
+        return self._seen.is_training and not is_compiling() and not REPLAYS
 
-    def _observe(self, action: Callable[..., None], args: tuple[Any, ...] = ()) -> None:
+    def _observe(self, action: Callable[..., None], *args: Any) -> None:
         """Do something on the side: a failure retires the guard and spares the training."""
-        if self._busy or not self._active or in_progress():
+        if self._busy or not self._active or REPLAYS or is_compiling():
             return
-        begun = time.perf_counter()
+        timed = self._budget.timed
+        begun = time.perf_counter() if timed else 0.0
         self._busy = True  # what the guard calls itself is not to be seen
         try:
             action(*args)
@@ -275,7 +277,8 @@ class Guard:
             self._retire()
         finally:
             self._busy = False
-        self._budget.spent += time.perf_counter() - begun
+        if timed:
+            self._budget.spent += time.perf_counter() - begun
         if self._seen.raised:
             self._deliver()
 

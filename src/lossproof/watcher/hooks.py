@@ -2,40 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import nn
 from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,
 )
 
-Observe = Callable[[Callable[..., Any], tuple[Any, ...]], None]
-"""Calls a function with arguments, on the side: nothing that goes wrong in it comes out."""
+Observe = Callable[..., None]
+"""Calls its first argument with the others, on the side: nothing that goes wrong comes out."""
 
 
-class Hook:
+class Hook(functools.partial[None]):
     """An action that a module or an optimizer sets off, and that does not travel with it.
 
     A model is copied for an average of its weights and pickled for a checkpoint, its hooks with it.
     The copies are nobody's to watch.
     """
 
-    __slots__ = ("_action", "_observe")
-
-    def __init__(self, observe: Observe, action: Callable[..., Any]) -> None:
-        self._observe = observe
-        self._action = action
-
-    def __call__(self, *args: Any) -> None:
-        # A compiler that traces the model is not to make the guard a part of its program.
-        if not torch.compiler.is_compiling():
-            self._observe(self._action, args)
-
     def __reduce__(self) -> tuple[Any, ...]:
-        return (Hook, (nothing, nothing))
+        return (Hook, (nothing,))
 
 
 def nothing(*args: Any) -> None:

@@ -20,7 +20,8 @@ LOCAL = ("aten::detach", "aten::alias")
 """What can be done with a sharded tensor without a question to anybody."""
 SHARDED = ("FSDPModule", "FullyShardedDataParallel")
 """The classes of modules that gather their parameters from all ranks when they are called."""
-_REPLAYS: list[None] = []
+REPLAYS: list[None] = []
+"""One entry for each replay in progress: no training that another guard should watch."""
 
 
 class CollectiveInReplayError(LossproofError, RuntimeError):
@@ -82,17 +83,12 @@ def is_alone() -> bool:
     return not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1)
 
 
-def in_progress() -> bool:
-    """Whether some guard performs a step again, which is no training that another should watch."""
-    return bool(_REPLAYS)
-
-
 @contextlib.contextmanager
 def replaying() -> Iterator[None]:
     """A context in which gradients are recorded and collectives are refused."""
     with contextlib.ExitStack() as stack:
-        _REPLAYS.append(None)
-        stack.callback(_REPLAYS.pop)
+        REPLAYS.append(None)
+        stack.callback(REPLAYS.pop)
         stack.enter_context(torch.enable_grad())
         if not is_alone():
             modules = _Modules()

@@ -42,7 +42,8 @@ class Judge:
 
     def __init__(self, ring: int) -> None:
         self._ring = ring
-        self._values: dict[str, Series] = {}
+        self.values: dict[str, Series] = {}
+        """The values of each term. Of one that a series takes there is nothing to be said."""
         self._norms: dict[object, Series] = {}
         self._reached: dict[str, _Reach] = {}
         self._small: dict[object, int] = {}
@@ -52,16 +53,15 @@ class Judge:
 
     def value(self, step: int, term: str, value: float) -> Suspicion | None:
         """Judge the value of a term."""
-        series = self._values.get(term)
-        if series is not None and -series.top <= value <= series.top:
-            series.add(abs(value))  # the usual case, in every step: nothing that is not finite
-            return None
+        series = self.values.get(term)
         if series is None:
-            series = self._values[term] = Series(self._ring)
+            series = self.values[term] = Series(self._ring)
+        elif series.takes(value):
+            return None
         if not math.isfinite(value):
             return self._nonfinite_value(step, term, value, series)
         size = abs(value)
-        others = [one.top for one in self._values.values() if one is not series]
+        others = [one.top for one in self.values.values() if one is not series]
         before = series.middle()
         if not series.add(size, floor=10 * max(others, default=0.0)):
             return None

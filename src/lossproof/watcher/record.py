@@ -6,7 +6,7 @@ later write into one of them is known of, and the states of the random number ge
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -27,7 +27,8 @@ class Call:
         function: what was called; calling it again does not go through the guard.
         args: the arguments by position, as given.
         kwargs: the arguments by name, as given.
-        versions: the version of each tensor among them (``checks.trace.tensors_in``), in order.
+        versions: the version of each tensor among them (``checks.trace.tensors_in``), in order; 0
+            for those of inference mode, which does not count.
         generators: the state of each random number generator before the call, by device; empty
             where the call goes on with what the one before it left.
         result: what it returned, with its graph.
@@ -39,7 +40,7 @@ class Call:
     function: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    versions: tuple[int, ...]
+    versions: Sequence[int]
     generators: dict[torch.device, Tensor]
     result: Any = None
     autocast: dict[str, torch.dtype] = field(default_factory=dict)
@@ -80,15 +81,17 @@ class Held:
         return StepRecord(self.step, calls, self.terms, self.dropped, before)
 
 
-def versions_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, ...]:
+def versions_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence[int]:
     """The version of each tensor in the order of ``tensors_in``."""
-    if not kwargs and all(isinstance(one, Tensor) for one in args):
-        return tuple(map(_version, args))  # the usual case, in every step
-    return tuple(map(_version, tensors_in((args, kwargs))))
-
-
-def _version(tensor: Tensor) -> int:
-    return 0 if tensor.is_inference() else tensor._version  # which inference mode does not count
+    if not kwargs:
+        found: list[int] = []
+        for one in args:
+            if type(one) is not Tensor or one.is_inference():
+                break
+            found.append(one._version)
+        else:
+            return found  # the usual case, in every step
+    return [0 if one.is_inference() else one._version for one in tensors_in((args, kwargs))]
 
 
 def autocast_now() -> dict[str, torch.dtype]:

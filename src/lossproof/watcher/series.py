@@ -20,8 +20,8 @@ rises: what has shrunk to nothing may jump about."""
 class Series:
     """The last figures of one kind, such as the values of a term.
 
-    To add one that is not the largest takes a comparison and no more: this happens in every step of
-    a training. The rest is only asked where a figure has risen.
+    To add one that is not the largest takes a comparison and no more (:meth:`takes`): this happens
+    in every step of a training. The rest is only asked where a figure has risen.
 
     Args:
         length: how many are kept, at least 4.
@@ -56,14 +56,29 @@ class Series:
             self._start = max(self.sizes)
         self.top = max(self.top, size)
         self._left -= 1
-        if not self._left:  # the largest is forgotten some time after it has left the ring
-            self._left = self._kept
-            self.top = max(self.sizes)
+        if not self._left:
+            self._forget()
         return exploding
+
+    def takes(self, value: float) -> bool:
+        """Add a value if it is not larger than those before it, and tell whether that was so."""
+        size = value if value >= 0.0 else -value
+        if not size <= self.top:  # or not a number
+            return False
+        self.sizes.append(size)
+        self._left -= 1
+        if not self._left:
+            self._forget()
+        return True
 
     def middle(self) -> float:
         """The median magnitude in the ring; 0 where there is none."""
         return median(self.sizes) if self.sizes else 0.0
+
+    def _forget(self) -> None:
+        """The largest is forgotten some time after it has left the ring."""
+        self._left = self._kept
+        self.top = max(self.sizes)
 
     def _explodes(self, size: float) -> bool:
         if self.top <= 0.0 or size < OF_THE_START * self._start:

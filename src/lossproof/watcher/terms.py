@@ -32,16 +32,6 @@ def terms_of(result: Any, name: str) -> Iterator[tuple[str, Tensor]]:
             yield from terms_of(term, f"{name}[{place}]")
 
 
-def are_terms(result: Any) -> bool:
-    """Whether a result is a plain dictionary of scalar terms, by name: the usual case."""
-    if type(result) is not dict:
-        return False
-    return all(
-        isinstance(term, torch.Tensor) and term.dim() == 0 and term.is_floating_point()
-        for term in result.values()
-    )
-
-
 def value_of(term: Tensor) -> float:
     """The value of a term; of several values, as a loss without a reduction returns, their mean."""
     return term.item() if term.numel() == 1 else float(term.detach().double().mean())
