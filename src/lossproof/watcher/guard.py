@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import sys
-import time
 import traceback
 import warnings
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from torch.compiler import is_compiling
 from lossproof.errors import GuardRetiredWarning, TrainingAlarmError, TrainingAlarmWarning
 from lossproof.watcher.alarm import Alarm, StepFigures
 from lossproof.watcher.budget import Budget
-from lossproof.watcher.hooks import Hooks
+from lossproof.watcher.hooks import Gate, Hook, Hooks
 from lossproof.watcher.isolation import REPLAYS
 from lossproof.watcher.observation import Observation
 
@@ -135,16 +134,16 @@ class Guard:
         self._model = model
         self._loss = loss
         self._on_alarm = on_alarm
-        self._hooks = Hooks(self._observe)
         self._budget = Budget(share, ("norms", "terms"))
         self._seen = Observation(model, loss, ring, memory, self._budget)
-        self._busy = False
-        self._active = False
+        self._gate = Gate(self._budget, self._seen.raised, self._retire, self._deliver)
+        self._hooks = Hooks(self._gate)
+        self._returned = Hook(self._gate, self._seen.returned)
 
     def start(self) -> Guard:
         """Begin to watch; a guard that watches already goes on."""
-        if not self._active:
-            self._active = True
+        if self._gate.stopped:
+            self._gate.open()
             self._budget.started()
             self._hooks.before_forward(self._model, self._seen.before_model)
             self._hooks.after_forward(self._model, self._seen.after_model)
@@ -157,9 +156,9 @@ class Guard:
     def stop(self) -> None:
         """Stop watching. The alarms and the history stay; what was held of the step is let go."""
         self._hooks.remove()
-        if self._active:
-            self._observe(self._seen.finish)
-        self._active = False
+        if not self._gate.stopped:
+            Hook(self._gate, self._seen.finish)()
+        self._gate.stop()
         self._seen.release()
 
     def __enter__(self) -> Guard:
@@ -191,12 +190,12 @@ class Guard:
             if not self._watching:
                 return function(*args, **kwargs)
             state = self._seen.tape.generators_of_terms()
-            self._busy = True  # the model within is a part of the function
+            self._gate.closed = True  # the model within is a part of the function
             try:
                 result = function(*args, **kwargs)
             finally:
-                self._busy = False
-            self._observe(self._seen.returned, name, function, args, kwargs, state, result)
+                self._gate.closed = self._gate.stopped
+            self._returned(name, function, args, kwargs, state, result)
             return result
 
         functools.update_wrapper(watched, function)
@@ -209,13 +208,13 @@ class Guard:
         and in which step, but not on which line.
         """
         if self._watching:
-            self._observe(self._seen.noted, terms, name)
+            Hook(self._gate, self._seen.noted)(terms, name)
         return terms
 
     def note_step(self, step: BalanceStep) -> None:
         """Note what ``balancer.backward`` returned: values and gradient norms of all terms."""
         if self._watching:
-            self._observe(self._seen.balanced, step)
+            Hook(self._gate, self._seen.balanced)(step)
 
     def update(self) -> None:
         """Say that the parameters are about to be updated.
@@ -224,7 +223,7 @@ class Guard:
         pass, while the gradients are still in ``.grad``. The step ends with it.
         """
         if self._watching:
-            self._observe(self._seen.update)
+            Hook(self._gate, self._seen.update)()
 
     @property
     def history(self) -> tuple[StepFigures, ...]:
@@ -254,33 +253,15 @@ class Guard:
         return {**figures, f"{prefix}alarms": float(len(self.alarms))}
 
     def __repr__(self) -> str:
-        words = self.retired or ("watching" if self._active else "stopped")
+        words = self.retired or ("stopped" if self._gate.stopped else "watching")
         count = len(self.alarms)
         return f"<Guard {words}, step {self._seen.step}, {count} alarm{'s' * (count != 1)}>"
 
     @property
     def _watching(self) -> bool:
-        if not self._active or self._busy or not torch.is_grad_enabled():
+        if self._gate.closed or not torch.is_grad_enabled():
             return False
         return self._seen.is_training and not is_compiling() and not REPLAYS
-
-    def _observe(self, action: Callable[..., None], *args: Any) -> None:
-        """Do something on the side: a failure retires the guard and spares the training."""
-        if self._busy or not self._active or REPLAYS or is_compiling():
-            return
-        timed = self._budget.timed
-        begun = time.perf_counter() if timed else 0.0
-        self._busy = True  # what the guard calls itself is not to be seen
-        try:
-            action(*args)
-        except Exception:
-            self._retire()
-        finally:
-            self._busy = False
-        if timed:
-            self._budget.spent += time.perf_counter() - begun
-        if self._seen.raised:
-            self._deliver()
 
     def _deliver(self) -> None:
         """Hand on the alarms of the last observation, in their order."""
@@ -297,7 +278,7 @@ class Guard:
     def _retire(self) -> None:
         """Leave the training alone from now on."""
         self.retired = f"retired after {traceback.format_exc(limit=-1).strip().splitlines()[-1]}"
-        self._active = False
+        self._gate.stop()
         self._hooks.remove()
         self._seen.release()
         warnings.warn(
