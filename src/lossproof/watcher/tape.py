@@ -73,7 +73,12 @@ class Tape:
         """
         held = self.held
         held.before = None
-        self.held = Held(held.step + 1, held if keep and self._is_small() else None)
+        if keep and self._is_small():
+            # The model cannot be performed again with the parameters that it had.
+            held.calls = [call for call in held.calls if call[0] == "terms"]
+            self.held = Held(held.step + 1, held)
+        else:
+            self.held = Held(held.step + 1)
 
     def release(self) -> None:
         """Let go of all."""
