@@ -68,3 +68,12 @@ def test_pauses_belong_to_no_step(clock):
         budget.stepped()
     assert budget.step == pytest.approx(1e-3, rel=1e-6)
     assert budget.base == pytest.approx(1e-6, rel=1e-3)
+
+
+def test_an_evaluation_in_between_is_no_step(clock):
+    budget = Budget(0.02, ("norms",))
+    run(clock, budget, 200, step=1e-3, base=1e-5, look=1e-5)
+    before = budget.step
+    clock.now += 60.0
+    run(clock, budget, 200, step=1e-3, base=1e-5, look=1e-5, first=201)
+    assert budget.step == pytest.approx(before, rel=0.05)

@@ -15,6 +15,8 @@ WINDOW = 8
 """Later a clock is read in one of so many steps: to read it is a part of what it measures."""
 MEMORY = 0.9
 """How much of an average is what it was before."""
+OUTLIER = 3.0
+"""What is more times the average counts as that: an evaluation in between, or a checkpoint."""
 
 
 class Budget:
@@ -114,4 +116,6 @@ class Budget:
 
 
 def _average(before: float, now: float) -> float:
-    return MEMORY * before + (1 - MEMORY) * now if before else now
+    if not before:
+        return now
+    return MEMORY * before + (1 - MEMORY) * min(now, OUTLIER * before)

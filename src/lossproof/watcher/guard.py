@@ -259,9 +259,9 @@ class Guard:
 
     @property
     def _watching(self) -> bool:
-        if self._gate.closed or not torch.is_grad_enabled():
+        if is_compiling() or self._gate.closed or REPLAYS:
             return False
-        return self._seen.is_training and not is_compiling() and not REPLAYS
+        return self._seen.is_training and torch.is_grad_enabled()
 
     def _deliver(self) -> None:
         """Hand on the alarms of the last observation, in their order."""
