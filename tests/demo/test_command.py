@@ -256,7 +256,7 @@ def test_a_disk_that_fills_up_meanwhile_is_told(told, monkeypatch):
     def full(text, path):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(command, "write", full)
+    monkeypatch.setattr(command, "write_whole", full)
     done = run()
     assert done.exit_code == 2
     assert "`lossproof-demo.html` cannot be written: No space left on device" in done.stderr
