@@ -1,4 +1,4 @@
-"""Random calls of all that is public, as many as fit into 45 seconds of one core.
+"""Random calls of all that is public, as many as fit into half a minute of one core.
 
 ``python -m benchmarks fuzz`` makes 10,000; its results are in ``docs/benchmarks/fuzz.md``.
 ``FUZZ_CALLS=10000`` makes as many here.
@@ -18,7 +18,7 @@ from benchmarks.fuzz.surfaces import SURFACES, Surface
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-CALLS = int(os.environ.get("FUZZ_CALLS", "3000"))
+CALLS = int(os.environ.get("FUZZ_CALLS", "2000"))
 TOTAL = sum(surface.share for surface in SURFACES)
 
 
