@@ -231,4 +231,5 @@ def comparable(text: str) -> str:
     """The words of a text, each with a blank after it, without what differs between machines."""
     text = re.sub(r"-?\d+(\.\d+)?(e[+-]?\d+)? ?(s|ms|µs)\b", "<time>", text)
     text = re.sub(r"-?\d+\.\d+(e[+-]?\d+)?|-?\d+e[+-]?\d+", "<number>", text)
+    text = re.sub(r"\b\d+(?= times as\b)", "<number>", text)  # a measured ratio may be whole
     return "".join(f"{word} " for word in text.split())  # the length of a number moves line breaks
