@@ -70,7 +70,7 @@ def answer_here(job):
     started = time.perf_counter()
     modules, path, folder = dict(sys.modules), list(sys.path), os.getcwd()
     leave, was_on = os._exit, faulthandler.is_enabled()
-    recursion = sys.getrecursionlimit()
+    recursion, streams = sys.getrecursionlimit(), (sys.stdout, sys.stderr)
     with open(os.devnull, "w", encoding="utf-8") as trace:
         try:
             asked = process.Job(**json.loads(json.dumps(vars(job))))
@@ -82,6 +82,7 @@ def answer_here(job):
             if was_on:
                 faulthandler.enable(sys.__stderr__)
             os._exit = leave
+            sys.stdout, sys.stderr = streams  # an interruption may have come in a redirection
             os.chdir(folder)
             sys.setrecursionlimit(recursion)
             sys.path[:] = path

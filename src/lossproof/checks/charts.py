@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import io
 import math
 import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -24,6 +23,7 @@ from lossproof.checks.curves import curves
 from lossproof.checks.examination import Examination, _fewer_rows, fresh_copy
 from lossproof.checks.gradient_map import gradient_map
 from lossproof.checks.inputs import Inputs
+from lossproof.checks.silence import Nowhere
 from lossproof.checks.threads import threads_for
 from lossproof.checks.time_limit import time_limit
 from lossproof.errors import TimeLimitError
@@ -82,16 +82,9 @@ def _kept(inputs: Inputs) -> Inputs | None:
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
     """Whatever the caller is in the middle of; what the loss prints was printed by the check."""
-    nowhere = contextlib.redirect_stdout(_Nowhere())
+    nowhere = contextlib.redirect_stdout(Nowhere())
     with torch.inference_mode(False), torch.enable_grad(), nowhere:
         yield
-
-
-class _Nowhere(io.TextIOBase):
-    """Swallows what is printed."""
-
-    def write(self, text: str) -> int:
-        return len(text)
 
 
 def _measured(whole: Examination, codes: Collection[str], elements: int) -> tuple[Chart, ...]:

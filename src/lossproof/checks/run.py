@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import time
 import traceback
@@ -20,6 +19,7 @@ from lossproof.checks.report import Finding, Location, Outcome, Report, Severity
 from lossproof.checks.rule_selection import asked_for, listed, selected
 from lossproof.checks.rules import RULES, Rule, Verdict
 from lossproof.checks.rules.lp001_unused_suppression import VERDICTS
+from lossproof.checks.silence import Nowhere, output_restored
 from lossproof.checks.sources import is_library
 from lossproof.checks.subject import Subject, subject_of
 from lossproof.checks.suppressions import sorted_out
@@ -136,7 +136,8 @@ def check(
 def _run_rules(rules: Sequence[Rule], case: Examination, limit: float | None) -> list[Verdict]:
     verdicts: list[Verdict] = case.notes.setdefault(VERDICTS, [])
     try:
-        with time_limit(limit), threads_for(case.inputs.numel), _quiet_after_the_first_call(case):
+        threads = threads_for(case.inputs.numel)
+        with output_restored(), threads, time_limit(limit), _quiet_after_the_first_call(case):
             for rule in sorted(rules, key=lambda rule: rule.code == UNUSED):
                 verdicts += _run_rule(rule, case)
     except TimeLimitError as error:
@@ -156,15 +157,8 @@ def _run_rules(rules: Sequence[Rule], case: Examination, limit: float | None) ->
 def _quiet_after_the_first_call(case: Examination) -> Iterator[None]:
     """The first call may print; the hundreds after it would only repeat that."""
     first_call(case)
-    with contextlib.redirect_stdout(_Nowhere()):
+    with contextlib.redirect_stdout(Nowhere()):
         yield
-
-
-class _Nowhere(io.TextIOBase):
-    """Swallows what is printed; it holds no file, which a loss that closes files could close."""
-
-    def write(self, text: str) -> int:
-        return len(text)
 
 
 def _run_rule(rule: Rule, case: Examination) -> list[Verdict]:

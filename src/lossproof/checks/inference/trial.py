@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import math
 import re
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ import torch
 from lossproof.checks.examination import Evaluation, Examination
 from lossproof.checks.inference.meanings import PREDICTED, Slot
 from lossproof.checks.inputs import Inputs, parse_specifications
+from lossproof.checks.silence import Nowhere
 from lossproof.checks.subject import Subject
 from lossproof.checks.time_limit import time_limit
 from lossproof.checks.trace import Broadcast
@@ -67,7 +67,7 @@ class Trials:
         except UsageError as error:  # no such boxes, or rotations
             return Trial(Inputs(()), 0.0, error)
         try:
-            with time_limit(SECONDS), contextlib.redirect_stdout(io.StringIO()):
+            with contextlib.redirect_stdout(Nowhere()), time_limit(SECONDS):
                 return self._judged(inputs, items)
         except TimeLimitError as error:
             return Trial(inputs, 0.0, error)
