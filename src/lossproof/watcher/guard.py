@@ -60,10 +60,11 @@ def watch(
     given here is seen as it is called; any other function is wrapped once by :meth:`Guard.wrap`;
     values alone can be given to :meth:`Guard.note`.
 
-    It takes some tens of microseconds in a step, and with its close looks no more than `share` of
-    it: norms are measured in every step where that is cheap enough, else in every second, third,
-    ..., at the least in one of 1,024. If the guard itself fails, it says so once and leaves
-    the training alone. Not seen: evaluation (``model.eval()`` or ``torch.no_grad()``), what runs
+    It takes some tens of microseconds in every step, and spaces its close looks so that it stays
+    below `share` of a step with them: norms are measured in every step where that is cheap enough,
+    else in every second, third, ..., at the least in one of 1,024. In steps of a few milliseconds
+    or less the microseconds alone may be more than `share`; `cost` tells. If the guard
+    itself fails, it says so once and leaves the training alone. Not seen: evaluation (``model.eval()`` or ``torch.no_grad()``), what runs
     inside a compiled program, and steps that ``torch.amp.GradScaler`` leaves out. Of a model that
     is sharded over ranks each rank sees its own part, and what would need the other ranks is not
     performed again.
@@ -75,8 +76,8 @@ def watch(
             :class:`~lossproof.errors.TrainingAlarmError`, before the parameters are updated), or a
             function that takes the :class:`Alarm`.
         ring: for how many steps figures are kept, at least 4.
-        share: the part of a step's time that the guard may take, in (0, 1]. With 1 every step is
-            looked at closely, whatever that takes.
+        share: the part of a step's time up to which close looks are taken, in (0, 1]. With 1
+            every step is looked at closely, whatever that takes.
         memory: bytes that the guard may hold of a step (its batch and what the model made of it),
             and again for the copy of the parameters on a device that runs ahead.
 
