@@ -63,9 +63,10 @@ def watch(
     It takes some tens of microseconds in every step, and spaces its close looks so that it stays
     below `share` of a step with them: norms are measured in every step where that is cheap enough,
     else in every second, third, ..., at the least in one of 1,024. In steps of a few milliseconds
-    or less the microseconds alone may be more than `share`; `cost` tells. If the guard
-    itself fails, it says so once and leaves the training alone. Not seen: evaluation (``model.eval()`` or ``torch.no_grad()``), what runs
-    inside a compiled program, and steps that ``torch.amp.GradScaler`` leaves out. Of a model that
+    or less the microseconds alone may be more than `share`; `cost` tells. If the guard itself
+    fails, it says so once and leaves the training alone. Not seen: evaluation (``model.eval()`` or
+    ``torch.no_grad()``), what runs inside a compiled program, and steps that
+    ``torch.amp.GradScaler`` leaves out. Of a model that
     is sharded over ranks each rank sees its own part, and what would need the other ranks is not
     performed again.
 
