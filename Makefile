@@ -15,6 +15,9 @@ DESCRIPTION = pyproject.toml constraints.txt Makefile
 WORKERS = 2
 PYTHONS = $(PYTHON)
 
+# The tests start hundreds of processes: each would compile the package for itself.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test lint types tests format docs dist smoke clean
 
 demo: $(VENV)/installed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -124,7 +125,14 @@ def settings() -> dict[str, Any]:
         "anomaly mode": torch.is_anomaly_enabled(),
         "printing": torch._tensor_str.PRINT_OPTS,
         "numpy's errors": np.geterr(),
+        "what is compiled": _stance(),
     }
+
+
+def _stance() -> str:
+    """Whether what is to be compiled is, as ``torch.compiler.set_stance`` says it."""
+    dynamo = sys.modules.get("torch._dynamo.eval_frame")
+    return "default" if dynamo is None else str(dynamo._stance.stance)
 
 
 def random_states() -> dict[str, Any]:

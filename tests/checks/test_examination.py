@@ -14,9 +14,7 @@ from torch import nn
 from lossproof.checks.examination import (
     Examination,
     fresh_copy,
-    kept_settings,
     primary,
-    untouched_globals,
     weights_like,
 )
 from lossproof.checks.inputs import inputs_for
@@ -76,19 +74,6 @@ def test_no_random_number_is_taken_from_the_caller(examination):
     case.evaluate(dtype=torch.float64, record=True)
     case.value_at(None)(case.point)
     assert generators() == before
-
-
-def test_settings_come_back_after_an_exception():
-    before = generators(), torch.get_default_dtype()
-    with pytest.raises(KeyboardInterrupt), untouched_globals(1):
-        torch.set_default_dtype(torch.float64)
-        torch.rand(1)
-        raise KeyboardInterrupt
-    assert (generators(), torch.get_default_dtype()) == before
-    with pytest.raises(ValueError, match="x"), kept_settings():
-        torch.set_grad_enabled(False)
-        raise ValueError("x")
-    assert torch.is_grad_enabled()
 
 
 def test_the_callers_tensors_and_their_gradients_are_untouched(examination):

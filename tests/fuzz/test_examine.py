@@ -43,6 +43,10 @@ def defaults() -> None:
     torch.set_default_dtype(torch.float64)
 
 
+def eager() -> None:
+    torch.compiler.set_stance("force_eager")
+
+
 def warns() -> None:
     warnings.warn("so", UserWarning, stacklevel=1)
 
@@ -58,6 +62,7 @@ def as_it_was():
     GIVEN.fill_(1)
     GIVEN.grad = None
     torch.set_default_dtype(torch.float32)
+    torch.compiler.set_stance("default")
 
 
 @pytest.mark.parametrize(
@@ -67,6 +72,7 @@ def as_it_was():
         (changes, r"\[0\] has other values"),
         (fills, r"\[0\] has another `.grad`"),
         (defaults, "default dtype is another"),
+        (eager, "what is compiled is another"),
         (lambda: torch.rand(1), "the random numbers of torch are others"),
         (random.random, "the random numbers of random are others"),
         (warns, "warns: UserWarning: so"),

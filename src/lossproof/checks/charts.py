@@ -21,6 +21,7 @@ from lossproof.checks.accuracy import Accuracy, accuracy
 from lossproof.checks.chart import Chart, LineChart, Number, Series, Unmeasured
 from lossproof.checks.curves import curves
 from lossproof.checks.examination import Examination, _fewer_rows, fresh_copy
+from lossproof.checks.global_state import globals_restored
 from lossproof.checks.gradient_map import gradient_map
 from lossproof.checks.inputs import Inputs
 from lossproof.checks.silence import Nowhere
@@ -63,8 +64,9 @@ def charts_later(case: Examination, codes: Collection[str]) -> Measure | None:
 
     @functools.cache
     def measure() -> tuple[Chart, ...]:
-        with _undisturbed(), threads_for(kept.numel):
-            return _measured(Examination(subject, kept, seed, reference), codes, elements)
+        case = Examination(subject, kept, seed, reference)
+        with _undisturbed(), case.left_as_found(), threads_for(kept.numel):
+            return _measured(case, codes, elements)
 
     return measure
 
@@ -83,7 +85,7 @@ def _kept(inputs: Inputs) -> Inputs | None:
 def _undisturbed() -> Iterator[None]:
     """Whatever the caller is in the middle of; what the loss prints was printed by the check."""
     nowhere = contextlib.redirect_stdout(Nowhere())
-    with torch.inference_mode(False), torch.enable_grad(), nowhere:
+    with globals_restored(), torch.inference_mode(False), torch.enable_grad(), nowhere:
         yield
 
 

@@ -25,6 +25,7 @@ from lossproof.checks.comparison import Comparison, Side
 from lossproof.checks.differences import Measured, beyond, relation
 from lossproof.checks.examination import Evaluation, Examination
 from lossproof.checks.extremes import compare_extremes
+from lossproof.checks.global_state import globals_restored
 from lossproof.checks.inputs import Inputs, inputs_for
 from lossproof.checks.measurement import UnmeasurableError, measure_peak, measure_times
 from lossproof.checks.rearrangement import compare_rearrangements
@@ -88,9 +89,13 @@ def compare(
     # The caller may be in the middle of a validation, with gradients switched off.
     integer("seed", seed)
     usable_limit(time_limit)
-    with torch.inference_mode(False), torch.enable_grad():
+    with globals_restored(), torch.inference_mode(False), torch.enable_grad():
         cases, errors = _cases(a, b, inputs, seed)
-        with threads_for(cases[0].inputs.numel):
+        with (
+            cases[0].left_as_found(),
+            cases[1].left_as_found(),
+            threads_for(cases[0].inputs.numel),
+        ):
             sides = _sides(cases, errors, time_limit)
             found = _Comparing(cases, sides, seed)
             if all(side.error is None for side in sides):

@@ -12,7 +12,6 @@ import contextlib
 import copy as copying
 import functools
 import random
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +23,7 @@ import torch
 
 from lossproof.checks.exception_words import as_code, presentable
 from lossproof.checks.finite_differences import Point, Value
+from lossproof.checks.global_state import global_settings, kept_settings, untouched_globals
 from lossproof.checks.inputs import Argument, Inputs
 from lossproof.checks.report import Location
 from lossproof.checks.state import Change
@@ -107,88 +107,6 @@ class EndsProgramError(Exception):
     """The loss raised ``SystemExit``: an error of the loss, and no reason to end the check."""
 
 
-def _deterministic() -> tuple[bool, bool]:
-    return (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
-
-
-# The process-wide settings that a loss has no business changing: how to read and write each.
-SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
-    "torch.set_grad_enabled": (torch.is_grad_enabled, torch.set_grad_enabled),
-    "torch.set_default_dtype": (torch.get_default_dtype, torch.set_default_dtype),
-    "torch.set_num_threads": (torch.get_num_threads, torch.set_num_threads),
-    "torch.use_deterministic_algorithms": (
-        _deterministic,
-        lambda both: torch.use_deterministic_algorithms(both[0], warn_only=both[1]),
-    ),
-    "torch.autograd.set_detect_anomaly": (torch.is_anomaly_enabled, torch.set_anomaly_enabled),
-    "numpy.seterr": (np.geterr, lambda how: np.seterr(**how)),
-}
-
-
-def _settings() -> dict[str, Any]:
-    return {name: read() for name, (read, _) in SETTINGS.items()}
-
-
-def _eagerly() -> contextlib.AbstractContextManager[Any]:
-    """Run what is compiled within the loss as Python: compiled code cannot be looked into."""
-    compiler = torch.compiler
-    if "torch._dynamo" in sys.modules and hasattr(compiler, "set_stance"):  # torch 2.6
-        stance: contextlib.AbstractContextManager[Any] = compiler.set_stance("force_eager")
-        return stance
-    return contextlib.nullcontext()
-
-
-def _compiling() -> contextlib.AbstractContextManager[Any]:
-    """Let what is compiled within the loss be compiled."""
-    compiler = torch.compiler
-    if hasattr(compiler, "set_stance"):
-        stance: contextlib.AbstractContextManager[Any] = compiler.set_stance("default")
-        return stance
-    return contextlib.nullcontext()
-
-
-@contextlib.contextmanager
-def kept_settings(*, compiled: bool = False) -> Iterator[None]:
-    """Put all process-wide settings back afterwards; nothing is compiled meanwhile by default."""
-    before = _settings()
-    try:
-        with _compiling() if compiled else _eagerly():
-            yield
-    finally:
-        for name, (read, write) in SETTINGS.items():
-            if read() != before[name]:
-                write(before[name])
-
-
-def _cuda_in_use() -> bool:
-    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
-
-
-@contextlib.contextmanager
-def untouched_globals(seed: int, *, compiled: bool = False) -> Iterator[None]:
-    """Seed every random number generator, and put them and all settings back afterwards."""
-    state, python, numpy = torch.get_rng_state(), random.getstate(), np.random.get_state()
-    cuda = torch.cuda.get_rng_state_all() if _cuda_in_use() else None
-    # `torch.manual_seed` looks for every kind of device, which takes longer than a small loss.
-    torch.default_generator.manual_seed(seed)
-    if cuda is not None:
-        torch.cuda.manual_seed_all(seed)
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    try:
-        with kept_settings(compiled=compiled):
-            yield
-    finally:
-        torch.set_rng_state(state)
-        random.setstate(python)
-        np.random.set_state(numpy)
-        if cuda is not None:
-            torch.cuda.set_rng_state_all(cuda)
-
-
 def _held_gradients(leaves: Sequence[Tensor]) -> list[tuple[int, int] | None]:
     """Which ``.grad`` every leaf has, and how often it was written in place."""
     gradients = [leaf.grad for leaf in leaves]
@@ -250,6 +168,16 @@ class Examination:
         """What one rule leaves for later ones, such as which gradient was convicted."""
         self.asked: frozenset[str] = frozenset()
         """The rules that were asked for by their code: they may take seconds."""
+
+    @contextlib.contextmanager
+    def left_as_found(self) -> Iterator[None]:
+        """Put the state of both losses back at the end, wherever the block was interrupted.
+
+        Every evaluation does, but what ends a check (its time limit, Ctrl-C) may come amid that.
+        """
+        other = self.reference or self.subject
+        with self.subject.state.lent(None), other.state.lent(None):
+            yield
 
     # ------------------------------------------------------------------ calling the loss
     def evaluate(
@@ -341,12 +269,12 @@ class Examination:
             tensors = [a if isinstance(a, Tensor) else None for a in arguments]
             mode = Recorder(subject.sources, tensors, lift)
             found.trace = mode
-        settings = _settings()
+        settings = global_settings()
         held = _held_gradients(found.leaves)
         try:
             with mode:
                 found.output = subject.call(*arguments)
-            left = _settings()
+            left = global_settings()
             found.settings = tuple(name for name in settings if settings[name] != left[name])
         except SystemExit as error:
             ended = EndsProgramError(as_code(error))

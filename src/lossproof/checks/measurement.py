@@ -15,7 +15,8 @@ import torch
 
 from lossproof.checks.comparison import Spread, Times
 from lossproof.checks.dispatch_mode import LeanDispatchMode
-from lossproof.checks.examination import Examination, primary, untouched_globals, weights_like
+from lossproof.checks.examination import Examination, primary, weights_like
+from lossproof.checks.global_state import untouched_globals
 from lossproof.checks.trace import tensors_in
 from lossproof.write.accelerated import Accelerated
 

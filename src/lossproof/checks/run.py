@@ -14,12 +14,13 @@ import torch
 from lossproof.checks.as_written import cut, plain_of
 from lossproof.checks.charts import charts_later
 from lossproof.checks.examination import Examination
+from lossproof.checks.global_state import globals_restored
 from lossproof.checks.inputs import Inputs, inputs_for
 from lossproof.checks.report import Finding, Location, Outcome, Report, Severity
 from lossproof.checks.rule_selection import asked_for, listed, selected
 from lossproof.checks.rules import RULES, Rule, Verdict
 from lossproof.checks.rules.lp001_unused_suppression import VERDICTS
-from lossproof.checks.silence import Nowhere, output_restored
+from lossproof.checks.silence import Nowhere
 from lossproof.checks.sources import is_library
 from lossproof.checks.subject import Subject, subject_of
 from lossproof.checks.suppressions import sorted_out
@@ -122,7 +123,7 @@ def check(
     integer("seed", seed)
     usable_limit(time_limit)
     # The caller may be in the middle of a validation, with gradients switched off.
-    with torch.inference_mode(False), torch.enable_grad():
+    with globals_restored(), torch.inference_mode(False), torch.enable_grad():
         subject = subject_of(loss)
         given = inputs_for(subject, inputs, seed)
         cut(subject, given)
@@ -137,7 +138,8 @@ def _run_rules(rules: Sequence[Rule], case: Examination, limit: float | None) ->
     verdicts: list[Verdict] = case.notes.setdefault(VERDICTS, [])
     try:
         threads = threads_for(case.inputs.numel)
-        with output_restored(), threads, time_limit(limit), _quiet_after_the_first_call(case):
+        quiet = _quiet_after_the_first_call(case)
+        with case.left_as_found(), threads, time_limit(limit), quiet:
             for rule in sorted(rules, key=lambda rule: rule.code == UNUSED):
                 verdicts += _run_rule(rule, case)
     except TimeLimitError as error:

@@ -17,13 +17,8 @@ from typing import Any
 
 import torch
 
-from lossproof.checks.examination import (
-    SLOW,
-    Evaluation,
-    Examination,
-    _fewer_rows,
-    untouched_globals,
-)
+from lossproof.checks.examination import SLOW, Evaluation, Examination, _fewer_rows
+from lossproof.checks.global_state import untouched_globals
 from lossproof.checks.inputs import Inputs
 from lossproof.checks.ladders import Ladder, ladders
 from lossproof.checks.moved_inputs import SpecialPoint

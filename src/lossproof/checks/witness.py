@@ -25,8 +25,9 @@ import numpy as np
 import torch
 from torch.autograd import forward_ad
 
-from lossproof.checks.examination import Examination, untouched_globals
+from lossproof.checks.examination import Examination
 from lossproof.checks.finite_differences import Point, derivative
+from lossproof.checks.global_state import untouched_globals
 from lossproof.checks.ordinary_code import (
     AsOrdinaryCode,
     Branches,

@@ -19,7 +19,7 @@ from torch.autograd import grad_mode
 from torch.optim import Optimizer
 from torch.utils.data import Dataset
 
-from lossproof.checks.examination import kept_settings
+from lossproof.checks.global_state import kept_settings
 from lossproof.checks.sources import Sources
 from lossproof.checks.state import State
 from lossproof.watcher.record import Call

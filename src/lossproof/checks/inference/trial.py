@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from lossproof.checks.examination import Evaluation, Examination
+from lossproof.checks.global_state import globals_restored
 from lossproof.checks.inference.meanings import PREDICTED, Slot
 from lossproof.checks.inputs import Inputs, parse_specifications
 from lossproof.checks.silence import Nowhere
@@ -67,10 +68,15 @@ class Trials:
         except UsageError as error:  # no such boxes, or rotations
             return Trial(Inputs(()), 0.0, error)
         try:
-            with contextlib.redirect_stdout(Nowhere()), time_limit(SECONDS):
-                return self._judged(inputs, items)
+            return self._judged_in_time(inputs, items)
         except TimeLimitError as error:
             return Trial(inputs, 0.0, error)
+
+    def _judged_in_time(self, inputs: Inputs, items: Sequence[str]) -> Trial:
+        kept = self.subject.state.lent(None)
+        nowhere = contextlib.redirect_stdout(Nowhere())
+        with globals_restored(), kept, nowhere, time_limit(SECONDS):
+            return self._judged(inputs, items)
 
     def inputs(self, items: Sequence[str], seed: int) -> Inputs:
         """The arguments that these specifications describe."""

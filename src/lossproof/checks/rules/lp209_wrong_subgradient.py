@@ -60,8 +60,9 @@ from typing import Any
 
 import torch
 
-from lossproof.checks.examination import Evaluation, Examination, untouched_globals
+from lossproof.checks.examination import Evaluation, Examination
 from lossproof.checks.finite_differences import direction
+from lossproof.checks.global_state import untouched_globals
 from lossproof.checks.inputs import Inputs
 from lossproof.checks.kinks import kink_between
 from lossproof.checks.nonfinite import is_finite

@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lossproof.checks.as_written import as_written
-from lossproof.checks.examination import untouched_globals
+from lossproof.checks.global_state import untouched_globals
 from lossproof.checks.report import Location, Severity
 from lossproof.checks.rules import RULES, Verdict
 from lossproof.checks.sources import accelerates
@@ -80,24 +80,21 @@ def _explained(case: Examination) -> Any:
     import torch._dynamo
 
     arguments, _ = case.fresh(case.small.values, None)
-    with untouched_globals(case.seed), case.subject.state.lent(None), _compiling():
+    compiling = untouched_globals(case.seed, compiled=True)
+    with compiling, case.subject.state.lent(None), _silently():
         # A first call is made outside of the trace: it may import or warn once.
         case.subject.call(*arguments)
         return torch._dynamo.explain(case.subject.call)(*arguments)
 
 
 @contextlib.contextmanager
-def _compiling() -> Iterator[None]:
-    """Let TorchDynamo trace, silently, and forget afterwards what it has traced."""
+def _silently() -> Iterator[None]:
+    """Keep TorchDynamo quiet, and let it forget afterwards what it has traced."""
     logger = logging.getLogger("torch._dynamo")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        with (
-            torch.compiler.set_stance("default"),
-            contextlib.redirect_stderr(io.StringIO()),
-            warnings.catch_warnings(),
-        ):
+        with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
