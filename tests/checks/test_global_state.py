@@ -1,9 +1,11 @@
 """What belongs to the whole process is what it was, wherever a check was interrupted."""
 
+import contextlib
 import logging
 import random
 import sys
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -177,3 +179,59 @@ def test_an_interruption_amid_the_state(monkeypatch, report, name, number):
     monkeypatch.setattr(State, "restore", interrupted)
     with pytest.raises(KeyboardInterrupt):
         WORK[name](report)
+
+
+OPEN = {"kept_settings", "untouched_globals", "lent"}
+"""Contexts that put something back."""
+
+
+class Amid:
+    """Interrupt amid the entry or the exit of a context: its generator stays where it yielded.
+
+    So it is after the entry, where the block has not begun, and before the exit.
+    """
+
+    def __init__(self, monkeypatch, method, number, interrupt):
+        self.generator = None
+        self.number = number
+        self.interrupt = interrupt
+        original = getattr(contextlib._GeneratorContextManager, method)
+
+        def enter(context):
+            result = original(context)
+            self.passed(context)
+            return result
+
+        def leave(context, *exception):
+            self.passed(context)
+            return original(context, *exception)
+
+        replacement = enter if method == "__enter__" else leave
+        monkeypatch.setattr(contextlib._GeneratorContextManager, method, replacement)
+
+    def passed(self, context):
+        if context.gen.__name__ in OPEN:
+            self.number -= 1
+            if self.number == 0:
+                self.generator = weakref.ref(context.gen)
+                self.interrupt()
+
+    def is_over(self):
+        """Whether it was interrupted, and what was open then has put everything back."""
+        return self.generator is not None and self.generator() is None
+
+
+def ctrl_c():
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("number", [1, 3, 20])
+@pytest.mark.parametrize("method", ["__enter__", "__exit__"])
+@pytest.mark.parametrize("name", WORK)
+def test_an_interruption_that_leaves_a_context_open(monkeypatch, report, name, method, number):
+    """It is ended then, and not when somebody frees the error: that would be amid other things."""
+    amid = Amid(monkeypatch, method, number, ctrl_c)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        WORK[name](report)
+    assert amid.is_over()
+    assert caught.tb is not None  # the error is still held

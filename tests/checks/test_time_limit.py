@@ -81,6 +81,39 @@ def test_an_error_raised_in_answer_to_the_interruption_is_its_context():
     assert isinstance(caught.value.__cause__, ValueError)
 
 
+@pytest.mark.parametrize("translated", [False, True])
+def test_what_was_open_ends_with_the_block_the_innermost_first(translated):
+    """As the generator of a context does whose exit was interrupted, or whose block never began."""
+    ended = []
+
+    def opened(name):
+        try:
+            yield
+        finally:
+            ended.append(name)
+
+    def outer():
+        generator = opened("outer")
+        next(generator)
+        try:
+            inner()
+        except BaseException as error:
+            if translated:
+                raise ValueError("translated") from error
+            raise
+
+    def inner():
+        generator = opened("inner")
+        next(generator)
+        endless()
+
+    with pytest.raises(TimeLimitError) as caught:
+        with time_limit(0.02):
+            outer()
+    assert caught.value.__cause__.__traceback__ is not None  # the error is still held
+    assert ended == ["inner", "outer"]
+
+
 def test_the_users_own_error_passes_through_untouched():
     error = KeyError("own")
     with pytest.raises(KeyError) as caught:

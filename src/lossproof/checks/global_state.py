@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from lossproof.checks.time_limit import end_what_is_open
+
 
 def _deterministic() -> tuple[bool, bool]:
     return (
@@ -125,6 +127,10 @@ def globals_restored() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             yield
+    except BaseException as error:
+        if not isinstance(error, Exception):  # Ctrl-C
+            end_what_is_open(error)
+        raise
     finally:
         sys.stdout, sys.stderr = output, errors
         logger.setLevel(level)

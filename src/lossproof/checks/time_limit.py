@@ -15,6 +15,7 @@ import ctypes
 import math
 import sys
 import threading
+import traceback
 import weakref
 from types import FrameType, TracebackType
 from typing import Any
@@ -107,6 +108,8 @@ class time_limit:  # noqa: N801 - used as a statement: `with time_limit(1.0):`
             return
         if isinstance(error, _Interrupted) and not isinstance(error, self._watch.interrupted):
             return  # an enclosing limit's, which that one converts
+        if error is not None:
+            end_what_is_open(error)
         raise TimeLimitError(f"still running after {self.seconds:g} s", location) from error
 
 
@@ -180,6 +183,27 @@ class _Watch:
         if frame is not None:
             self.location = self.location or _user_place(frame, self.owner)
             _raise_in(self.watched, self.interrupted)
+
+
+def end_what_is_open(error: BaseException) -> None:
+    """Take from the frames that an interruption ended what they hold, the innermost first.
+
+    It may have come between a context's entry and its block, or between the block and the exit.
+    If the context is a generator (``contextlib.contextmanager``), this one stays where it yielded,
+    held by the traceback, and puts back what the context changed when somebody frees it: out of
+    order, and amid whatever is going on by then. Without its holders it does so at once.
+    """
+    errors: list[BaseException] = []
+    pending: list[BaseException | None] = [error]
+    while pending:
+        one = pending.pop()
+        if one is not None and not any(one is other for other in errors):
+            errors.append(one)
+            pending += [one.__cause__, one.__context__]
+    for one in reversed(errors):  # the one that led to the others came from deeper within
+        for frame, _ in reversed(list(traceback.walk_tb(one.__traceback__))):
+            with contextlib.suppress(RuntimeError):  # it is still running
+                frame.clear()
 
 
 def _raise_in(thread: int, interruption: type[BaseException]) -> None:
