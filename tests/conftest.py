@@ -3,7 +3,7 @@
 import gc
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from hypothesis import settings
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+from benchmarks.fuzz.kept import settings as settings_of_process
 
 torch.set_num_threads(1)
 
@@ -26,6 +27,17 @@ settings.load_profile("lossproof")
 def seeded() -> None:
     """No test depends on the one before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def as_it_was() -> Iterator[None]:
+    """No test changes what belongs to the process, which others would fail of, elsewhere."""
+    before = settings_of_process()
+    yield
+    changed = {name: now for name, now in settings_of_process().items() if now != before[name]}
+    if "what is compiled" in changed:
+        torch.compiler.set_stance("default")
+    assert not changed
 
 
 @pytest.fixture(autouse=True)

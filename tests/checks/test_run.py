@@ -4,11 +4,13 @@ import functools
 import random
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from benchmarks.fuzz.kept import settings as settings_of_process
 from torch import nn
 
 import lossproof
@@ -34,6 +36,11 @@ with warnings.catch_warnings():
 
 def mse(input, target):
     return ((input - target) ** 2).mean()
+
+
+def magnitude(input, other):
+    other = other.to_dense() if other.is_sparse else other
+    return (input - other.to(torch.complex64)).abs().square().sum()
 
 
 def codes(report):
@@ -387,6 +394,29 @@ def test_the_report_says_what_was_checked():
     assert report.seconds > 0
 
 
+@pytest.mark.parametrize(
+    ("tensor", "specification"),
+    [
+        (torch.ones(3, dtype=torch.complex64), "complex[3]"),
+        (torch.ones(3, dtype=torch.complex128), "complex128[3]"),
+        (torch.ones(3, dtype=torch.bfloat16), "bfloat16[3]"),
+        (torch.ones(3, dtype=torch.float8_e5m2), "float16[3]"),  # the nearest that there is
+        (torch.ones(3, dtype=torch.bool), "bool[3]"),
+        (torch.tensor([1, 4, 0], dtype=torch.int16), "int16[3]<5"),
+        (torch.tensor([1, 4, 0], dtype=torch.uint16), "int[3]<5"),
+        (torch.tensor([1, 4, 0]).to_sparse(), "int[3]<5"),
+        (torch.tensor([], dtype=torch.uint32), "int[0]<1"),
+    ],
+)
+def test_how_to_check_again_is_told_of_tensors_of_any_kind(tensor, specification):
+    report = lossproof.check(magnitude, torch.zeros(len(tensor)), tensor, select=["LP101"])
+    inputs = f"float[{len(tensor)}], {specification}"
+    assert report.reproduce.endswith(f':magnitude --inputs "{inputs}" --seed 0')
+    again = lossproof.check(magnitude, inputs, select=["LP101"])
+    assert again.inputs[1].count(f"[{len(tensor)}]") == 1
+    assert [one.code for one in again.findings] == [one.code for one in report.findings]
+
+
 def test_a_loss_without_a_name_cannot_be_called_on_a_command_line():
     assert lossproof.check(lambda input: input.sum(), "float[3]").reproduce is None
 
@@ -514,3 +544,15 @@ def test_options_of_a_wrong_kind(option, value, error):
 def test_an_input_that_is_a_class():
     report = lossproof.check(nn.L1Loss, torch.Tensor, torch.ones(3), select=["LP101"])
     assert "class 'torch.Tensor'" in report.reproduce
+
+
+def test_checks_in_several_threads_take_turns():
+    """What belongs to the process is set by each: the others would find it, and keep it so."""
+    losses = [nn.MSELoss(), nn.L1Loss(), nn.SmoothL1Loss(), nn.HuberLoss()]
+    alone = [lossproof.check(loss, *PAIR) for loss in losses]
+    settings, generator = settings_of_process(), torch.get_rng_state()
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda loss: lossproof.check(loss, *PAIR), losses * 2))
+    assert [one.outcomes for one in together] == [one.outcomes for one in alone * 2]
+    assert settings_of_process() == settings
+    assert torch.equal(torch.get_rng_state(), generator)

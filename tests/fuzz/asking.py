@@ -8,6 +8,7 @@ import os
 import signal
 import stat
 import sys
+import threading
 import time
 import traceback
 
@@ -61,12 +62,21 @@ def no_longer_than(seconds):
         signal.signal(signal.SIGALRM, before)
 
 
+ONE_AT_A_TIME = threading.Lock()
+
+
 def answer_here(job):
     """What :func:`process.run_isolated` does, without the process.
 
     The job goes through JSON as it does there, and so does the answer; what the user's code has
-    imported and changed of the interpreter is taken back.
+    imported and changed of the interpreter is taken back. Those that are asked at once in several
+    threads take turns: where each is a process of its own, it has all that to itself.
     """
+    with ONE_AT_A_TIME:
+        return _answer(job)
+
+
+def _answer(job):
     started = time.perf_counter()
     modules, path, folder = dict(sys.modules), list(sys.path), os.getcwd()
     leave, was_on = os._exit, faulthandler.is_enabled()

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import random
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,6 +20,8 @@ import numpy as np
 import torch
 
 from lossproof.checks.time_limit import end_what_is_open
+
+_ONE_AT_A_TIME = threading.RLock()
 
 
 def _deterministic() -> tuple[bool, bool]:
@@ -118,8 +121,14 @@ def _cuda_in_use() -> bool:
 def globals_restored() -> Iterator[None]:
     """A context after which everything here is what it was, wherever the block was interrupted.
 
-    To stand around a time limit, and around all that Ctrl-C may end.
+    To stand around a time limit, and around all that Ctrl-C may end. Another thread waits here
+    until it is over: what one check sets would be what the other finds, and puts back for good.
     """
+    with _ONE_AT_A_TIME:
+        yield from _restored()
+
+
+def _restored() -> Iterator[None]:
     settings, generators, stance = global_settings(), _generators_kept(), _stance_kept()
     output, errors = sys.stdout, sys.stderr
     logger = logging.getLogger("torch._dynamo")

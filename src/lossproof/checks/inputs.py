@@ -35,6 +35,10 @@ INTEGERS = {
     "int16": torch.int16, "int8": torch.int8, "uint8": torch.uint8,
 }  # fmt: skip
 
+COMPLEXES = {
+    "complex": torch.complex64, "complex64": torch.complex64, "complex128": torch.complex128,
+}  # fmt: skip
+
 
 def _class_axis(shape: tuple[int, ...]) -> int:
     """The axis of the classes: the last, but the second of what has rows and columns."""
@@ -80,7 +84,7 @@ DRAWS: dict[str, Callable[[tuple[int, ...], torch.Generator], Tensor]] = {
     "boxes": _boxes,
     "rotation": _rotations,
 }
-KINDS = (*FLOATS, *INTEGERS, *DRAWS)
+KINDS = (*FLOATS, *INTEGERS, *COMPLEXES, *DRAWS)
 GRAMMAR = (
     "a specification is a type with a shape, such as `float[8,10]`, `int[8]<10` or `prob[8,10]`; "
     f"the types are {', '.join(KINDS)}"
@@ -301,6 +305,8 @@ def _drawn(item: str, match: re.Match[str], generator: torch.Generator) -> Argum
         raise UsageError(f"`{sign}` in `{item}` is for integers only, such as `int[8]<10`")
     if kind in FLOATS:
         value = torch.randn(shape, generator=generator, dtype=torch.float64).to(FLOATS[kind])
+    elif kind in COMPLEXES:
+        value = torch.randn(shape, generator=generator, dtype=torch.complex128).to(COMPLEXES[kind])
     else:
         value = DRAWS[kind](shape, generator)
     return Argument(match["name"] or "", value)

@@ -15,7 +15,7 @@ from lossproof.checks.as_written import cut, plain_of
 from lossproof.checks.charts import charts_later
 from lossproof.checks.examination import Examination
 from lossproof.checks.global_state import globals_restored
-from lossproof.checks.inputs import Inputs, inputs_for
+from lossproof.checks.inputs import KINDS, Inputs, inputs_for
 from lossproof.checks.report import Finding, Location, Outcome, Report, Severity
 from lossproof.checks.rule_selection import asked_for, listed, selected
 from lossproof.checks.rules import RULES, Rule, Verdict
@@ -73,7 +73,8 @@ def check(
     mathematics says: its gradient with the gradient derived from its forward pass and with finite
     differences, its values at special points with its values next to them, in float32 and in
     float64. Nothing of the caller's is changed: not the inputs, not their ``.grad``, not a
-    module's state, not the random number generators.
+    module's state, not the random number generators. Checks in several threads of a process take
+    turns, because the settings of torch belong to all of them.
 
     Args:
         loss: a function, an ``nn.Module`` (instance, or class that needs no arguments), or an
@@ -273,7 +274,9 @@ def _specification(value: Any) -> str:
         return repr(value)
     shape = f"[{','.join(map(str, value.shape))}]"
     kind = str(value.dtype).removeprefix("torch.")
-    if value.dtype.is_floating_point or kind == "bool":
-        return f"{kind.replace('float32', 'float')}{shape}"
-    bound = int(value.max()) + 1 if value.numel() else 1
-    return f"{kind.replace('int64', 'int')}{shape}<{max(bound, 1)}"
+    if value.is_floating_point() or value.is_complex() or value.dtype is torch.bool:
+        kind = {"float32": "float", "complex64": "complex"}.get(kind, kind)
+        return f"{kind if kind in KINDS else 'float16'}{shape}"
+    bound = int(value.to_dense().long().max()) + 1 if value.numel() else 1
+    kind = kind if kind in KINDS and kind != "int64" else "int"
+    return f"{kind}{shape}<{max(bound, 1)}"
