@@ -3,6 +3,7 @@
 import copy
 import gc
 import random
+import threading
 import weakref
 
 import numpy as np
@@ -366,3 +367,22 @@ def test_the_replay_keeps_no_intermediate_tensor_alive(recording):
     done = replay.perform_joined(recording.record.calls[-1])
     assert not done.failed
     assert [one() for one in made[:4]] == [None] * 4
+
+
+def test_steps_that_are_performed_again_in_two_threads_take_turns():
+    """What one puts back of the settings of the process would be what the other had set."""
+    torch.compile(lambda x: x, backend="eager")(torch.ones(1))  # settings of the compiler, too
+    first_is_in, second_is_in = threading.Event(), threading.Event()
+
+    def second():
+        first_is_in.wait(30)
+        with everything_kept([], nn.Linear(1, 1)):
+            second_is_in.set()
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    with everything_kept([], nn.Linear(1, 1)):
+        first_is_in.set()
+        assert not second_is_in.wait(0.3)
+    thread.join(30)
+    assert second_is_in.is_set()

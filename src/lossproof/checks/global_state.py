@@ -21,7 +21,8 @@ import torch
 
 from lossproof.checks.time_limit import end_what_is_open
 
-_ONE_AT_A_TIME = threading.RLock()
+ONE_AT_A_TIME = threading.RLock()
+"""Held by the thread that changes settings for a while, which are those of all threads."""
 
 
 def _deterministic() -> tuple[bool, bool]:
@@ -124,7 +125,7 @@ def globals_restored() -> Iterator[None]:
     To stand around a time limit, and around all that Ctrl-C may end. Another thread waits here
     until it is over: what one check sets would be what the other finds, and puts back for good.
     """
-    with _ONE_AT_A_TIME:
+    with ONE_AT_A_TIME:
         yield from _restored()
 
 

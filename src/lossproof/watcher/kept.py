@@ -19,7 +19,7 @@ from torch.autograd import grad_mode
 from torch.optim import Optimizer
 from torch.utils.data import Dataset
 
-from lossproof.checks.global_state import kept_settings
+from lossproof.checks.global_state import ONE_AT_A_TIME, kept_settings
 from lossproof.checks.sources import Sources
 from lossproof.checks.state import State
 from lossproof.watcher.record import Call
@@ -71,8 +71,14 @@ def _is_foreign(value: Any) -> bool:
 def everything_kept(calls: Sequence[Call], model: nn.Module) -> Iterator[None]:
     """Put buffers, what the functions remember, random numbers and settings back afterwards.
 
-    What is not put back is what the step writes outside of the program, such as a log.
+    What is not put back is what the step writes outside of the program, such as a log. Another
+    thread waits here until it is over.
     """
+    with ONE_AT_A_TIME:
+        yield from _kept(calls, model)
+
+
+def _kept(calls: Sequence[Call], model: nn.Module) -> Iterator[None]:
     functions = [call.function for call in calls]
     owners = [model, *(function for function in functions if isinstance(function, nn.Module))]
     # The innermost first: a search from the outermost would end at a depth.
