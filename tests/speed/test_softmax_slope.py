@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from lossproof.speed import softmax_slope
+from lossproof.speed import chunk, softmax_slope
 from lossproof.speed.softmax_slope import SoftmaxSlope
 
 
@@ -71,3 +71,22 @@ def test_classes_that_are_impossible():
     logits = torch.tensor([[0.0, -torch.inf, 1.0]])
     values = SoftmaxSlope(0.0, None, -1).values_and_slope(logits, torch.tensor([2]))
     assert values.isfinite().all() and logits.isfinite().all() and logits[0, 1] == 0
+
+
+@pytest.mark.parametrize("ignored", [-100, 2])
+def test_targets_may_be_bytes_as_for_torch(ignored):
+    logits = torch.randn(5, 3, dtype=torch.float64)
+    target = torch.tensor([0, 2, 1, 2, 0], dtype=torch.uint8)
+    weights = torch.tensor([0.5, 2.0, 3.0], dtype=torch.float64)
+    expected = F.cross_entropy(logits, target, weights, ignore_index=ignored, reduction="none")
+    values = SoftmaxSlope(0.0, weights, ignored).values_and_slope(logits.clone(), target)
+    torch.testing.assert_close(values, expected)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_chunked_loss_of_bytes(weighted):
+    hidden, head = torch.randn(7, 4), torch.nn.Linear(4, 3)
+    target = torch.tensor([0, 2, 1, 2, 0, 1, 1], dtype=torch.uint8)
+    loss = torch.nn.CrossEntropyLoss(torch.tensor([0.5, 2.0, 3.0]) if weighted else None)
+    found = chunk(loss, head, chunk_size=3)(hidden, target)
+    torch.testing.assert_close(found, loss(head(hidden), target.long()))

@@ -33,7 +33,7 @@ def denominator_of(
         index = call.target
         if ignoring.target is not None:
             index = torch.where(index == ignoring.target, 0, index)
-        own = with_axes(of_classes[index], like)
+        own = with_axes(of_classes[index.long()], like)  # bytes would be a mask
         weight = own if weight is None else weight * own
     if mask is not None and weight is not None:
         weight = torch.where(mask, weight, 0.0)

@@ -49,7 +49,7 @@ class SoftmaxSlope:
     def _of_rows(self, logits: Tensor, target: Tensor) -> Tensor:
         classes = logits.shape[1]
         counts = target != self.ignore_index
-        index = torch.where(counts, target, 0).unsqueeze(1)
+        index = torch.where(counts, target, 0).unsqueeze(1).long()  # bytes are classes, too
         row_max = logits.amax(1, keepdim=True)
         logits.sub_(row_max)
         own = logits.gather(1, index)

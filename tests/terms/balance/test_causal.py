@@ -181,6 +181,8 @@ def test_large_residuals_shut_the_future_without_nan():
         ({"delta": 2.0}, ValueError, "`delta`"),
         ({"max_steps": 0}, ValueError, "`max_steps`"),
         ({"initial": "pde"}, ValueError, "`initial` must be the name of a term not in `causal`"),
+        ({"initial": np.ones(3)}, TypeError, "`initial` must be the name of a term or None"),
+        ({"initial": 1}, TypeError, "`initial` must be the name of a term or None, got 1"),
         ({"initial_weight": -1.0}, ValueError, "`initial_weight`"),
     ],
 )

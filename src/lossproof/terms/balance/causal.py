@@ -86,6 +86,8 @@ class CausalWeighting(PointBalancer):
         self.eps = _increasing(eps)
         self.delta = number("delta", delta, minimum=0, maximum=1)
         self.max_steps = None if max_steps is None else integer("max_steps", max_steps, minimum=1)
+        if initial is not None and not isinstance(initial, str):
+            raise TypeError(f"`initial` must be the name of a term or None, got {initial!r}")
         if initial in self.causal:
             raise ValueError(
                 f"`initial` must be the name of a term not in `causal`, got {initial!r}"
