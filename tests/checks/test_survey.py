@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from lossproof.checks.report import Status
-from lossproof.checks.survey import narrow_type, survey
+from lossproof.checks.rules import RULES
+from lossproof.checks.survey import cost, narrow_type, survey
 
 
 def real(*shape):
@@ -499,3 +500,22 @@ def test_a_magnitude_between_two_rungs_is_found(examination):
 
     found = survey(examination(loss, real(6)))
     assert found.overflows
+
+
+@pytest.mark.parametrize("seconds", [1e-4, 1e-3, 4e-3])
+def test_on_a_slow_machine_an_ordinary_loss_is_looked_at_in_as_many_points(examination, seconds):
+    """What a call of ten operations takes is mostly what the check adds to it."""
+    torch.manual_seed(1)
+    loss, inputs = RIGHT["cosine_eps"]
+    values = inputs()
+    usual, case = examination(loss, *values), examination(loss, *values)
+    case.notes["processor seconds"] = seconds
+    usual.notes["processor seconds"] = 0.0
+    assert cost(case, case.inputs) == cost(usual, usual.inputs)
+    assert RULES["LP209"].examine(case)[-1].status is Status.PROVED
+
+
+def test_one_operation_that_takes_long_is_timed(examination):
+    case = examination(lambda input, target: ((input - target) ** 2).mean(), "float[3]", "float[3]")
+    case.notes["processor seconds"] = 0.02
+    assert cost(case, case.inputs) == 0.02

@@ -42,6 +42,8 @@ SECONDS_PER_OPERATION = 2e-5
 HEAVY = 4.0
 """How many times longer than counted a call may take before it is timed."""
 SECONDS_PER_ELEMENT = 2e-9
+OVERHEAD = 1e-3
+"""Seconds that the check adds to a call on a slow machine: seeds, settings, copies."""
 LOCATED = 24
 """At so many failing points at most the culprit is looked for; others share its fate."""
 CALLS_TO_LOCATE = 12
@@ -159,7 +161,7 @@ def cost(case: Examination, inputs: Inputs) -> float:
     share = max(inputs.numel / max(case.inputs.numel, 1), 0.25)
     counted = operations * (SECONDS_PER_OPERATION + SECONDS_PER_ELEMENT * inputs.numel) * share
     timed = _processor_seconds(case) * share
-    return timed if timed > HEAVY * counted else counted
+    return timed if timed > HEAVY * (counted + OVERHEAD * share) else counted
 
 
 def _processor_seconds(case: Examination) -> float:
