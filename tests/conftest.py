@@ -30,7 +30,7 @@ def seeded() -> None:
 
 
 @pytest.fixture(autouse=True)
-def as_it_was() -> Iterator[None]:
+def process_as_it_was() -> Iterator[None]:
     """No test changes what belongs to the process, which others would fail of, elsewhere."""
     before = settings_of_process()
     yield
